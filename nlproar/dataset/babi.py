@@ -1,0 +1,93 @@
+"""bAbI questions 1-3: where somebody or something is, from one, two or three facts (Weston et al. 2015).
+
+https://research.facebook.com/downloads/babi/, version 1.2, the 10,000-question files. A line number of 1 starts a
+new story; a line with tabs is a question about the story so far, its answer, and the lines that support it:
+
+    1 Mary moved to the bathroom.
+    2 John went to the hallway.
+    3 Where is Mary? <tab>bathroom<tab>1
+
+The story is masked and explained, the question is not. 15 % of the training questions are for validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from nlproar.dataset import babi_simulation, sources
+from nlproar.dataset.raw import RawFiles
+from nlproar.dataset.task import Example, Task
+from nlproar.dataset.tokenizer import whitespace
+from nlproar.errors import UserError
+
+FILES = {1: "qa1_single-supporting-fact", 2: "qa2_two-supporting-facts", 3: "qa3_three-supporting-facts"}
+LABELS = tuple(
+    "put picked down . travelled was football got garden milk discarded is moved journeyed apple took Sandra before"
+    " Mary Where John office there Daniel bathroom went left the back hallway dropped to bedroom kitchen grabbed up"
+    .split()
+)  # the published model has an output for every word of the three tasks
+
+VALIDATION_SHARE = 0.15
+SPLIT_SEED = 0  # fixed: the seed of a run must not change its data
+
+
+def members(number: int) -> dict[str, str]:
+    return {part: f"tasks_1-20_v1-2/en-10k/{FILES[number]}_{part}.txt" for part in ("train", "test")}
+
+
+def _read(raw: RawFiles, number: int) -> Iterator[Example]:
+    names = members(number)
+    train = list(_questions(raw, names["train"]))
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(train))
+    held_out = set(order[: round(VALIDATION_SHARE * len(train))].tolist())
+    for index, (story, question, label) in enumerate(train):
+        yield Example("val" if index in held_out else "train", story, label, question)
+    for story, question, label in _questions(raw, names["test"]):
+        yield Example("test", story, label, question)
+
+
+def _questions(raw: RawFiles, member: str) -> Iterator[tuple[str, str, int]]:
+    story: list[str] = []
+    for place, line in enumerate(raw.texts[member].splitlines(), start=1):
+        number, _, statement = line.strip().partition(" ")
+        if number == "1":
+            story = []
+        if "\t" not in statement:
+            story.append(statement.removesuffix("."))
+            continue
+        question, answer = statement.split("\t")[:2]
+        if not number.isdigit() or answer not in LABELS or not story:
+            raise UserError(f"{raw.place}, {member}, line {place}: not a bAbI question; replace the file")
+        yield " . ".join(story), question.strip().removesuffix("?"), LABELS.index(answer)
+
+
+def _task(number: int) -> Task:
+    return Task(
+        name=f"babi-{number}",
+        title=f"bAbI-{number}",
+        command=f"experiments/babi.py --task {number}",
+        labels=LABELS,
+        sources={
+            "official": sources.BABI,
+            "simulated": lambda: {
+                name: babi_simulation.write(number, part) for part, name in members(number).items()
+            },
+        },
+        members=tuple(members(number).values()),
+        read=lambda raw: _read(raw, number),
+        tokenize=whitespace,
+        paired=True,
+        batch_size=50,
+        max_epochs=100,
+        hidden_size=32,
+        monitor="accuracy",
+        metric="accuracy",
+        vectors="random",
+        unknown_vectors="normal",
+        random_dimensions=50,
+    )
+
+
+TASKS = {f"babi-{number}": _task(number) for number in FILES}

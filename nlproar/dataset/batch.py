@@ -1,0 +1,119 @@
+"""Padded batches of observations, as models take them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nlproar.dataset.encoding import Split
+from nlproar.dataset.vocabulary import FIRST_MASKABLE, PAD
+
+_POOL = 50  # training batches that are sorted by length together
+_ROUND = 8  # explained batches are padded to a multiple of this
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """B observations, padded with [PAD] (0) to T tokens; the query of paired tasks to its own length."""
+
+    tokens: Tensor  # (B, T) int64
+    length: Tensor  # (B,) int64, [CLS] and [EOS] included
+    label: Tensor  # (B,) int64
+    observation: Tensor  # (B,) int64, the number of the observation in the data set
+    query_tokens: Tensor | None = None  # (B, Q) int64
+    query_length: Tensor | None = None  # (B,) int64
+
+    @property
+    def maskable(self) -> Tensor:
+        """(B, T) bool: true but at [PAD], [CLS] and [EOS]."""
+        return self.tokens >= FIRST_MASKABLE
+
+    def to(self, device: torch.device | str, **kwargs: object) -> SequenceBatch:
+        return SequenceBatch(*(v if v is None else v.to(device) for v in self._values()))
+
+    def repeat(self, times: int) -> SequenceBatch:
+        """All B observations `times` times: (times * B) rows."""
+        return SequenceBatch(*(v if v is None else v.repeat(times, *[1] * (v.dim() - 1)) for v in self._values()))
+
+    def _values(self) -> list[Tensor | None]:
+        return [getattr(self, f.name) for f in fields(self)]
+
+
+def make_batch(split: Split, rows: np.ndarray, width: int | None = None, query_width: int | None = None) -> SequenceBatch:
+    """The observations `rows` (B,) of `split`, padded to `width` tokens or to the longest of them."""
+    tokens, length = _padded(split.tokens, split.offsets, rows, width)
+    query = None, None
+    if split.query_tokens is not None and split.query_offsets is not None:
+        query = _padded(split.query_tokens, split.query_offsets, rows, query_width)
+    return SequenceBatch(
+        tokens, length, torch.from_numpy(split.label[rows]), torch.from_numpy(split.first + rows), *query
+    )
+
+
+def _padded(flat: np.ndarray, offsets: np.ndarray, rows: np.ndarray, width: int | None) -> tuple[Tensor, Tensor]:
+    start, length = offsets[rows], offsets[rows + 1] - offsets[rows]
+    position = np.arange(width or length.max())
+    inside = position < length[:, None]
+    tokens = np.where(inside, flat[np.where(inside, start[:, None] + position, 0)], PAD)
+    return torch.from_numpy(tokens.astype(np.int64)), torch.from_numpy(length)
+
+
+class TrainingBatches:
+    """Batches of `batch_size` in a new order at every pass: shuffled, then sorted by length in pools, so that
+    little is padding, then the batches shuffled. The order depends on `seed` and the number of the pass."""
+
+    def __init__(self, split: Split, batch_size: int, seed: int) -> None:
+        self.split, self.batch_size = split, batch_size
+        self.rng = np.random.default_rng(seed)
+
+    def __len__(self) -> int:
+        return -(-len(self.split) // self.batch_size)
+
+    def __iter__(self) -> Iterator[SequenceBatch]:
+        order = self.rng.permutation(len(self.split))
+        pool = _POOL * self.batch_size
+        lengths = self.split.lengths
+        batches: list[np.ndarray] = []
+        for start in range(0, len(order), pool):
+            rows = order[start : start + pool]
+            rows = rows[np.argsort(lengths[rows], kind="stable")]
+            batches += [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+        for number in self.rng.permutation(len(batches)):
+            yield make_batch(self.split, batches[number])
+
+
+class FixedBatches:
+    """Every observation of `split` once, in batches of at most `tokens_per_batch` tokens (and two rows or more).
+
+    A row is padded to a width that depends on its own lengths only, and never comes alone (a lone row comes
+    twice). Matrix products then give every row the same bits whatever rows it shares a batch with: results do
+    not depend on `tokens_per_batch`. Iterating yields (rows, batch); the first len(rows) rows of the batch count.
+    """
+
+    def __init__(self, split: Split, tokens_per_batch: int) -> None:
+        self.split, self.tokens_per_batch = split, tokens_per_batch
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, SequenceBatch]]:
+        width = _round_up(self.split.lengths)
+        query_width = np.zeros_like(width)
+        if self.split.query_offsets is not None:
+            query_width = _round_up(np.diff(self.split.query_offsets))
+        order = np.lexsort((query_width, width))
+        change = np.flatnonzero(np.diff(width[order]) | np.diff(query_width[order])) + 1
+        for group in np.split(order, change):
+            if not len(group):
+                continue
+            t, q = int(width[group[0]]), int(query_width[group[0]])
+            size = max(2, self.tokens_per_batch // t)
+            for i in range(0, len(group), size):
+                rows = group[i : i + size]
+                padded_rows = rows if len(rows) > 1 else np.repeat(rows, 2)
+                yield rows, make_batch(self.split, padded_rows, t, q)
+
+
+def _round_up(lengths: np.ndarray) -> np.ndarray:
+    return -(-lengths // _ROUND) * _ROUND

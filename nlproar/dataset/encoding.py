@@ -1,0 +1,201 @@
+"""Encoded data: flat arrays of token ids, from raw files to what a model is trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from nlproar import storage
+from nlproar.dataset import raw as raw_files
+from nlproar.dataset.raw import RawFiles
+from nlproar.dataset.task import SPLITS, Example, Task
+from nlproar.dataset.vocabulary import CLS, EOS, FIRST_MASKABLE, MASK, SPECIALS, UNK, Vocabulary
+from nlproar.errors import UserError
+from nlproar.progress import stage
+
+FORMAT = 1  # part of every cache key: raise it when preparation changes
+_CHUNK = 1000  # examples that are tokenized at a time
+
+
+@dataclass(frozen=True)
+class Split:
+    """N observations, their tokens one after the other. A masked split has this same type.
+
+    tokens (S,) int32 and offsets (N + 1,) int64: observation i is tokens[offsets[i]:offsets[i + 1]], from [CLS] to
+    [EOS]. label (N,) int64. Paired tasks have query_tokens and query_offsets, others None. `first` is the number
+    of the first observation in the data set, so that `first + i` names an observation across splits.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    label: np.ndarray
+    query_tokens: np.ndarray | None = None
+    query_offsets: np.ndarray | None = None
+    first: int = 0
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,), with [CLS] and [EOS]."""
+        return np.diff(self.offsets)
+
+    @property
+    def maskable(self) -> np.ndarray:
+        """(S,) bool: everything but [PAD], [CLS] and [EOS]."""
+        return self.tokens >= FIRST_MASKABLE
+
+    def masked(self, mask: np.ndarray) -> Split:
+        """This split with [MASK] wherever `mask` (S,) is true."""
+        return replace(self, tokens=np.where(mask, np.int32(MASK), self.tokens))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The encoded data of a task. `digest` names their content, `source` the files they were made from."""
+
+    vocabulary: Vocabulary
+    splits: Mapping[str, Split]
+    digest: str
+
+    def masked(self, masks: Mapping[str, np.ndarray]) -> Dataset:
+        """The same data with [MASK] at `masks`, one (S,) bool array per split."""
+        return replace(self, splits={name: split.masked(masks[name]) for name, split in self.splits.items()})
+
+
+def load(task: Task, source: str, raw_dir: Path, cache_dir: Path, num_workers: int = 0) -> Dataset:
+    """Encode `task` from `source`, or read what an earlier run encoded from the same files."""
+    place = task.sources[source]
+    if isinstance(place, Callable):  # type: ignore[arg-type]
+        raw = raw_files.generated(place())  # type: ignore[operator]
+    else:
+        raw = raw_files.open_raw(place, raw_dir, task.members)  # type: ignore[arg-type]
+    key = {
+        "format": FORMAT,
+        "task": task.name,
+        "source": source,
+        "files": raw.fingerprint,
+        "labels": list(task.labels),
+        "min_document_frequency": task.min_document_frequency,
+    }
+    path = cache_dir / "encoded" / f"{task.name}_{source}-{storage.digest(key)[:8]}.npz"
+    return _unpack(storage.cached(path, key, lambda: encode(task, raw, num_workers)))
+
+
+@dataclass
+class _Column:
+    """The observations of one split while they are read; words have provisional numbers."""
+
+    tokens: array = field(default_factory=lambda: array("i"))
+    lengths: array = field(default_factory=lambda: array("q"))
+    query_tokens: array = field(default_factory=lambda: array("i"))
+    query_lengths: array = field(default_factory=lambda: array("q"))
+    label: array = field(default_factory=lambda: array("q"))
+
+
+def encode(task: Task, raw: RawFiles, num_workers: int = 0) -> storage.Arrays:
+    """Tokenize, choose the vocabulary on the training split, number the words. Arrays as `_unpack` takes them.
+
+    Raises UserError if a split or the vocabulary is empty, or a label never occurs in training (two-class tasks).
+    """
+    numbers: dict[str, int] = {}
+
+    def add(tokens: list[str], flat: array, lengths: array) -> None:
+        flat.append(CLS)
+        flat.extend(numbers.setdefault(token, len(SPECIALS) + len(numbers)) for token in tokens)
+        flat.append(EOS)
+        lengths.append(len(tokens) + 2)
+
+    columns = {name: _Column() for name in SPLITS}
+    with stage(f"encoding {task.title}", None, "observations") as bar:
+        for example, text, query in _tokenized(task, task.read(raw), num_workers):
+            column = columns[example.split]
+            add(text, column.tokens, column.lengths)
+            if task.paired:
+                add(query, column.query_tokens, column.query_lengths)
+            column.label.append(example.label)
+            bar.update(1)
+    _check(task, raw, columns)
+    vocabulary = _choose_vocabulary(columns["train"], list(numbers), task.min_document_frequency)
+    if not vocabulary.words:
+        raise UserError(f"{raw.place}: no word occurs in {task.min_document_frequency} training observations of"
+                        f" {task.title}; check the files")
+    ids = np.array([*range(len(SPECIALS)), *(vocabulary.ids.get(word, UNK) for word in numbers)], dtype=np.int32)
+    arrays = {"words": np.frombuffer("\n".join(vocabulary.words).encode(), dtype=np.uint8)}
+    for name, column in columns.items():
+        arrays[f"{name}.tokens"] = ids[np.array(column.tokens)]
+        arrays[f"{name}.offsets"] = _offsets(column.lengths)
+        arrays[f"{name}.label"] = np.array(column.label, dtype=np.int64)
+        if task.paired:
+            arrays[f"{name}.query_tokens"] = ids[np.array(column.query_tokens)]
+            arrays[f"{name}.query_offsets"] = _offsets(column.query_lengths)
+    return arrays
+
+
+def _tokenize(task_tokenize: Callable[[str], list[str]], chunk: list[Example]) -> list[tuple]:
+    return [(example, task_tokenize(example.text), task_tokenize(example.query)) for example in chunk]
+
+
+def _tokenized(
+    task: Task, examples: Iterable[Example], num_workers: int
+) -> Iterator[tuple[Example, list[str], list[str]]]:
+    """Examples with the tokens of text and query, in order, whatever the number of processes."""
+    source = iter(examples)
+    chunks = iter(lambda: list(islice(source, _CHUNK)), [])
+    work = partial(_tokenize, task.tokenize)
+    if num_workers < 2:
+        for chunk in chunks:
+            yield from work(chunk)
+        return
+    with multiprocessing.get_context("spawn").Pool(num_workers) as pool:
+        for done in pool.imap(work, chunks):
+            yield from done
+
+
+def _check(task: Task, raw: RawFiles, columns: Mapping[str, _Column]) -> None:
+    for name, column in columns.items():
+        if not column.label:
+            raise UserError(f"{raw.place}: no observation of {task.title} for {name}; check the files")
+    if len(task.labels) == 2:
+        for name, column in columns.items():
+            if len(set(column.label)) < 2:
+                missing = task.labels[1 - column.label[0]]
+                raise UserError(f"{raw.place}: no {name} observation of {task.title} is {missing}; check the files")
+
+
+def _choose_vocabulary(train: _Column, words: list[str], min_document_frequency: int) -> Vocabulary:
+    """The words of at least that many training observations; text and query of one observation count once."""
+    document = np.concatenate(
+        [np.repeat(np.arange(len(n)), n) for n in (np.array(train.lengths), np.array(train.query_lengths)) if len(n)]
+    )
+    tokens = np.concatenate([np.array(train.tokens), np.array(train.query_tokens, dtype=np.int32)]).astype(np.int64)
+    size = len(SPECIALS) + len(words)
+    pairs = np.unique(document * size + tokens)
+    frequency = np.bincount(pairs % size, minlength=size)[len(SPECIALS) :]
+    return Vocabulary.of(word for word, n in zip(words, frequency, strict=True) if n >= min_document_frequency)
+
+
+def _offsets(lengths: array) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(np.array(lengths, dtype=np.int64))])
+
+
+def _unpack(arrays: storage.Arrays) -> Dataset:
+    state = hashlib.sha256()
+    for name in sorted(arrays):
+        state.update(name.encode() + arrays[name].tobytes())
+    splits, first = {}, 0
+    for name in SPLITS:
+        columns = {key.removeprefix(f"{name}."): value for key, value in arrays.items() if key.startswith(f"{name}.")}
+        splits[name] = Split(**columns, first=first)
+        first += len(splits[name])
+    words = arrays["words"].tobytes().decode()
+    return Dataset(Vocabulary(tuple(words.split("\n"))), splits, state.hexdigest()[:16])

@@ -1,0 +1,44 @@
+"""Everything that can be downloaded: addresses, sizes and checksums, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Source:
+    """One published file. `sha256` is None where neither publisher nor registries of data sets state one."""
+
+    folder: str  # below `raw/`
+    urls: tuple[str, ...]  # the official address, then mirrors
+    sha256: str | None
+    bytes: int | None = None  # shown to the user before the download
+
+    @property
+    def filename(self) -> str:
+        return self.urls[0].rpartition("/")[2]
+
+
+SST = Source(
+    folder="sst",
+    urls=("https://nlp.stanford.edu/sentiment/trainDevTestTrees_PTB.zip",),
+    sha256="5c613a4f673fc74097d523a2c83f38e0cc462984d847b82c7aaf36b01cbbbfcc",
+    bytes=789_539,
+)
+BABI = Source(
+    folder="babi",
+    urls=(
+        "http://www.thespermwhale.com/jaseweston/babi/tasks_1-20_v1-2.tar.gz",
+        "https://s3.amazonaws.com/text-datasets/babi_tasks_1-20_v1-2.tar.gz",
+    ),
+    sha256="0364ebde659f14d11bc21744516c5ec49d3d06cb692733f66680771244998898",
+    bytes=15_719_851,
+)
+
+VECTORS = {
+    "fasttext": Source(
+        folder="vectors",
+        urls=("https://dl.fbaipublicfiles.com/fasttext/vectors-wiki/wiki.simple.vec",),
+        sha256=None,
+    ),
+}

@@ -1,0 +1,56 @@
+"""What a task declares about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nlproar.dataset.raw import RawFiles
+    from nlproar.dataset.sources import Source
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One observation as it is read: `text` is masked and explained, `query` (paired tasks) is not."""
+
+    split: str  # one of SPLITS
+    text: str
+    label: int
+    query: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Every fact in which one task differs from another. All but the functions decide a run's identity."""
+
+    name: str
+    title: str
+    command: str  # the script and flags that run this task
+    labels: tuple[str, ...]
+    sources: Mapping[str, Source | Callable[[], dict[str, str]]]  # where the files come from, or what writes them
+    members: tuple[str, ...]  # the files that are read, as the official archive names them
+    read: Callable[[RawFiles], Iterable[Example]]
+    tokenize: Callable[[str], list[str]]
+
+    batch_size: int
+    max_epochs: int
+    hidden_size: int  # per direction
+    monitor: str  # the validation metric that chooses the epoch
+    metric: str  # the test metric that is reported
+    vectors: str  # a name in `sources.VECTORS`, or "random"
+    unknown_vectors: str  # for words without a vector: "zeros" or "normal"
+    random_dimensions: int  # of random vectors
+
+    paired: bool = False
+    min_document_frequency: int = 1
+
+    def facts(self) -> dict[str, Any]:
+        """The declared values, without functions and sources, as JSON can hold them."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        for name in ("sources", "members", "read", "tokenize", "command", "title"):
+            del values[name]
+        return {**values, "labels": list(self.labels)}

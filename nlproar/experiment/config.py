@@ -1,0 +1,195 @@
+"""The configuration of a run. Every flag of the scripts is one line of `Config`; imports no torch."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import Field, dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from nlproar import storage
+from nlproar.dataset import MODULES, load_task
+from nlproar.dataset.sources import VECTORS
+from nlproar.errors import UserError
+from nlproar.explain import ALIASES, MEASURES
+from nlproar.model import MODELS
+from nlproar.roar.strategies import STRATEGIES
+
+
+def _flag(default: Any, help: str, *, option: bool = False, **argparse: Any) -> Any:
+    """A field that is a flag. An `option` cannot change a result and is no part of a run's identity."""
+    return field(default=default, metadata={"help": help, "option": option, "argparse": argparse})
+
+
+def _measure(name: str) -> str:
+    return ALIASES.get(name, name)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. Made by `resolve`, which fills in the task's defaults and leaves out what cannot matter: at k = 0
+    there is no measure, at k = 100 % all measures are the same run, and random masking is never recursive."""
+
+    dataset: str
+    source: str
+    seed: int = _flag(0, "seed of initialisation, order and random choices", type=int)
+    importance_measure: str | None = _flag(
+        "random", "what ranks the tokens", type=_measure, choices=tuple(MEASURES), metavar="MEASURE"
+    )
+    roar_strategy: str | None = _flag("count", "is k a count of tokens or a percentage", choices=STRATEGIES)
+    k: int = _flag(0, "how many tokens, or per cent of them, are masked", type=int)
+    recursive: bool = _flag(False, "explain the model of the level before instead of the one of k = 0")
+    recursive_step_size: int | None = _flag(None, "distance of levels (default: 1, quantile 10)", type=int)
+    riemann_samples: int | None = _flag(
+        None, "points of an integrated gradient (default: 20 Gauss-Legendre, published 50)", type=int
+    )
+    model_type: str = _flag("rnn", "the model", choices=tuple(MODELS))
+    max_epochs: int | None = _flag(None, "epochs of training (default: the task's)", type=int)
+    batch_size: int | None = _flag(None, "training batch (default: the task's)", type=int)
+    vectors: str | None = _flag(
+        None, f"word vectors: {', '.join(VECTORS)}, random, or a text file of them (default: the task's)"
+    )
+
+    vectors_file: str | None = field(default=None, metadata={"option": True})  # the path behind `vectors`
+    persistent_dir: str | None = _flag(
+        None, "data, caches and results (default: $NLPROAR_PERSISTENT_DIR, $SCRATCH/nlproar, ./persistent)",
+        option=True, metavar="DIR",
+    )  # fmt: skip
+    device: str = _flag("auto", "auto, cpu, cuda, cuda:1, ...", option=True)
+    num_workers: int = _flag(0, "processes that tokenize", option=True, type=int)
+    explain_tokens: int = _flag(8192, "tokens explained at a time: memory against speed", option=True, type=int)
+    train_missing: bool = _flag(False, "first train the models this run has to explain", option=True)
+    overwrite: bool = _flag(False, "run again what is done already", option=True)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the numbers of this run, as JSON can hold it."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get("option")}
+        return {**values, "task": load_task(self.dataset).facts()}
+
+    @property
+    def id(self) -> str:
+        """The name of the run in files: readable, with a hash of the whole identity."""
+        parts = [self.dataset if self.source == "official" else f"{self.dataset}-{self.source}"]
+        parts += [self.model_type, f"s-{self.seed}", f"k-{self.k}"]
+        parts += [f"y-{self.roar_strategy}"] if self.roar_strategy else []
+        parts += [f"m-{self.importance_measure}", f"r-{int(self.recursive)}"] if self.importance_measure else []
+        parts += [f"st-{self.recursive_step_size}"] if self.recursive else []
+        return "_".join(parts) + "-" + storage.digest(self.identity)[:8]
+
+    def at(self, k: int) -> Config:
+        """The run of another level on the same curve."""
+        return _canonical(replace(self, k=k))
+
+    def previous(self) -> Config | None:
+        """The run whose data, and whose model, this one explains; None where nothing is explained."""
+        if not self.importance_measure:
+            return None
+        return self.at(self.k - (self.recursive_step_size or 0) if self.recursive else 0)
+
+    def explained(self) -> Config | None:
+        """`previous`, if this run's measure looks at its model."""
+        return self.previous() if self.importance_measure and MEASURES[self.importance_measure].needs_model else None
+
+    def command(self) -> str:
+        """The shortest command line that is this run."""
+        flags: dict[str, Any] = {f.name: getattr(self, f.name) for f in flag_fields() if getattr(self, f.name) is not None}
+        flags["vectors"] = self.vectors_file or self.vectors
+        plain = replace(self, train_missing=False, overwrite=False)
+        flags.update(train_missing=False, overwrite=False)
+        for name in list(flags):
+            shorter = {key: value for key, value in flags.items() if key != name}
+            try:
+                if resolve(self.dataset, self.source, **shorter) == plain:
+                    flags = shorter
+            except UserError:  # the rest contradicts itself without this flag
+                continue
+        words = ["python", *load_task(self.dataset).command.split()]
+        words += ["--source", self.source] if self.source != "official" else []
+        for name, value in flags.items():
+            words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+        return shlex.join(words)
+
+
+def flag_fields() -> list[Field[Any]]:
+    """The fields of `Config` that are flags of every script."""
+    return [f for f in fields(Config) if "help" in f.metadata]
+
+
+def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
+    """The run that `flags` (names of `Config`'s fields) ask for. Raises UserError for what cannot be."""
+    if dataset not in MODULES:
+        raise UserError(f"unknown data set {dataset!r}; there are {', '.join(MODULES)}")
+    task = load_task(dataset)
+    if source not in task.sources:
+        raise UserError(f"{dataset} has no source {source!r}; there are {', '.join(task.sources)}")
+    config = Config(dataset, source, **flags)
+    _validate(config)
+    vectors = config.vectors or task.vectors
+    file = None
+    if vectors not in ("random", *VECTORS):
+        file, vectors = vectors, _name_vectors(vectors)
+    return _canonical(
+        replace(
+            config,
+            max_epochs=config.max_epochs or task.max_epochs,
+            batch_size=config.batch_size or task.batch_size,
+            vectors=vectors,
+            vectors_file=file,
+        )
+    )
+
+
+@cache
+def _name_vectors(path: str) -> str:
+    """What identifies a file of vectors wherever it lies: its name and a fingerprint."""
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"--vectors {path}: there is no such file; give one, or {', '.join(('random', *VECTORS))}")
+    if not file.stat().st_size:
+        raise UserError(f"--vectors {path}: the file is empty; give a text file with one word and its numbers a line")
+    return f"{file.name}@{storage.fingerprint(file)}"
+
+
+def _validate(config: Config) -> None:
+    for name, allowed in (("importance_measure", MEASURES), ("roar_strategy", STRATEGIES), ("model_type", MODELS)):
+        if getattr(config, name) not in allowed:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: choose from {', '.join(allowed)}")
+    for name, least in (("k", 0), ("num_workers", 0), ("explain_tokens", 1), ("max_epochs", 1), ("batch_size", 1),
+                        ("riemann_samples", 1), ("recursive_step_size", 1)):  # fmt: skip
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+    if config.roar_strategy == "quantile" and config.k > 100:
+        raise UserError(f"--k {config.k} with --roar-strategy quantile: a percentage is at most 100")
+    step = config.recursive_step_size or _default_step(config)
+    if config.recursive and config.k % step:
+        raise UserError(f"--k {config.k} cannot be reached by --recursive-step-size {step}: choose a multiple of it")
+
+
+def _default_step(config: Config) -> int:
+    return 10 if config.roar_strategy == "quantile" else 1
+
+
+def _canonical(config: Config) -> Config:
+    """`config` with None or False for every value that cannot change its numbers."""
+    everything = config.roar_strategy == "quantile" and config.k == 100
+    if config.k == 0 or everything:
+        return replace(
+            config,
+            importance_measure=None,
+            roar_strategy="quantile" if everything else None,
+            recursive=False,
+            recursive_step_size=None,
+            riemann_samples=None,
+        )
+    assert config.importance_measure
+    measure = MEASURES[config.importance_measure]
+    recursive = config.recursive and measure.recursive
+    return replace(
+        config,
+        recursive=recursive,
+        recursive_step_size=(config.recursive_step_size or _default_step(config)) if recursive else None,
+        riemann_samples=(config.riemann_samples or measure.default_samples) if measure.default_samples else None,
+    )

@@ -1,0 +1,50 @@
+"""Every path below the persistent directory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from nlproar.experiment.config import Config
+
+
+@dataclass(frozen=True)
+class Layout:
+    root: Path
+
+    @classmethod
+    def of(cls, config: Config) -> Layout:
+        """--persistent-dir, else $NLPROAR_PERSISTENT_DIR, else $SCRATCH/nlproar, else ./persistent."""
+        if config.persistent_dir:
+            return cls(Path(config.persistent_dir))
+        if named := os.environ.get("NLPROAR_PERSISTENT_DIR"):
+            return cls(Path(named))
+        if scratch := os.environ.get("SCRATCH"):
+            return cls(Path(scratch) / "nlproar")
+        return cls(Path("persistent"))
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "raw"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def records(self) -> Path:
+        return self.root / "results" / "roar"
+
+    def record(self, config: Config) -> Path:
+        return self.records / f"{config.id}.json"
+
+    def checkpoint(self, config: Config) -> Path:
+        return self.root / "checkpoints" / config.id
+
+    def importance(self, config: Config, key: str) -> Path:
+        """Of every token, by the measure of `config`, from the model and data of the run it explains."""
+        return self.cache / "importance" / f"{config.id}-{key}.npz"
+
+    def masks(self, config: Config) -> Path:
+        return self.cache / "masks" / f"{config.id}.npz"

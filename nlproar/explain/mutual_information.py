@@ -1,0 +1,60 @@
+"""Mutual information between a word's presence and the label: importance without a model."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nlproar.dataset.batch import SequenceBatch
+from nlproar.dataset.encoding import Split
+from nlproar.dataset.vocabulary import FIRST_MASKABLE
+from nlproar.explain.importance import Explained
+
+
+class MutualInformation:
+    """The mutual information of a token's word with the label on the training split (see `word_information`)."""
+
+    def __init__(self, explained: Explained) -> None:
+        dataset = explained.dataset
+        values = word_information(dataset.splits["train"], len(dataset.vocabulary), explained.num_classes)
+        self.values = torch.from_numpy(values.astype(np.float32))
+
+    def __call__(self, batch: SequenceBatch) -> Tensor:
+        """(B, T), >= 0, in nats; 0 at padding and special tokens."""
+        return self.values[batch.tokens.cpu()]
+
+
+def word_information(train: Split, vocabulary_size: int, num_classes: int) -> np.ndarray:
+    """(V,) float64, >= 0, in nats: for each word the mutual information of two binary variables, the word is in the
+    document and the document has this label, averaged over labels by their share.
+
+    Each label gets one more document that holds every word, so that no share is zero; 0 · log 0 = 0. The ids of
+    [PAD], [CLS] and [EOS] get 0. Madsen et al. 2022, appendix.
+    """
+    document = np.repeat(np.arange(len(train)), train.lengths)
+    pairs = np.unique(document * vocabulary_size + train.tokens)
+    document, word = pairs // vocabulary_size, pairs % vocabulary_size
+    both = np.ones((vocabulary_size, num_classes))  # documents with the word and the label
+    np.add.at(both, (word, train.label[document]), 1)
+    label = np.bincount(train.label, minlength=num_classes) + 1.0  # (C,)
+    documents = label.sum()
+    present = both.sum(axis=1, keepdims=True)  # (V, 1)
+    values = sum(
+        _term(joint / documents, (a / documents) * (b / documents))
+        for joint, a, b in (
+            (both, present, label),
+            (present - both, present, documents - label),
+            (label - both, documents - present, label),
+            (documents - label - present + both, documents - present, documents - label),
+        )
+    )
+    information = np.asarray(values) @ (label / documents)
+    information[:FIRST_MASKABLE] = 0
+    return np.maximum(information, 0)  # rounding
+
+
+def _term(joint: np.ndarray, independent: np.ndarray) -> np.ndarray:
+    """p log(p / q), 0 where p is 0."""
+    ratio = np.divide(joint, independent, out=np.ones_like(joint), where=joint > 0)
+    return joint * np.log(ratio)

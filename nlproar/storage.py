@@ -1,0 +1,129 @@
+"""Files that are whole or absent, locks that die with their owner, and arrays cached under a key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+Arrays = dict[str, np.ndarray]
+
+_SAMPLE = 1 << 20  # bytes; a fingerprint reads at most sixteen blocks of this size
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Write `path` so that it holds everything or does not change: temporary name, flush, rename.
+
+    The temporary name is fixed, so that what a killed process left is overwritten by the next writer;
+    every writer of a shared path must therefore hold `lock(path)`, or a lock that implies it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with whole_file(path) as file:
+        file.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold the exclusive right to make `path`. The system releases it when the process ends, however it ends."""
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file_lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        file_lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another process that is making %s", path)
+        file_lock.acquire()
+    try:
+        yield
+    finally:
+        file_lock.release()
+
+
+def digest(content: Any) -> str:
+    """Hash of anything JSON can hold, independent of the order of its keys: 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    state = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_SAMPLE):
+            state.update(block)
+    return state.hexdigest()
+
+
+def fingerprint(path: Path) -> str:
+    """Twelve digits that tell files apart: of the size and all bytes, or of sixteen blocks where it is large.
+
+    Sampling keeps the start of a run fast when the file is a 5.6 GB set of vectors.
+    """
+    size = path.stat().st_size
+    state = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        for number in range(16):
+            position = min(number * _SAMPLE, size) if size <= 16 * _SAMPLE else number * (size - _SAMPLE) // 15
+            file.seek(position)
+            state.update(file.read(_SAMPLE))
+    return state.hexdigest()[:12]
+
+
+def cached(path: Path, key: Mapping[str, Any], make: Callable[[], Arrays]) -> Arrays:
+    """The arrays stored in `path` under `key`, made by `make` if they are not there.
+
+    A file that is damaged, or that was made under another key, is named in a warning and made again. Of
+    several processes that need the same file one makes it, the others wait.
+    """
+    arrays = _read(path, key)
+    if arrays is not None:
+        return arrays
+    with lock(path):
+        arrays = _read(path, key)
+        if arrays is None:
+            arrays = make()
+            with whole_file(path) as file:
+                np.savez(file, allow_pickle=False, **arrays, key=_as_bytes(key))
+    return arrays
+
+
+def _as_bytes(key: Mapping[str, Any]) -> np.ndarray:
+    return np.frombuffer(json.dumps(key, sort_keys=True).encode(), dtype=np.uint8)
+
+
+def _read(path: Path, key: Mapping[str, Any]) -> Arrays | None:
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        if np.array_equal(arrays.pop("key"), _as_bytes(key)):
+            return arrays
+        log.warning("%s was made for something else; making it again", path)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, AttributeError, NotImplementedError) as e:
+        log.warning("%s is damaged (%s); making it again", path, e)
+    return None

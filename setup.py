@@ -1,0 +1,37 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="nlproar",
+    version="0.1.0",
+    description="How faithful are explanations of text classifiers? ROAR and Recursive ROAR",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=["nlproar", "nlproar.*"]),
+    package_data={"nlproar": ["py.typed"]},
+    install_requires=[
+        "filelock>=3.12",
+        "numpy>=1.26",
+        "pandas>=2.1",
+        "pooch>=1.8",
+        "pytorch-lightning>=2.4",
+        "safetensors>=0.4.3",
+        "spacy>=3.7",
+        "torch>=2.4",
+        "torchmetrics>=1.4",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "test": [
+            "build>=1.0",
+            "hypothesis>=6.100",
+            "mypy>=1.8",
+            "pytest>=8.0",
+            "ruff>=0.4",
+            "scikit-learn>=1.4",  # the reference our metrics are compared with
+        ],
+    },
+)
