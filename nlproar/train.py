@@ -86,9 +86,7 @@ def fit(
 class _Learner(pl.LightningModule):
     """One run of training; validation is a call of `predict`, so that nothing is computed twice."""
 
-    def __init__(
-        self, model: BiLSTMAttention, val: Split, monitor: str, max_epochs: int, on_step: Any
-    ) -> None:
+    def __init__(self, model: BiLSTMAttention, val: Split, monitor: str, max_epochs: int, on_step: Any) -> None:
         super().__init__()
         self.model, self.val, self.monitor, self.max_epochs, self.on_step = model, val, monitor, max_epochs, on_step
         self.epochs: list[Epoch] = []
@@ -116,7 +114,9 @@ class _Learner(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         number, loss = len(self.epochs) + 1, float(self.total_loss) / self.seen
         if not torch.isfinite(torch.tensor(loss)):
-            raise UserError(f"the training loss of epoch {number} is {loss}: the vectors hold values that are not finite")
+            raise UserError(
+                f"the training loss of epoch {number} is {loss}: the vectors hold values that are not finite"
+            )
         value = metrics.evaluate(predict(self.model, self.val), torch.from_numpy(self.val.label))[self.monitor]
         self.epochs.append(Epoch(number, loss, value, time.monotonic() - self.started))
         best = max(epoch.monitor for epoch in self.epochs[:-1]) if number > 1 else -1.0

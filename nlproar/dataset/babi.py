@@ -23,11 +23,11 @@ from nlproar.dataset.tokenizer import whitespace
 from nlproar.errors import UserError
 
 FILES = {1: "qa1_single-supporting-fact", 2: "qa2_two-supporting-facts", 3: "qa3_three-supporting-facts"}
-LABELS = tuple(
-    "put picked down . travelled was football got garden milk discarded is moved journeyed apple took Sandra before"
-    " Mary Where John office there Daniel bathroom went left the back hallway dropped to bedroom kitchen grabbed up"
-    .split()
-)  # the published model has an output for every word of the three tasks
+_WORDS = """
+put picked down . travelled was football got garden milk discarded is moved journeyed apple took Sandra before
+Mary Where John office there Daniel bathroom went left the back hallway dropped to bedroom kitchen grabbed up
+"""
+LABELS = tuple(_WORDS.split())  # the published model has an output for every word of the three tasks
 
 VALIDATION_SHARE = 0.15
 SPLIT_SEED = 0  # fixed: the seed of a run must not change its data
@@ -71,9 +71,7 @@ def _task(number: int) -> Task:
         labels=LABELS,
         sources={
             "official": sources.BABI,
-            "simulated": lambda: {
-                name: babi_simulation.write(number, part) for part, name in members(number).items()
-            },
+            "simulated": lambda: {name: babi_simulation.write(number, part) for part, name in members(number).items()},
         },
         members=tuple(members(number).values()),
         read=lambda raw: _read(raw, number),

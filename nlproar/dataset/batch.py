@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -13,7 +13,7 @@ from nlproar.dataset.encoding import Split
 from nlproar.dataset.vocabulary import FIRST_MASKABLE, PAD
 
 _POOL = 50  # training batches that are sorted by length together
-_ROUND = 8  # explained batches are padded to a multiple of this
+_ROUND = 8  # rows and tokens of a fixed batch are a multiple of this
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,23 @@ class SequenceBatch:
         return self.tokens >= FIRST_MASKABLE
 
     def to(self, device: torch.device | str, **kwargs: object) -> SequenceBatch:
-        return SequenceBatch(*(v if v is None else v.to(device) for v in self._values()))
+        return self._map(lambda value: value.to(device))
 
     def repeat(self, times: int) -> SequenceBatch:
         """All B observations `times` times: (times * B) rows."""
-        return SequenceBatch(*(v if v is None else v.repeat(times, *[1] * (v.dim() - 1)) for v in self._values()))
+        return self._map(lambda value: value.repeat(times, *[1] * (value.dim() - 1)))
 
-    def _values(self) -> list[Tensor | None]:
-        return [getattr(self, f.name) for f in fields(self)]
+    def _map(self, change: Callable[[Tensor], Tensor]) -> SequenceBatch:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return SequenceBatch(**{name: change(value) for name, value in values.items() if value is not None})
 
 
-def make_batch(split: Split, rows: np.ndarray, width: int | None = None, query_width: int | None = None) -> SequenceBatch:
+def make_batch(
+    split: Split, rows: np.ndarray, width: int | None = None, query_width: int | None = None
+) -> SequenceBatch:
     """The observations `rows` (B,) of `split`, padded to `width` tokens or to the longest of them."""
     tokens, length = _padded(split.tokens, split.offsets, rows, width)
-    query = None, None
+    query: tuple[Tensor | None, Tensor | None] = None, None
     if split.query_tokens is not None and split.query_offsets is not None:
         query = _padded(split.query_tokens, split.query_offsets, rows, query_width)
     return SequenceBatch(
@@ -87,11 +90,11 @@ class TrainingBatches:
 
 
 class FixedBatches:
-    """Every observation of `split` once, in batches of at most `tokens_per_batch` tokens (and two rows or more).
+    """Every observation of `split` once, in batches of about `tokens_per_batch` tokens (and eight rows or more).
 
-    A row is padded to a width that depends on its own lengths only, and never comes alone (a lone row comes
-    twice). Matrix products then give every row the same bits whatever rows it shares a batch with: results do
-    not depend on `tokens_per_batch`. Iterating yields (rows, batch); the first len(rows) rows of the batch count.
+    An observation gets the same bits whatever the size of its batch: it is padded to a width that depends on its
+    own lengths only, and rows are repeated up to a multiple of eight, as matrix products of fewer rows add up in
+    another order. Iterating yields (rows, batch), of which the first len(rows) count.
     """
 
     def __init__(self, split: Split, tokens_per_batch: int) -> None:
@@ -108,11 +111,11 @@ class FixedBatches:
             if not len(group):
                 continue
             t, q = int(width[group[0]]), int(query_width[group[0]])
-            size = max(2, self.tokens_per_batch // t)
+            size = max(1, self.tokens_per_batch // (t * _ROUND)) * _ROUND
             for i in range(0, len(group), size):
                 rows = group[i : i + size]
-                padded_rows = rows if len(rows) > 1 else np.repeat(rows, 2)
-                yield rows, make_batch(self.split, padded_rows, t, q)
+                repeated = np.repeat(rows[-1:], -len(rows) % _ROUND)
+                yield rows, make_batch(self.split, np.concatenate([rows, repeated]), t, q)
 
 
 def _round_up(lengths: np.ndarray) -> np.ndarray:

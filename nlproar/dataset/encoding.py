@@ -127,8 +127,10 @@ def encode(task: Task, raw: RawFiles, num_workers: int = 0) -> storage.Arrays:
     _check(task, raw, columns)
     vocabulary = _choose_vocabulary(columns["train"], list(numbers), task.min_document_frequency)
     if not vocabulary.words:
-        raise UserError(f"{raw.place}: no word occurs in {task.min_document_frequency} training observations of"
-                        f" {task.title}; check the files")
+        raise UserError(
+            f"{raw.place}: no word occurs in {task.min_document_frequency} training observations of"
+            f" {task.title}; check the files"
+        )
     ids = np.array([*range(len(SPECIALS)), *(vocabulary.ids.get(word, UNK) for word in numbers)], dtype=np.int32)
     arrays = {"words": np.frombuffer("\n".join(vocabulary.words).encode(), dtype=np.uint8)}
     for name, column in columns.items():

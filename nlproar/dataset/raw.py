@@ -94,9 +94,7 @@ def download(source: Source, folder: Path) -> Path:
             log.info("downloading %s%s", url, f" ({source.bytes:,} bytes)" if source.bytes else "")
             fetch = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=60)
             try:
-                path = pooch.retrieve(
-                    url, source.sha256, fname=target.name, path=partial, downloader=fetch
-                )
+                path = pooch.retrieve(url, source.sha256, fname=target.name, path=partial, downloader=fetch)
                 Path(path).rename(target)
                 return target
             except (requests.RequestException, ValueError) as error:  # pooch: ValueError for a wrong checksum

@@ -105,7 +105,9 @@ def _numbers(text: bytes, file: Path, line: int, dimensions: int) -> np.ndarray 
             return None
         raise UserError(f"{file}, line {line}: not {dimensions} numbers after the word; replace the file") from None
     if len(values) != dimensions or not dimensions:
-        raise UserError(f"{file}, line {line}: {len(values)} numbers, the first line has {dimensions}; replace the file")
+        raise UserError(
+            f"{file}, line {line}: {len(values)} numbers, the first line has {dimensions}; replace the file"
+        )
     return values
 
 
@@ -125,5 +127,3 @@ def _open(file: Path) -> Iterator[IO[bytes]]:
             opener = _OPENERS.get(start.read(2), open)
         with opener(file, "rb") as lines:  # type: ignore[operator]
             yield cast(IO[bytes], lines)
-
-

@@ -17,6 +17,8 @@ _USERS_ERRNO = {  # what the machine refuses, not a bug of ours
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
 }
 
+Choice = tuple[str, Mapping[str, str]]  # a flag, and the task behind each of its values
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -24,11 +26,13 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see --help)\n")
 
 
-def parser(description: str, choice: tuple[str, Mapping[str, str]] | None, sources: tuple[str, ...]) -> _Parser:
+def parser(description: str, choice: Choice | None, sources: tuple[str, ...]) -> _Parser:
     """All flags of `Config`, the flag that chooses among the script's tasks, and --source where there are two."""
     found = _Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
     if choice:
-        found.add_argument(choice[0], dest="choice", choices=tuple(choice[1]), default=next(iter(choice[1])), help="which task")
+        found.add_argument(
+            choice[0], dest="choice", choices=tuple(choice[1]), default=next(iter(choice[1])), help="which task"
+        )
     if len(sources) > 1:
         found.add_argument("--source", choices=sources, default=sources[0], help="where the data come from")
     for field in flag_fields():
@@ -46,25 +50,31 @@ def _help(text: str, extra: Mapping[str, Any]) -> str:
     return f"{text}: {', '.join(extra['choices'])}" if "metavar" in extra and "choices" in extra else text
 
 
-def main(description: str, dataset: str | tuple[str, Mapping[str, str]], argv: list[str] | None = None) -> None:
+def parse(description: str, dataset: str | Choice, argv: list[str] | None = None) -> Config:
+    """The run that a command line asks for. Exits or raises UserError where it contradicts itself."""
+    from nlproar.dataset import load_task
+
+    choice = None if isinstance(dataset, str) else dataset
+    name = dataset if isinstance(dataset, str) else next(iter(dataset[1].values()))
+    flags = vars(parser(description, choice, tuple(load_task(name).sources)).parse_args(argv))
+    if choice:
+        name = choice[1][flags.pop("choice")]
+    return resolve(name, **flags)
+
+
+def main(description: str, dataset: str | Choice, argv: list[str] | None = None) -> None:
     """Run a script: `dataset` is its task, or the flag and the values that choose one of its tasks.
 
     Exits 0 when the record is there, 2 with one line for what the user can mend, 130 on Ctrl-C.
     """
-    from nlproar.dataset import load_task
-
-    choice = None if isinstance(dataset, str) else dataset
-    first = dataset if isinstance(dataset, str) else next(iter(dataset[1].values()))
-    flags = vars(parser(description, choice, tuple(load_task(first).sources)).parse_args(argv))
-    name = choice[1][flags.pop("choice")] if choice else first
     try:
-        _run(resolve(name, **flags))
+        _run(parse(description, dataset, argv))
     except UserError as error:
         _fail(str(error))
     except OSError as error:
         if error.errno not in _USERS_ERRNO:
             raise
-        _fail(f"{error.strerror}: {error.filename or Config.__name__}" if error.filename else str(error.strerror))
+        _fail(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror))
     except KeyboardInterrupt:
         print("interrupted; the same command starts this run again", file=sys.stderr)
         sys.exit(130)

@@ -42,7 +42,7 @@ class Config:
     recursive: bool = _flag(False, "explain the model of the level before instead of the one of k = 0")
     recursive_step_size: int | None = _flag(None, "distance of levels (default: 1, quantile 10)", type=int)
     riemann_samples: int | None = _flag(
-        None, "points of an integrated gradient (default: 20 Gauss-Legendre, published 50)", type=int
+        None, "points of an integrated gradient (default: 30 Gauss-Legendre, published 50)", type=int
     )
     model_type: str = _flag("rnn", "the model", choices=tuple(MODELS))
     max_epochs: int | None = _flag(None, "epochs of training (default: the task's)", type=int)
@@ -58,7 +58,7 @@ class Config:
     )  # fmt: skip
     device: str = _flag("auto", "auto, cpu, cuda, cuda:1, ...", option=True)
     num_workers: int = _flag(0, "processes that tokenize", option=True, type=int)
-    explain_tokens: int = _flag(8192, "tokens explained at a time: memory against speed", option=True, type=int)
+    explain_tokens: int = _flag(4096, "tokens explained at a time: memory against speed", option=True, type=int)
     train_missing: bool = _flag(False, "first train the models this run has to explain", option=True)
     overwrite: bool = _flag(False, "run again what is done already", option=True)
 
@@ -94,7 +94,9 @@ class Config:
 
     def command(self) -> str:
         """The shortest command line that is this run."""
-        flags: dict[str, Any] = {f.name: getattr(self, f.name) for f in flag_fields() if getattr(self, f.name) is not None}
+        flags: dict[str, Any] = {
+            f.name: getattr(self, f.name) for f in flag_fields() if getattr(self, f.name) is not None
+        }
         flags["vectors"] = self.vectors_file or self.vectors
         plain = replace(self, train_missing=False, overwrite=False)
         flags.update(train_missing=False, overwrite=False)

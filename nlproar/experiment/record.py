@@ -44,10 +44,11 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def write(layout: Layout, config: Config, content: Mapping[str, Any]) -> None:
-    """Write the record; the caller holds the lock of the run."""
-    header = {"version": VERSION, "id": config.id, "config": config.identity}
-    storage.write_json(layout.record(config), {**header, **content})
+def write(layout: Layout, config: Config, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the record and return it; the caller holds the lock of the run."""
+    whole = {"version": VERSION, "id": config.id, "config": config.identity, **content}
+    storage.write_json(layout.record(config), whole)
+    return whole
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:

@@ -83,19 +83,13 @@ class Run:
         path = self.layout.record(self.config)
         started = time.time()
         with storage.lock(path):
-            if path.exists() and not self._is_stale(path.stat().st_mtime, started):
-                if content := record.read(self.layout, self.config):
-                    log.info("done already: %s", path)
-                    return content
+            stale = self.config.overwrite and path.exists() and path.stat().st_mtime < started
+            done = None if stale else record.read(self.layout, self.config)
+            if done:
+                log.info("done already: %s", path)
+                return done
             path.unlink(missing_ok=True)
-            record.write(self.layout, self.config, self._make())
-        content = record.read(self.layout, self.config)
-        assert content
-        return content
-
-    def _is_stale(self, written: float, started: float) -> bool:
-        """With --overwrite, whether the record is older than this command."""
-        return self.config.overwrite and written < started
+            return record.write(self.layout, self.config, self._make())
 
     def _make(self) -> dict[str, Any]:
         device = choose_device(self.config.device)
@@ -208,7 +202,7 @@ class Levels:
                 for name, split in splits.items()
             }
 
-        packed = storage.cached(self.layout.masks(config), self._masks_key(config), make)
+        packed = storage.cached(self.layout.masks(config), self._masks_key(config) or {}, make)
         return {name: masking.unpack(packed[name], len(split.tokens)) for name, split in splits.items()}
 
     def explain(self, config: Config) -> dict[str, float]:
@@ -226,7 +220,9 @@ class Levels:
             values, diagnostics = importance(str(config.importance_measure), self._explained(config))
             return {**values, **{f"completeness_error.{name}": np.array(v) for name, v in diagnostics.items()}}
 
-        path = self.layout.importance(config.previous() or config, f"{config.importance_measure}-{storage.digest(key)[:8]}")
+        path = self.layout.importance(
+            config.previous() or config, f"{config.importance_measure}-{storage.digest(key)[:8]}"
+        )
         return storage.cached(path, key, make)
 
     def _explained(self, config: Config) -> Explained:

@@ -23,7 +23,7 @@ MEASURES = {
     "attention": Measure("attention:Attention"),
     "gradient": Measure("gradient:Gradient"),
     "input-times-gradient": Measure("gradient:InputTimesGradient"),
-    "integrated-gradient": Measure("integrated_gradient:IntegratedGradient", default_samples=20),
+    "integrated-gradient": Measure("integrated_gradient:IntegratedGradient", default_samples=30),
     "integrated-gradient-published": Measure("integrated_gradient:PublishedIntegratedGradient", default_samples=50),
 }
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +17,10 @@ from nlproar.dataset.encoding import Dataset
 from nlproar.explain import MEASURES
 from nlproar.model.bilstm_attention import BiLSTMAttention
 from nlproar.progress import stage
+
+log = logging.getLogger(__name__)
+
+_TOLERATED_ERROR = 0.01
 
 
 @dataclass(frozen=True)
@@ -45,31 +50,36 @@ def build(measure: str, explained: Explained) -> Explainer:
 
 
 def importance(measure: str, explained: Explained) -> tuple[dict[str, np.ndarray], Mapping[str, float]]:
-    """One float32 per token of each split, (S,), and what the measure has to say of its own accuracy per split.
-
-    `Explainer`s with a `diagnostic` attribute (name) and a `take_diagnostic()` method report a number per split.
-    """
+    """One float32 per token of each split, (S,), and the completeness error of a measure that has one: mean
+    |sum of the signed values - difference of logits| over mean |difference|, per split."""
     explainer = build(measure, explained)
     device = next(explained.model.parameters()).device if explained.model else torch.device("cpu")
-    values, diagnostics = {}, {}
+    values, errors = {}, {}
     total = sum(len(split) for split in explained.dataset.splits.values())
     with stage(f"explaining by {measure}", total, "observations") as bar:
         for name, split in explained.dataset.splits.items():
-            flat = np.zeros(len(split.tokens), np.float32)
+            values[name] = np.zeros(len(split.tokens), np.float32)
+            completeness = np.zeros((2, len(split)))
             for rows, batch in FixedBatches(split, explained.tokens_per_batch):
                 found = explainer(batch.to(device)).float().cpu().numpy()[: len(rows)]
-                inside = np.arange(found.shape[1]) < split.lengths[rows][:, None]
-                positions = split.offsets[rows][:, None] + np.arange(found.shape[1])
-                flat[positions[inside]] = found[inside]
+                position = np.arange(found.shape[1])
+                inside = position < split.lengths[rows][:, None]
+                values[name][(split.offsets[rows][:, None] + position)[inside]] = found[inside]
+                if isinstance(explainer, Complete):
+                    completeness[:, rows] = explainer.completeness[:, : len(rows)].cpu().numpy()
                 bar.update(len(rows))
-            values[name] = flat
-            if isinstance(explainer, Diagnosed):
-                diagnostics[name] = explainer.take_diagnostic()
-    return values, diagnostics
+            if isinstance(explainer, Complete):
+                errors[name] = float(completeness[0].sum() / max(completeness[1].sum(), 1e-30))
+    if errors:
+        worst = max(errors.values())
+        level = logging.WARNING if worst > _TOLERATED_ERROR else logging.INFO
+        advice = "; more --riemann-samples would be closer" if worst > _TOLERATED_ERROR else ""
+        log.log(level, "completeness error %.2g %%%s", 100 * worst, advice)
+    return values, errors
 
 
-class Diagnosed:
-    """Base of measures that can tell how accurate they were since they were last asked."""
+@runtime_checkable
+class Complete(Protocol):
+    """A measure whose signed values must sum to a difference of logits, and that tells how nearly they do."""
 
-    def take_diagnostic(self) -> float:
-        raise NotImplementedError
+    completeness: Tensor  # (2, B), of the last batch: |sum of the signed values - difference|, |difference|

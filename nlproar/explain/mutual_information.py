@@ -21,12 +21,12 @@ class MutualInformation:
         self.values = torch.from_numpy(values.astype(np.float32))
 
     def __call__(self, batch: SequenceBatch) -> Tensor:
-        """(B, T), >= 0, in nats; 0 at padding and special tokens."""
+        """(B, T), >= 0, in bits; 0 at padding and special tokens."""
         return self.values[batch.tokens.cpu()]
 
 
 def word_information(train: Split, vocabulary_size: int, num_classes: int) -> np.ndarray:
-    """(V,) float64, >= 0, in nats: for each word the mutual information of two binary variables, the word is in the
+    """(V,) float64, >= 0, in bits: for each word the mutual information of two binary variables, the word is in the
     document and the document has this label, averaged over labels by their share.
 
     Each label gets one more document that holds every word, so that no share is zero; 0 · log 0 = 0. The ids of
@@ -55,6 +55,6 @@ def word_information(train: Split, vocabulary_size: int, num_classes: int) -> np
 
 
 def _term(joint: np.ndarray, independent: np.ndarray) -> np.ndarray:
-    """p log(p / q), 0 where p is 0."""
+    """p log₂(p / q), 0 where p is 0."""
     ratio = np.divide(joint, independent, out=np.ones_like(joint), where=joint > 0)
-    return joint * np.log(ratio)
+    return joint * np.log2(ratio)

@@ -96,7 +96,7 @@ class BiLSTMAttention(nn.Module):
         if not self.paired:
             return None
         _, states = self.query_encoder(self.query_embedding(batch.query_tokens), batch.query_length)
-        return states  # type: ignore[no-any-return]
+        return states
 
     def forward(self, batch: SequenceBatch, embedded: Tensor | None = None, query: Tensor | None = None) -> Prediction:
         """Predict `batch`; `embedded` (B, T, E) and `query` (B, 2H) take the place of what it would compute."""

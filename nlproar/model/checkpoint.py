@@ -49,7 +49,9 @@ def load(folder: Path, dataset_digest: str) -> BiLSTMAttention:
     description = _describe(folder)
     weights = folder / WEIGHTS
     if not weights.exists() or storage.sha256(weights) != description["sha256"]:
-        raise UserError(f"{weights} is damaged: its checksum is not the one in {DESCRIPTION}; train it again with --overwrite")
+        raise UserError(
+            f"{weights} is damaged: its checksum is not the one in {DESCRIPTION}; train it again with --overwrite"
+        )
     if description["dataset"] != dataset_digest:
         raise UserError(f"{folder} was trained on other data than are there now; train it again with --overwrite")
     model = build(description["model_type"], description["shape"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+
 def masked_count(strategy: str, k: int, maskable: np.ndarray) -> np.ndarray:
     """How many tokens are masked at level `k`, of `maskable` (N,) that can be: (N,) int64.
 

@@ -1,0 +1,98 @@
+"""Shared fixtures. Real data and reference numbers are there in CI only: NLPROAR_TEST_DATA names their folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nlproar.dataset import babi_simulation
+from nlproar.dataset.encoding import Dataset, Split
+from nlproar.dataset.vocabulary import Vocabulary
+from nlproar.experiment.config import resolve
+from nlproar.model.bilstm_attention import BiLSTMAttention
+
+ROOT = Path(__file__).parents[1]
+
+
+def _real(folder: str) -> Path:
+    named = os.environ.get("NLPROAR_TEST_DATA")
+    if not named:
+        pytest.skip("NLPROAR_TEST_DATA names no folder of real data")
+    path = (ROOT / named).resolve().parent / folder if folder != "data" else (ROOT / named).resolve()
+    assert path.is_dir(), f"NLPROAR_TEST_DATA: {path} is missing"
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    return _real("data")
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Path:
+    return _real("oracle")
+
+
+@pytest.fixture
+def script():
+    """Run a script as a user does; returns the finished process with its output."""
+
+    def call(name: str, *flags: object, check: bool = True, **kwargs) -> subprocess.CompletedProcess:
+        env = {**os.environ, "TQDM_DISABLE": "0", **kwargs.pop("env", {})}
+        command = [sys.executable, f"experiments/{name}.py", *map(str, flags)]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, **kwargs)
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    return call
+
+
+@pytest.fixture
+def small_world(monkeypatch):
+    """The simulated bAbI with few questions, for runs inside the test's process."""
+    monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 300, "test": 60})
+
+
+@pytest.fixture
+def small_run(small_world, tmp_path):
+    """Configurations of runs that take a second."""
+
+    def make(**flags):
+        defaults = {"persistent_dir": str(tmp_path / "persistent"), "max_epochs": 1, "device": "cpu"}
+        return resolve("babi-1", "simulated", **{**defaults, **flags})
+
+    return make
+
+
+def random_split(
+    rng: np.random.Generator, n: int, longest: int, vocabulary_size: int, classes: int, paired: bool, first=0
+):
+    def flat():
+        lengths = rng.integers(0, longest + 1, n)
+        rows = [[1, *rng.integers(3, vocabulary_size, size), 2] for size in lengths]
+        return np.concatenate(rows).astype(np.int32), np.concatenate([[0], np.cumsum(lengths + 2)])
+
+    tokens, offsets = flat()
+    query = flat() if paired else (None, None)
+    return Split(tokens, offsets, rng.integers(0, classes, n), *query, first=first)
+
+
+@pytest.fixture(params=[False, True], ids=["single", "paired"])
+def world(request):
+    """A random small model and data set: (model, dataset), single and paired. One observation has no word."""
+    rng = np.random.default_rng(0)
+    words = Vocabulary(tuple(f"w{i:02d}" for i in range(25)))
+    splits, first = {}, 0
+    for name, n in (("train", 40), ("val", 9), ("test", 12)):
+        splits[name] = random_split(rng, n, 20, len(words), 3, request.param, first)
+        first += n
+    torch.manual_seed(0)
+    model = BiLSTMAttention(len(words), 8, 6, 3, request.param)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)  # away from the linear regime, so that the measures differ
+    return model, Dataset(words, splits, "digest")

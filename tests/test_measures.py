@@ -1,0 +1,210 @@
+"""Every measure against its definition, and what all of them must share."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import mutual_info_score
+
+from nlproar.dataset.batch import make_batch
+from nlproar.dataset.encoding import Dataset, Split
+from nlproar.dataset.vocabulary import Vocabulary
+from nlproar.explain import ALIASES, MEASURES
+from nlproar.explain.importance import Explained, build, importance
+from nlproar.explain.mutual_information import word_information
+from tests.reference import as_dataset, reference_model
+
+
+def explained(model, dataset, samples=None, tokens_per_batch=4096, seed=7):
+    return Explained(model, dataset, 3, seed, samples, tokens_per_batch)
+
+
+def everything(dataset, name="train"):
+    return make_batch(dataset.splits[name], np.arange(len(dataset.splits[name])))
+
+
+def gold_logit(model, batch, embedded):
+    return model(batch, embedded).logits.gather(1, batch.label[:, None]).squeeze(1)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_one_finite_value_per_token_that_no_batch_size_changes(world, measure):
+    model, dataset = world
+    results = []
+    for tokens_per_batch in (1, 100, 4096):
+        setting = explained(model, dataset, MEASURES[measure].default_samples, tokens_per_batch)
+        results.append(importance(measure, setting)[0])
+    for name, split in dataset.splits.items():
+        values = [result[name] for result in results]
+        assert values[0].shape == split.tokens.shape and np.isfinite(values[0]).all()
+        assert values[0][split.maskable].std() > 0
+        np.testing.assert_array_equal(values[0], values[1])  # the same bits
+        np.testing.assert_array_equal(values[0], values[2])
+
+
+@pytest.mark.parametrize("measure", [m for m in MEASURES if m != "random"])
+def test_values_do_not_depend_on_padding_or_company(world, measure):
+    model, dataset = world
+    explainer = build(measure, explained(model, dataset, MEASURES[measure].default_samples))
+    together = explainer(everything(dataset, "test"))
+    for row, length in enumerate(dataset.splits["test"].lengths):
+        alone = explainer(make_batch(dataset.splits["test"], np.array([row]), 33, 27))
+        torch.testing.assert_close(alone[0, :length], together[row, :length], rtol=1e-4, atol=1e-6)
+
+
+def test_gradient_is_the_norm_over_the_vocabulary(world):
+    model, dataset = world
+    batch = everything(dataset)
+    onehot = torch.nn.functional.one_hot(batch.tokens, len(dataset.vocabulary)).float().requires_grad_()
+    gold_logit(model, batch, onehot @ model.embedding.weight).sum().backward()
+    found = build("gradient", explained(model, dataset))(batch)
+    torch.testing.assert_close(found, onehot.grad.norm(dim=2), rtol=1e-4, atol=1e-6)
+
+
+def test_input_times_gradient_is_the_gradient_at_the_token_itself(world):
+    model, dataset = world
+    batch = everything(dataset)
+    onehot = torch.nn.functional.one_hot(batch.tokens, len(dataset.vocabulary)).float().requires_grad_()
+    gold_logit(model, batch, onehot @ model.embedding.weight).sum().backward()
+    found = build("input-times-gradient", explained(model, dataset))(batch)
+    torch.testing.assert_close(found, (onehot.grad * onehot).sum(dim=2).abs(), rtol=1e-4, atol=1e-6)
+
+
+def test_integrated_gradient_is_complete(world):
+    model, dataset = world
+    batch = everything(dataset)
+    measure = build("integrated-gradient", explained(model, dataset, 40))
+    signed = measure.signed(batch)
+    with torch.no_grad():
+        embedded = model.embed(batch)
+        expected = gold_logit(model, batch, embedded) - gold_logit(model, batch, torch.zeros_like(embedded))
+    torch.testing.assert_close(signed.sum(dim=1), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(measure(batch), signed.abs())
+    torch.testing.assert_close(measure.completeness[1], expected.abs())
+    assert (measure.completeness[0] < 1e-3 * expected.abs().clamp(min=0.1)).all()
+
+
+def test_integrated_gradient_of_a_model_linear_on_the_path_is_input_times_gradient(world, monkeypatch):
+    model, dataset = world
+    weight = torch.randn(8)
+    batch = everything(dataset)
+
+    def linear(batch, embedded=None, query=None):
+        from nlproar.model.bilstm_attention import Prediction
+
+        value = (embedded @ weight * batch.maskable).sum(dim=1)
+        return Prediction(torch.stack([value, 2 * value, -value], dim=1), value)
+
+    monkeypatch.setattr(model, "forward", linear)
+    integrated = build("integrated-gradient", explained(model, dataset, 3))(batch)
+    torch.testing.assert_close(integrated, build("input-times-gradient", explained(model, dataset))(batch))
+
+
+def test_published_integrated_gradient_differentiates_the_unscaled_embedding(world):
+    model, dataset = world
+    batch = everything(dataset)
+    embedded = model.embed(batch).detach().requires_grad_()
+    total = sum(gold_logit(model, batch, (step / 10) * embedded).sum() for step in range(1, 11)) / 10
+    (gradient,) = torch.autograd.grad(total, embedded)
+    found = build("integrated-gradient-published", explained(model, dataset, 10))(batch)
+    torch.testing.assert_close(found, (gradient * embedded).sum(dim=2).abs().detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_explaining_leaves_no_gradient_in_the_model(world):
+    model, dataset = world
+    build("gradient", explained(model, dataset))(everything(dataset))
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_random_follows_seed_and_observation_only(world):
+    _, dataset = world
+    first = importance("random", explained(None, dataset))[0]
+    again = importance("random", explained(None, dataset, tokens_per_batch=30))[0]
+    other = importance("random", explained(None, dataset, seed=8))[0]
+    np.testing.assert_array_equal(first["val"], again["val"])
+    assert (first["val"] != other["val"]).mean() > 0.99
+    values = np.concatenate(list(first.values()))
+    assert (values >= 0).all() and (values < 1).all() and len(np.unique(values)) > 0.99 * len(values)
+
+
+def documents(tokens: list[list[int]], label: list[int]) -> Split:
+    rows = [[1, *row, 2] for row in tokens]
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    return Split(np.concatenate(rows).astype(np.int32), offsets, np.array(label))
+
+
+def test_mutual_information_agrees_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    tokens = [list(rng.integers(3, 12, rng.integers(0, 9))) for _ in range(60)]
+    label = list(rng.integers(0, 3, 60))
+    found = word_information(documents(tokens, label), 12, 3)
+    present = np.array([[word in row for word in range(12)] for row in tokens] + [[True] * 12] * 3)
+    labels = np.array([*label, 0, 1, 2])
+    shares = np.bincount(labels) / len(labels)
+    for word in range(3, 12):
+        parts = [mutual_info_score(present[:, word], labels == c) for c in range(3)]
+        np.testing.assert_allclose(found[word], shares @ parts / np.log(2), rtol=1e-9)
+    assert not found[:3].any()
+
+
+def test_mutual_information_is_finite_where_a_label_or_absence_never_occurs():
+    found = word_information(documents([[5, 6], [5], [5, 6, 6]], [0, 1, 1]), 8, 4)
+    assert np.isfinite(found).all() and found[5] == pytest.approx(0, abs=1e-12) and found[6] > 0
+
+
+def test_reference_mutual_information(oracle):
+    arrays = np.load(oracle / "mutual_information.npz")
+    offsets = np.concatenate([[0], np.cumsum(arrays["length"])])
+    flat = np.concatenate([row[:n] for row, n in zip(arrays["tokens"], arrays["length"], strict=True)])
+    split = Split(flat.astype(np.int32), offsets, arrays["label"])
+    found = word_information(split, int(arrays["vocabulary_size"]), int(arrays["num_classes"]))
+    np.testing.assert_allclose(found, arrays["mutual_information"], rtol=1e-4)  # theirs is single precision
+
+
+@pytest.mark.parametrize("name", ["single", "paired"])
+@pytest.mark.parametrize(
+    ("measure", "array", "tolerance"),
+    [
+        ("attention", "attention", 1e-5),
+        ("gradient", "gradient", 1e-5),
+        ("input-times-gradient", "input_times_gradient", 1e-5),
+        ("integrated-gradient", "integrated_gradient", 1e-4),
+        ("integrated-gradient-published", "integrated_gradient_published_50", 1e-4),
+    ],
+)
+def test_reference_importance_in_any_batch(oracle, name, measure, array, tolerance):
+    model, batch, arrays = reference_model(oracle / f"bilstm_attention_{name}.npz")
+    dataset = as_dataset(batch, len(model.embedding.weight))
+    expected = np.concatenate([row[:n] for row, n in zip(arrays[array].numpy(), batch.length, strict=True)])
+    for tokens_per_batch in (1, 40, 4096):
+        setting = explained(model, dataset, MEASURES[measure].default_samples, tokens_per_batch)
+        found = importance(measure, setting)[0]["test"]
+        np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", ["single", "paired"])
+def test_reference_signed_integrated_gradient_and_completeness(oracle, name):
+    model, batch, arrays = reference_model(oracle / f"bilstm_attention_{name}.npz")
+    dataset = as_dataset(batch, len(model.embedding.weight))
+    signed = build("integrated-gradient", explained(model, dataset, 30)).signed(batch)
+    inside = torch.arange(batch.tokens.size(1)) < batch.length[:, None]
+    torch.testing.assert_close(signed[inside], arrays["integrated_gradient_signed"][inside], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(signed.sum(dim=1), arrays["completeness"], rtol=1e-4, atol=1e-5)
+
+
+def test_upstreams_name_is_an_alias():
+    assert ALIASES["times-input-gradient"] in MEASURES
+
+
+def test_vocabulary_smaller_than_the_embedding_has_a_gradient_norm():
+    """WᵀW is singular there; a Cholesky factor would fail."""
+    from nlproar.model.bilstm_attention import BiLSTMAttention
+
+    rng = np.random.default_rng(0)
+    split = documents([list(rng.integers(3, 7, 4)) for _ in range(5)], [0, 1, 0, 1, 1])
+    dataset = Dataset(Vocabulary(("a", "b")), {"test": split}, "d")
+    model = BiLSTMAttention(7, 20, 4, 2, False)
+    batch = make_batch(split, np.arange(5))
+    embedded = model.embed(batch).detach().requires_grad_()
+    gold_logit(model, batch, embedded).sum().backward()
+    expected = (embedded.grad @ model.embedding.weight.T).norm(dim=2).detach()
+    torch.testing.assert_close(build("gradient", explained(model, dataset))(batch), expected, rtol=1e-4, atol=1e-7)
