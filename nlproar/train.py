@@ -75,9 +75,10 @@ def fit(
             enable_model_summary=False,
             limit_val_batches=0,
         )
-        trainer.fit(learner, train_dataloaders=batches)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(learner, train_dataloaders=batches)
+        except SystemExit as error:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from error
     model.load_state_dict(learner.best_weights)
     model.to(device)
     return Training(learner.epochs, learner.best_epoch)

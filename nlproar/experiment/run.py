@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,18 +20,12 @@ from nlproar.errors import UserError
 from nlproar.experiment import record
 from nlproar.experiment.config import Config
 from nlproar.experiment.layout import Layout
+from nlproar.experiment.levels import Levels, missing_error, missing_models
 from nlproar.experiment.seeds import derive
-from nlproar.explain import MEASURES
-from nlproar.explain.importance import Explained, importance
 from nlproar.model import checkpoint
 from nlproar.model.bilstm_attention import BiLSTMAttention
-from nlproar.roar import masking
 
 log = logging.getLogger(__name__)
-
-CACHE_VERSION = 1  # raise it when importance or masks of the same configuration change
-
-Masks = Mapping[str, np.ndarray]  # split -> (S,) bool
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -42,27 +37,11 @@ def run(config: Config) -> dict[str, Any]:
         return done
     missing = missing_models(layout, config)
     if missing and not config.train_missing:
-        raise UserError(_missing_message(missing))
+        raise missing_error(layout, missing)
     for number, needed in enumerate(missing, start=1):
         log.info("training what is missing, %d of %d: %s", number, len(missing), needed.id)
         Run(needed, layout).carry_out()
     return Run(config, layout).carry_out()
-
-
-def missing_models(layout: Layout, config: Config) -> list[Config]:
-    """The runs whose model `config` needs, directly or through one another, and has not; in order."""
-    explained = config.explained()
-    if explained is None or checkpoint.exists(layout.checkpoint(explained)):
-        return []
-    return [*missing_models(layout, explained), explained]
-
-
-def _missing_message(missing: list[Config]) -> str:
-    more = f", after the {len(missing) - 1} before it" if len(missing) > 1 else ""
-    return (
-        f"the model to explain, {missing[-1].id}, is not trained; train it{more} with --train-missing,"
-        f" or start with: {missing[0].command()}"
-    )
 
 
 @cache
@@ -83,8 +62,9 @@ class Run:
         path = self.layout.record(self.config)
         started = time.time()
         with storage.lock(path):
-            stale = self.config.overwrite and path.exists() and path.stat().st_mtime < started
-            done = None if stale else record.read(self.layout, self.config)
+            older = self.config.overwrite and path.exists() and path.stat().st_mtime < started
+            lost = not checkpoint.exists(self.layout.checkpoint(self.config))
+            done = None if older or lost else record.read(self.layout, self.config)
             if done:
                 log.info("done already: %s", path)
                 return done
@@ -146,7 +126,7 @@ class Run:
         config, task = self.config, self.task
         file = None
         if config.vectors_file:
-            file = vectors.Path(config.vectors_file)
+            file = Path(config.vectors_file)
         elif config.vectors and config.vectors != "random":
             file = vectors.find(config.vectors, self.layout.raw)
         embedding = vectors.initial_embedding(
@@ -174,94 +154,6 @@ class Run:
         description = {"model_type": self.config.model_type, "shape": self.shape, "dataset": dataset.digest,
                        "config": self.config.identity}  # fmt: skip
         checkpoint.save(self.layout.checkpoint(self.config), model, description)
-
-
-class Levels:
-    """Importance and masks of the levels of a curve, made once and cached."""
-
-    def __init__(self, layout: Layout, dataset: Dataset, device: torch.device) -> None:
-        self.layout, self.dataset, self.device = layout, dataset, device
-
-    def masks(self, config: Config) -> Masks:
-        """Which tokens are [MASK] in the data of `config`, one (S,) bool array per split."""
-        splits = self.dataset.splits
-        if config.k == 0:
-            return {name: np.zeros(len(split.tokens), bool) for name, split in splits.items()}
-        previous = config.previous()
-        if previous is None:  # everything
-            return {name: split.maskable for name, split in splits.items()}
-
-        def make() -> storage.Arrays:
-            values, already = self._importance(config), self.masks(previous)
-            return {
-                name: masking.pack(
-                    masking.mask_most_important(
-                        values[name], split.maskable, split.offsets, str(config.roar_strategy), config.k, already[name]
-                    )
-                )
-                for name, split in splits.items()
-            }
-
-        packed = storage.cached(self.layout.masks(config), self._masks_key(config) or {}, make)
-        return {name: masking.unpack(packed[name], len(split.tokens)) for name, split in splits.items()}
-
-    def explain(self, config: Config) -> dict[str, float]:
-        """Make the importance that `config` masks by; returns the completeness error per split, if there is one."""
-        if config.previous() is None:
-            return {}
-        arrays = self._importance(config)
-        prefix = "completeness_error."
-        return {name.removeprefix(prefix): float(v) for name, v in arrays.items() if name.startswith(prefix)}
-
-    def _importance(self, config: Config) -> storage.Arrays:
-        key = self._importance_key(config)
-
-        def make() -> storage.Arrays:
-            values, diagnostics = importance(str(config.importance_measure), self._explained(config))
-            return {**values, **{f"completeness_error.{name}": np.array(v) for name, v in diagnostics.items()}}
-
-        path = self.layout.importance(
-            config.previous() or config, f"{config.importance_measure}-{storage.digest(key)[:8]}"
-        )
-        return storage.cached(path, key, make)
-
-    def _explained(self, config: Config) -> Explained:
-        previous, explained = config.previous(), config.explained()
-        assert previous
-        model = None
-        if explained:
-            model = checkpoint.load(self.layout.checkpoint(explained), self.dataset.digest).to(self.device)
-        return Explained(
-            model=model,
-            dataset=self.dataset.masked(self.masks(previous)),
-            num_classes=len(load_task(config.dataset).labels),
-            seed=derive(config.seed, "random importance"),
-            samples=config.riemann_samples,
-            tokens_per_batch=config.explain_tokens,
-        )
-
-    def _masks_key(self, config: Config) -> dict[str, Any] | None:
-        """What decides the masks of a level: the importance behind them, and through it all levels below."""
-        if config.previous() is None:
-            return None
-        return {"strategy": config.roar_strategy, "k": config.k, "importance": self._importance_key(config)}
-
-    def _importance_key(self, config: Config) -> dict[str, Any]:
-        """What decides the importance of a level. The hash stands for the levels below, else keys would nest."""
-        previous, explained = config.previous(), config.explained()
-        assert previous
-        if explained and not checkpoint.exists(self.layout.checkpoint(explained)):
-            raise UserError(_missing_message([*missing_models(self.layout, explained), explained]))
-        measure = MEASURES[str(config.importance_measure)]
-        return {
-            "version": CACHE_VERSION,
-            "measure": config.importance_measure,
-            "samples": config.riemann_samples,
-            "seed": None if measure.recursive else config.seed,
-            "weights": checkpoint.sha256(self.layout.checkpoint(explained)) if explained else None,
-            "data": self.dataset.digest,
-            "masks": storage.digest(self._masks_key(previous)),
-        }
 
 
 def _share(masked: np.ndarray, maskable: np.ndarray) -> float:

@@ -1,0 +1,219 @@
+"""From files to arrays: what is read is what the task says, and decoding gives it back."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nlproar.dataset import MODULES, babi, babi_simulation, encoding, load_task, stanford_sentiment
+from nlproar.dataset.raw import RawFiles, generated
+from nlproar.dataset.task import Example
+from nlproar.dataset.tokenizer import english, whitespace
+from nlproar.dataset.vocabulary import EOS, MASK, SPECIALS, UNK, Vocabulary
+from nlproar.errors import UserError
+
+words = st.lists(st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1, max_size=4))
+
+
+@given(words)
+def test_decoding_gives_the_tokens_back(tokens):
+    vocabulary = Vocabulary.of(tokens)
+    assert vocabulary.decode(vocabulary.encode(tokens)) == [t if t not in SPECIALS else "[UNK]" for t in tokens]
+
+
+@given(words)
+def test_ids_depend_on_the_set_of_words_only(tokens):
+    assert Vocabulary.of(tokens) == Vocabulary.of(reversed(tokens * 2))
+    assert sorted(Vocabulary.of(tokens).ids.values()) == list(range(len(SPECIALS), len(Vocabulary.of(tokens))))
+
+
+def toy(examples, **changes):
+    task = replace(load_task("babi-1"), read=lambda raw: examples, **changes)
+    return encoding._unpack(encoding.encode(task, RawFiles("memory", "", {})))
+
+
+def example(split, text, query="q", label=0):
+    return Example(split, text, label, query)
+
+
+def test_encoding_keeps_every_observation_in_order():
+    texts = {"train": ["a b", "", "b c c"], "val": ["c x"], "test": ["a"]}
+    data = toy([example(split, text, label=i) for split in texts for i, text in enumerate(texts[split])])
+    for name, split in data.splits.items():
+        for i, text in enumerate(texts[name]):
+            ids = split.tokens[split.offsets[i] : split.offsets[i + 1]]
+            expected = [word if word != "x" else "[UNK]" for word in text.split()]  # x is not in training
+            assert data.vocabulary.decode(ids) == expected and ids[-1] == EOS
+        assert list(split.label) == list(range(len(texts[name])))
+    assert [split.first for split in data.splits.values()] == [0, 3, 4]
+
+
+def test_a_word_counts_once_per_document_and_only_in_training():
+    examples = [example("train", "a a a", "b"), example("train", "b", "b"), example("val", "a"), example("test", "a")]
+    assert toy(examples, min_document_frequency=2).vocabulary.words == ("b",)
+
+
+def test_a_text_cannot_forge_a_special_token():
+    data = toy([example("train", "[MASK] [PAD] a"), example("val", "a"), example("test", "a")])
+    assert list(data.splits["train"].tokens[1:3]) == [UNK, UNK]
+
+
+def test_masking_a_split_changes_nothing_else():
+    split = toy([example("train", "a b c"), example("val", "a"), example("test", "a")]).splits["train"]
+    masked = split.masked(split.maskable)
+    assert (masked.tokens[1:-1] == MASK).all() and masked.tokens[0] == split.tokens[0]
+    assert (split.tokens != MASK).all() and masked.offsets is split.offsets
+
+
+@pytest.mark.parametrize("missing", ["train", "val", "test"])
+def test_an_empty_split_is_refused(missing):
+    with pytest.raises(UserError, match=missing):
+        toy([example(name, "a") for name in ("train", "val", "test") if name != missing])
+
+
+def test_no_word_and_a_label_that_never_occurs_are_refused():
+    everywhere = [example(name, "") for name in ("train", "val", "test")]
+    with pytest.raises(UserError, match="no word"):
+        toy([replace(one, query="") for one in everywhere])
+    with pytest.raises(UserError, match="positive"):
+        toy(everywhere, labels=("negative", "positive"))
+
+
+def test_tokenizing_in_processes_gives_the_same():
+    task = load_task("babi-2")
+    raw = generated({name: babi_simulation.write(2, part) for part, name in babi.members(2).items()})
+    alone, together = encoding.encode(task, raw), encoding.encode(task, raw, num_workers=2)
+    assert all(np.array_equal(alone[name], together[name]) for name in alone)
+
+
+def test_english_tokens_are_lower_case_and_split_by_rule():
+    assert english("It doesn't  Work") == ["it", "does", "n't", "work"]
+
+
+def test_sst_reads_roots_and_drops_neutral_and_short():
+    line = "(3 (2 (2 The) (2 (2 -LRB-) (2 film))) (3 (2 (2 -RRB-) (2 does)) (3 (2 n't) (3 (2 bore) (2 .)))))"
+    texts = dict.fromkeys(stanford_sentiment.MEMBERS, "\n".join([line, "(2" + line[2:], "(4 (2 good) (2 .))", ""]))
+    examples = list(stanford_sentiment.read(RawFiles("memory", "", texts)))
+    assert examples[0] == Example("train", "The film does n t bore", 1)
+    assert [one.split for one in examples] == ["train", "val", "test"]
+
+
+def test_a_line_that_is_no_tree_is_named():
+    texts = dict.fromkeys(stanford_sentiment.MEMBERS, "<html>")
+    with pytest.raises(UserError, match=r"trees/train.txt, line 1: not a sentiment tree"):
+        list(stanford_sentiment.read(RawFiles("memory", "", texts)))
+
+
+def test_babi_stories_grow_and_start_again():
+    text = "1 Mary went home.\n2 John left.\n3 Where is Mary? \tkitchen\t1\n4 Mary left.\n"
+    text += "5 Where is Mary? \toffice\t4\n1 John went home.\n2 Where is John? \tgarden\t1\n"
+    names = babi.members(1)
+    examples = list(load_task("babi-1").read(RawFiles("memory", "", dict.fromkeys(names.values(), text))))
+    test = [one for one in examples if one.split == "test"]
+    assert [one.text for one in test] == [
+        "Mary went home . John left",
+        "Mary went home . John left . Mary left",
+        "John went home",
+    ]
+    assert test[0].query == "Where is Mary" and babi.LABELS[test[1].label] == "office"
+
+
+def test_a_babi_question_without_an_answer_is_named():
+    texts = dict.fromkeys(babi.members(1).values(), "1 Mary went home.\n2 Where is Mary? \tnowhere\t1\n")
+    with pytest.raises(UserError, match="line 2"):
+        list(load_task("babi-1").read(RawFiles("memory", "", texts)))
+
+
+def test_every_declaration_is_under_its_own_name_and_is_json():
+    for name in MODULES:
+        assert load_task(name).name == name
+        assert json.loads(json.dumps(load_task(name).facts())) == load_task(name).facts()
+
+
+def replay(story, number, question):
+    """The answer to `question` by following a story of sentences, as a reader would."""
+    place, holder, visited = {}, {}, {}
+    for sentence in story:
+        person, *rest = sentence.split()
+        if rest[-2] == "the" and rest[-1] in babi_simulation.PLACES:
+            place[person] = rest[-1]
+            for name, by in holder.items():
+                if by == person:
+                    visited.setdefault(name, []).append(rest[-1])
+            continue
+        name = next(word for word in rest if word in babi_simulation.OBJECTS)
+        if any(verb in sentence for verb in babi_simulation.DROP):
+            assert holder.pop(name) == person
+        else:
+            assert name not in holder
+            holder[name] = person
+            if person in place and not visited.get(name):
+                visited[name] = [place[person]]
+            elif person in place:
+                assert visited[name][-1] == place[person]  # nobody takes what is elsewhere
+    words = question.split()
+    if number == 1:
+        return place[words[2]]
+    if number == 2:
+        return visited[words[3]][-1]
+    path = visited[words[3]]
+    assert path.count(words[6]) == 1  # else there would be two answers
+    return path[path.index(words[6]) - 1]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_simulated_questions_have_the_answer_a_reader_finds(number, monkeypatch):
+    monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 800, "test": 200})
+    text = {name: babi_simulation.write(number, part) for part, name in babi.members(number).items()}
+    examples = list(load_task(f"babi-{number}").read(RawFiles("memory", "", text)))
+    assert len(examples) == 1000
+    for one in examples:
+        answer = replay(one.text.split(" . "), number, one.query)
+        assert babi.LABELS[one.label] == answer
+    answers = np.bincount([one.label for one in examples])
+    assert answers.max() < 0.3 * len(examples)  # no place is a good guess
+    known = set(babi.LABELS) | {"?"}
+    assert {word for one in examples for word in whitespace(one.text) + whitespace(one.query)} <= known
+
+
+def test_simulated_support_names_the_facts():
+    lines = babi_simulation.write(2, "test").splitlines()[:400]
+    story: list[str] = []
+    for line in lines:
+        if line.startswith("1 "):
+            story = []
+        story.append(line)
+        if "\t" in line:
+            question, answer, support = line.split("\t")
+            thing = re.search(r"the (\w+)\?", question)[1]
+            handled, moved = (story[int(number) - 1] for number in support.split())
+            assert thing in handled and moved.endswith(f"the {answer}.")
+
+
+@pytest.fixture(scope="module")
+def raw_dir(request):
+    return request.getfixturevalue("real_data")
+
+
+def test_real_sst_has_the_published_sizes(raw_dir, tmp_path):
+    data = encoding.load(load_task("sst"), "official", raw_dir, tmp_path)
+    assert [len(split) for split in data.splits.values()] == [6579, 848, 1776]
+    assert all(0.45 < split.label.mean() < 0.56 for split in data.splits.values())
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_real_babi_has_the_published_sizes(raw_dir, tmp_path, number):
+    data = encoding.load(load_task(f"babi-{number}"), "official", raw_dir, tmp_path)
+    assert [len(split) for split in data.splits.values()] == [8500, 1500, 1000]
+
+
+def test_the_simulation_uses_words_and_form_of_the_official_files(raw_dir):
+    official = (raw_dir / "babi" / babi.members(2)["train"]).read_text()
+    form = re.compile(r"\d+ (?:[A-Z]\w+ [\w ]+\.|Where is the \w+\? \t\w+\t\d+ \d+)")
+    for text in (official, babi_simulation.write(2, "train")):
+        assert all(form.fullmatch(line) for line in text.splitlines())
+    assert set(re.findall(r"[A-Za-z]+", babi_simulation.write(2, "train"))) <= set(re.findall(r"[A-Za-z]+", official))

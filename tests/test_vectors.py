@@ -1,0 +1,92 @@
+"""Vectors of the vocabulary's words come from files of any form; a bad file is named with its line."""
+
+import bz2
+import gzip
+import lzma
+import zipfile
+
+import numpy as np
+import pytest
+
+from nlproar.dataset import vectors
+from nlproar.dataset.vocabulary import PAD, Vocabulary
+from nlproar.errors import UserError
+
+WORDS = Vocabulary(("apple", "bean", "é"))
+PLAIN = "the 0 0 0\napple 1 2 3 \né 4 5 -6e-1\napple 9 9 9\n"
+EXPECTED = {"apple": [1, 2, 3], "é": [4, 5, -0.6]}
+
+
+def written(path, text):
+    data = text.encode()
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("readme.md", "no vectors")
+            archive.writestr("inner.txt", data)
+    else:
+        pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}.get(path.suffix, bytes)
+        path.write_bytes(pack(data))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["vec", "txt", "zip", "txt.gz", "vec.bz2", "txt.xz"])
+@pytest.mark.parametrize("header", ["", "4 3\n"])
+def test_any_form_gives_the_same_vectors(tmp_path, suffix, header):
+    arrays = vectors.read(written(tmp_path / f"file.{suffix}", header + PLAIN), WORDS)
+    found = {word: arrays["vectors"][i].tolist() for word, i in WORDS.ids.items() if arrays["known"][i]}
+    assert found == {word: pytest.approx(values) for word, values in EXPECTED.items()}
+
+
+def test_a_word_with_spaces_is_not_its_first_part(tmp_path):
+    arrays = vectors.read(written(tmp_path / "f.txt", "a 1 2\nbean soup 1 2\nbean 3 4\n"), WORDS)
+    assert arrays["vectors"][WORDS.ids["bean"]].tolist() == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no vector"),
+        ("a 1 2\nbean 1 2 3\n", "line 2: 3 numbers"),
+        ("a 1 2\nbean 1\n", "line 2: 1 numbers"),
+        ("a 1 2\nbean 1 x\n", "line 2: not 2 numbers"),
+        ("<!DOCTYPE html>\n<html>\n", "none of its words"),
+    ],
+)
+def test_a_bad_file_is_named_and_leaves_no_cache(tmp_path, text, message):
+    file = written(tmp_path / "bad.txt", text)
+    with pytest.raises(UserError, match=message) as error:
+        vectors.initial_embedding(WORDS, file, "zeros", 3, 0, tmp_path / "cache")
+    assert str(file) in str(error.value)
+    assert not list((tmp_path / "cache").rglob("*.npz"))
+
+
+def test_a_truncated_archive_is_named(tmp_path):
+    file = written(tmp_path / "f.txt.gz", PLAIN * 1000)
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(UserError, match="not a whole archive"):
+        vectors.read(file, WORDS)
+
+
+def test_words_without_a_vector_are_zero_or_drawn_and_padding_is_zero(tmp_path):
+    file = written(tmp_path / "f.txt", PLAIN)
+    zeros = vectors.initial_embedding(WORDS, file, "zeros", 50, 1, tmp_path)
+    normal = vectors.initial_embedding(WORDS, file, "normal", 50, 1, tmp_path)
+    bean = WORDS.ids["bean"]
+    assert zeros.shape == (len(WORDS), 3) and not zeros[bean].any() and normal[bean].any()
+    assert (zeros[WORDS.ids["apple"]] == normal[WORDS.ids["apple"]]).all()
+    drawn = [vectors.initial_embedding(WORDS, None, "normal", 50, seed, tmp_path) for seed in (1, 1, 2)]
+    assert (drawn[0] == drawn[1]).all() and (drawn[0] != drawn[2]).any() and not drawn[0][PAD].any()
+
+
+def test_a_file_is_read_once(tmp_path, monkeypatch):
+    file = written(tmp_path / "f.txt", PLAIN)
+    first = vectors.initial_embedding(WORDS, file, "zeros", 3, 0, tmp_path)
+    monkeypatch.setattr(vectors, "read", None)
+    assert (vectors.initial_embedding(WORDS, file, "zeros", 3, 0, tmp_path) == first).all()
+
+
+def test_real_vectors_hold_most_words_of_sst(real_data, tmp_path):
+    vocabulary = Vocabulary.of(["film", "the", "gorgeously", "zzzzqqq"])
+    arrays = vectors.read(real_data / "vectors" / "glove.6B.50d.subset.zip", vocabulary)
+    assert arrays["known"].sum() == 3 and arrays["vectors"].shape == (len(vocabulary), 50)
+    assert np.linalg.norm(arrays["vectors"][vocabulary.ids["film"]]) > 1
