@@ -1,0 +1,146 @@
+"""A configuration means one run, under one name, whichever way it was asked for."""
+
+import shlex
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nlproar.dataset import MODULES
+from nlproar.errors import UserError
+from nlproar.experiment import cli
+from nlproar.experiment.config import Config, flag_fields, resolve
+from nlproar.experiment.seeds import derive
+from nlproar.explain import MEASURES
+
+BABI = ("--task", {"1": "babi-1", "2": "babi-2", "3": "babi-3"})
+
+
+@st.composite
+def runs(draw):
+    flags = {
+        "seed": draw(st.integers(0, 3)),
+        "importance_measure": draw(st.sampled_from(list(MEASURES))),
+        "roar_strategy": draw(st.sampled_from(["count", "quantile"])),
+        "k": draw(st.sampled_from([0, 1, 10, 20, 100])),
+        "recursive": draw(st.booleans()),
+        "recursive_step_size": draw(st.sampled_from([None, 1, 2, 10])),
+        "riemann_samples": draw(st.sampled_from([None, 5, 30])),
+        "max_epochs": draw(st.sampled_from([None, 1, 8])),
+        "batch_size": draw(st.sampled_from([None, 7])),
+        "vectors": draw(st.sampled_from([None, "random", "fasttext"])),
+    }
+    step = flags["recursive_step_size"] or (10 if flags["roar_strategy"] == "quantile" else 1)
+    flags["k"] -= flags["k"] % step
+    return resolve(draw(st.sampled_from(list(MODULES))), **flags)
+
+
+def asked_for(config):
+    """The configuration of a printed command."""
+    words = shlex.split(config.command())
+    dataset = "sst" if "stanford_sentiment" in words[1] else BABI
+    return cli.parse("", dataset, words[2:])
+
+
+@given(runs(), runs())
+def test_ids_are_injective(one, other):
+    same = {f.name: getattr(one, f.name) for f in fields(one)} == {f.name: getattr(other, f.name) for f in fields(one)}
+    assert (one.id == other.id) == same == (one.identity == other.identity)
+
+
+@given(runs())
+def test_a_printed_command_is_its_run(config):
+    assert asked_for(config) == config
+
+
+@given(runs())
+def test_the_runs_before_end_at_k_0_and_share_everything_else(config):
+    while (previous := config.previous()) is not None:
+        assert previous.k < config.k and previous.seed == config.seed and previous.dataset == config.dataset
+        config = previous
+    assert config.k in (0, 100) and config.importance_measure is None
+
+
+def test_the_runs_that_are_explained():
+    recursive = resolve("sst", importance_measure="gradient", roar_strategy="quantile", k=30, recursive=True)
+    assert recursive.recursive_step_size == 10
+    assert [recursive.previous().k, recursive.previous().previous().k] == [20, 10]
+    assert replace(recursive, k=10).previous() == resolve("sst")
+    assert resolve("sst", importance_measure="gradient", k=3).explained() == resolve("sst")
+    assert resolve("sst", importance_measure="random", k=3).explained() is None
+    assert resolve("sst", roar_strategy="quantile", k=100).previous() is None
+
+
+def test_what_cannot_matter_does_not_enter():
+    assert resolve("sst", importance_measure="gradient", recursive=True) == resolve("sst")
+    everything = resolve("sst", roar_strategy="quantile", k=100)
+    assert resolve("sst", importance_measure="gradient", roar_strategy="quantile", k=100, recursive=True) == everything
+    assert resolve("sst", k=5, recursive=True) == resolve("sst", k=5)  # random
+    options = {"device": "cpu", "num_workers": 3, "explain_tokens": 1, "persistent_dir": "x", "overwrite": True}
+    assert resolve("sst", **options).id == resolve("sst").id
+
+
+def test_every_other_flag_enters_the_id(tmp_path):
+    base = {"importance_measure": "integrated-gradient", "k": 10, "recursive": True}
+    vectors = tmp_path / "v.txt"
+    vectors.write_text("a 1\n")
+    changes = {
+        "seed": 1, "importance_measure": "gradient", "roar_strategy": "quantile", "k": 20, "recursive": False,
+        "recursive_step_size": 5, "riemann_samples": 9, "max_epochs": 3, "batch_size": 4, "vectors": str(vectors),
+    }  # fmt: skip
+    decisive = {f.name for f in flag_fields() if not f.metadata["option"]} - {"model_type"}  # there is only one
+    assert set(changes) == decisive
+    ids = {resolve("sst", **{**base, name: value}).id for name, value in changes.items()}
+    assert len(ids | {resolve("sst", **base).id}) == len(changes) + 1
+    assert resolve("babi-1", "simulated").id != resolve("babi-1").id
+
+
+def test_vectors_are_known_by_content_not_by_place(tmp_path):
+    ids = set()
+    for folder, text in (("a", "x 1\n"), ("b", "x 1\n"), ("c", "x 2\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "v.txt").write_text(text)
+        config = resolve("sst", vectors=str(tmp_path / folder / "v.txt"))
+        assert asked_for(config) == config
+        ids.add(config.id)
+    assert len(ids) == 2
+
+
+def test_an_id_reads():
+    config = resolve("babi-2", "simulated", importance_measure="gradient", k=3, recursive=True)
+    assert config.id.rpartition("-")[0] == "babi-2-simulated_rnn_s-0_k-3_y-count_m-gradient_r-1_st-1"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"k": -1}, "--k -1"),
+        ({"k": 15, "recursive": True, "recursive_step_size": 10}, "--k 15 .* --recursive-step-size 10"),
+        ({"k": 110, "roar_strategy": "quantile"}, "--k 110 .* quantile"),
+        ({"importance_measure": "magic"}, "--importance-measure magic"),
+        ({"vectors": "/nowhere.txt"}, "--vectors /nowhere.txt"),
+        ({"batch_size": 0}, "--batch-size 0"),
+        ({"riemann_samples": 0}, "--riemann-samples 0"),
+        ({"source": "simulated"}, "no source 'simulated'"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(flags, words):
+    with pytest.raises(UserError, match=words):
+        resolve("sst", **flags)
+
+
+def test_upstreams_measure_name_is_accepted():
+    config = cli.parse("", "sst", ["--importance-measure", "times-input-gradient", "--k", "1"])
+    assert config.importance_measure == "input-times-gradient"
+
+
+def test_seeds_differ_by_purpose_and_seed():
+    seeds = {derive(seed, purpose) for seed in range(50) for purpose in ("initialisation", "shuffling", "vectors")}
+    assert len(seeds) == 150 and all(0 <= seed < 2**63 for seed in seeds)
+    assert derive(0, "initialisation") == derive(0, "initialisation")
+
+
+def test_flags_default_to_what_config_says():
+    parsed = cli.parse("", "sst", [])
+    assert parsed == resolve("sst") and isinstance(parsed, Config)

@@ -1,0 +1,234 @@
+"""Runs, in this process: what they record, and what they do when something is missing, done or damaged."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as reference
+
+from nlproar import metrics
+from nlproar.dataset.batch import make_batch
+from nlproar.errors import UserError
+from nlproar.experiment import curve, record
+from nlproar.experiment.layout import Layout
+from nlproar.experiment.levels import Levels
+from nlproar.experiment.run import Run, _load_dataset, run
+from nlproar.model import checkpoint
+
+
+def levels(config):
+    layout = Layout.of(config)
+    data = _load_dataset(config.dataset, config.source, layout, 0)
+    return Levels(layout, data, torch.device("cpu")), data
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_metrics_agree_with_scikit_learn(classes):
+    rng = np.random.default_rng(classes)
+    logits, label = rng.normal(size=(200, classes)), rng.integers(0, classes, 200)
+    logits[:, -1] -= 9 * (classes > 2)  # a class that is never predicted
+    label[label == 3] = 0  # one that is never right
+    found = metrics.evaluate(torch.from_numpy(logits).float(), torch.from_numpy(label))
+    predicted = logits.argmax(axis=1)
+    probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert found["accuracy"] == pytest.approx(reference.accuracy_score(label, predicted))
+    assert found["macro_f1"] == pytest.approx(reference.f1_score(label, predicted, average="macro"))
+    assert found["micro_f1"] == pytest.approx(reference.f1_score(label, predicted, average="micro"))
+    expected = reference.log_loss(label, probability, labels=range(classes))
+    assert found["cross_entropy"] == pytest.approx(expected, rel=1e-5)
+    if classes == 2:
+        assert found["auroc"] == pytest.approx(reference.roc_auc_score(label, probability[:, 1]))
+    else:
+        assert "auroc" not in found
+
+
+def test_a_record_is_complete(small_run):
+    run(small_run())
+    config = small_run(importance_measure="integrated-gradient", riemann_samples=3, k=2)
+    content = run(config)
+    assert content == json.loads(Layout.of(config).record(config).read_text())
+    assert content["config"]["riemann_samples"] == 3 and content["config"]["task"]["hidden_size"] == 32
+    assert set(content["metrics"]) == {"val", "test"} and "micro_f1" in content["metrics"]["val"]
+    assert [epoch["epoch"] for epoch in content["epochs"]] == [1] and content["best_epoch"] == 1
+    assert set(content["durations"]) == {"encode", "explain", "mask", "vectors", "train", "test"}
+    assert all(0 < share < 0.2 for share in content["masked"].values())
+    assert set(content["completeness_error"]) == {"train", "val", "test"}
+    assert content["data"]["observations"] == {"train": 255, "val": 45, "test": 60}
+    assert {"device", "commit", "versions"} <= set(content["environment"])
+
+
+def test_a_done_run_is_not_run_again(small_run, monkeypatch):
+    config = small_run()
+    first = run(config)
+    monkeypatch.setattr(Run, "_make", None)
+    assert run(config) == first
+
+
+def test_overwriting_runs_again_and_gives_the_same(small_run):
+    first = run(small_run())
+    path = Layout.of(small_run()).record(small_run())
+    before = path.stat().st_mtime_ns
+    assert run(small_run(overwrite=True))["metrics"] == first["metrics"] and path.stat().st_mtime_ns > before
+
+
+def test_a_missing_model_is_named_with_the_command_that_trains_it(small_run):
+    config = small_run(importance_measure="attention", k=2, recursive=True)
+    with pytest.raises(UserError) as error:
+        run(config)
+    base = small_run()
+    assert base.command() in str(error.value) and "--train-missing" in str(error.value)
+    assert not list(Layout.of(base).records.glob("*.json"))
+
+
+def test_train_missing_trains_what_is_missing_in_order(small_run, caplog):
+    config = small_run(importance_measure="attention", k=2, recursive=True, train_missing=True)
+    with caplog.at_level("INFO", "nlproar"):
+        run(config)
+    assert "1 of 2" in caplog.text and "2 of 2" in caplog.text
+    assert sorted(record.load(p)["config"]["k"] for p in Layout.of(config).records.glob("*.json")) == [0, 1, 2]
+
+
+def test_weights_that_were_deleted_are_trained_again(small_run):
+    first = run(small_run())
+    layout = Layout.of(small_run())
+    (layout.checkpoint(small_run()) / checkpoint.DESCRIPTION).unlink()
+    with pytest.raises(UserError, match="--overwrite"):
+        run(small_run(importance_measure="attention", k=1))
+    run(small_run(importance_measure="attention", k=1, train_missing=True))
+    assert run(small_run())["metrics"] == first["metrics"]
+
+
+@pytest.mark.parametrize("measure", ["attention", "random", "mutual-information"])
+def test_masks_of_a_recursive_chain_nest(small_run, measure):
+    chain = [small_run(importance_measure=measure, k=k, recursive=True, train_missing=True) for k in (1, 2, 3)]
+    run(chain[-1])
+    found, data = levels(chain[0])
+    masks = [found.masks(config) for config in chain]
+    for name, split in data.splits.items():
+        assert not (masks[0][name] & ~masks[1][name]).any() and not (masks[1][name] & ~masks[2][name]).any()
+        counts = [np.add.reduceat(mask[name], split.offsets[:-1]) for mask in masks]
+        assert [set(count) for count in counts] == [{1}, {2}, {3}]
+        assert not (masks[2][name] & ~split.maskable).any()
+
+
+def test_everything_is_masked_at_100_percent_without_a_model(small_run):
+    content = run(small_run(roar_strategy="quantile", k=100))
+    assert content["masked"] == {"train": 1.0, "val": 1.0, "test": 1.0}
+
+
+def test_the_same_initialisation_at_every_level_and_another_for_another_seed(small_run):
+    data = levels(small_run())[1]
+
+    def weights(config):
+        model = Run(config, Layout.of(config))._initial_model(data)
+        return torch.cat([parameter.flatten() for parameter in model.parameters()])
+
+    base = weights(small_run())
+    assert torch.equal(base, weights(small_run(roar_strategy="quantile", k=100)))
+    assert torch.equal(base, weights(small_run(importance_measure="gradient", k=4)))
+    assert not torch.equal(base, weights(small_run(seed=1)))
+
+
+def test_a_checkpoint_predicts_what_the_run_recorded(small_run):
+    content = run(small_run())
+    data = levels(small_run())[1]
+    model = checkpoint.load(Layout.of(small_run()).checkpoint(small_run()), data.digest)
+    split = data.splits["test"]
+    logits = model(make_batch(split, np.arange(len(split)))).logits
+    found = metrics.evaluate(logits.detach(), torch.from_numpy(split.label))
+    assert found["cross_entropy"] == pytest.approx(content["metrics"]["test"]["cross_entropy"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", [checkpoint.WEIGHTS, checkpoint.DESCRIPTION])
+def test_a_damaged_checkpoint_is_an_error_that_names_it(small_run, name):
+    run(small_run())
+    path = Layout.of(small_run()).checkpoint(small_run()) / name
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match="damaged") as error:
+        run(small_run(importance_measure="attention", k=1))
+    assert str(path) in str(error.value)
+
+
+def test_a_checkpoint_of_other_data_is_an_error(small_run, monkeypatch):
+    from nlproar.dataset import babi_simulation
+
+    run(small_run())
+    _load_dataset.cache_clear()
+    monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 310, "test": 60})
+    with pytest.raises(UserError, match="other data"):
+        run(small_run(importance_measure="attention", k=1))
+
+
+@pytest.mark.parametrize("damage", [lambda t: t[:-20], lambda t: "", lambda t: "[]", lambda t: "null"])
+def test_a_damaged_record_is_an_error_that_names_it(small_run, damage):
+    run(small_run())
+    path = Layout.of(small_run()).record(small_run())
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(UserError, match="damaged") as error:
+        run(small_run())
+    assert str(path) in str(error.value)
+    run(small_run(overwrite=True))
+
+
+def test_a_record_of_another_configuration_or_version_is_refused(small_run):
+    content = run(small_run())
+    path = Layout.of(small_run()).record(small_run())
+    path.write_text(json.dumps({**content, "config": {**content["config"], "seed": 5}}))
+    with pytest.raises(UserError, match="another configuration"):
+        run(small_run())
+    path.write_text(json.dumps({**content, "version": 99}))
+    with pytest.raises(UserError, match="version 99"):
+        run(small_run())
+
+
+def test_importance_is_computed_once_per_model_measure_and_parameters(small_run, monkeypatch):
+    import nlproar.experiment.levels as module
+
+    calls = []
+    real = module.importance
+    monkeypatch.setattr(module, "importance", lambda *args: calls.append(args) or real(*args))
+    run(small_run())
+    for flags in ({"k": 1}, {"k": 2}, {"k": 1, "roar_strategy": "quantile"}, {"k": 1, "riemann_samples": 4}):
+        run(small_run(**{"importance_measure": "integrated-gradient", "riemann_samples": 2, **flags}))
+    assert len(calls) == 2
+
+
+def test_stopping_at_the_ceiling_of_the_monitor_changes_no_result(small_run, monkeypatch):
+    from nlproar import train
+
+    flags = {"max_epochs": 3, "roar_strategy": "quantile", "k": 100}
+    free = run(small_run(**flags))
+    monkeypatch.setitem(train.CEILING, "accuracy", free["epochs"][0]["monitor"])
+    stopped = run(small_run(**flags, overwrite=True))
+    assert len(stopped["epochs"]) == 1 and stopped["epochs"][0]["loss"] == free["epochs"][0]["loss"]
+
+
+def test_the_best_epoch_is_the_first_of_the_highest_monitor(small_run):
+    content = run(small_run(max_epochs=4))
+    monitors = [epoch["monitor"] for epoch in content["epochs"]]
+    assert content["best_epoch"] == 1 + monitors.index(max(monitors))
+    assert content["metrics"]["val"]["accuracy"] == pytest.approx(max(monitors))
+    assert all(math.isfinite(epoch["loss"]) for epoch in content["epochs"])
+
+
+def test_an_unknown_device_is_refused(small_run):
+    for device in ("quantum", "cuda:99"):
+        with pytest.raises(UserError, match=f"--device {device}"):
+            run(small_run(device=device))
+
+
+def test_the_curve_shows_shared_levels_in_every_column():
+    def content(k, measure, value, recursive=False):
+        config = {"k": k, "importance_measure": measure, "recursive": recursive}
+        return {"config": config, "metrics": {"test": {"accuracy": value}}}
+
+    records = [content(0, None, 1.0), content(10, "random", 0.9), content(10, "attention", 0.5, True)]
+    lines = [line.split() for line in curve.table([*records, content(20, "random", 0.8)], "accuracy").splitlines()]
+    assert lines == [
+        ["k", "random", "attention", "(recursive)"],
+        ["0", "1.000", "1.000"],
+        ["10", "0.900", "0.500"],
+        ["20", "0.800", "-"],
+    ]
