@@ -31,6 +31,7 @@ setup(
             "mypy>=1.8",
             "pytest>=8.0",
             "ruff>=0.4",
+            "setuptools>=70.1",
             "scikit-learn>=1.4",  # the reference our metrics are compared with
         ],
     },

@@ -1,0 +1,182 @@
+"""The scripts as a user runs them: killed, raced, repeated elsewhere, and asked for what cannot be."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+FAST = ("--source", "simulated", "--max-epochs", 2, "--device", "cpu")
+INTEGRATED = ("--importance-measure", "integrated-gradient", "--riemann-samples", 3)
+
+
+def records(folder: Path) -> dict[str, dict]:
+    """Metrics, epochs (without their seconds) and masked shares of every record, by id."""
+    found = {}
+    for path in (folder / "results" / "roar").glob("*.json"):
+        content = json.loads(path.read_text())
+        losses = [(epoch["loss"], epoch["monitor"]) for epoch in content["epochs"]]
+        found[content["id"]] = {
+            "losses": losses,
+            **{k: content[k] for k in ("metrics", "masked", "completeness_error")},
+        }
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The records of k = 0 and a recursive step, made by one command without interruption."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    command = [sys.executable, "experiments/babi.py", *FAST, *INTEGRATED, "--k", 1, "--recursive", "--train-missing"]
+    command += ["--persistent-dir", folder]
+    done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done, records(folder)
+
+
+def test_a_run_says_what_it_does_and_where_the_record_is(undisturbed):
+    done, found = undisturbed
+    assert len(found) == 2
+    for words in ("encoding bAbI-1", "epoch 1/2: loss", "validation accuracy", "explaining by", "completeness error"):
+        assert words in done.stderr
+    path = done.stdout.splitlines()[0].removeprefix("record: ")
+    assert Path(path).name.removesuffix(".json") in found
+    assert "test: accuracy" in done.stdout and "integrated-gradient (recursive)" in done.stdout
+    assert "\r" not in done.stderr  # plain lines where there is no terminal
+
+
+def test_other_folder_hash_seed_workers_and_batches_give_the_same_numbers(undisturbed, script, tmp_path):
+    flags = ("--num-workers", 2, "--explain-tokens", 300, "--persistent-dir", tmp_path / "other")
+    for k in (0, 1):
+        script("babi", *FAST, *INTEGRATED, "--k", k, "--recursive", *flags, env={"PYTHONHASHSEED": "123"})
+    assert records(tmp_path / "other") == undisturbed[1]
+
+
+def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(undisturbed, tmp_path):
+    rng = random.Random(0)
+    command = [sys.executable, "experiments/babi.py", *FAST, *INTEGRATED, "--k", 1, "--recursive", "--train-missing"]
+    command = [str(part) for part in [*command, "--persistent-dir", tmp_path]]
+    for _ in range(4):
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        time.sleep(rng.uniform(3, 9))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for path in (tmp_path / "results").rglob("*.json"):
+            json.loads(path.read_text())  # whole or absent
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert records(tmp_path) == undisturbed[1]
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_two_processes_share_the_work(undisturbed, tmp_path):
+    command = [sys.executable, "experiments/babi.py", *FAST, *INTEGRATED, "--k", 1, "--recursive", "--train-missing"]
+    command = [str(part) for part in [*command, "--persistent-dir", tmp_path]]
+    both = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    logs = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum(log.count("training:") for log in logs) == 2  # each run was trained by one of them
+    assert any("waiting for another process" in log for log in logs)
+    assert records(tmp_path) == undisturbed[1]
+
+
+def test_done_already_says_so(script, tmp_path):
+    flags = ("--source", "simulated", "--max-epochs", 1, "--persistent-dir", tmp_path)
+    script("babi", *flags)
+    again = script("babi", *flags)
+    assert "done already" in again.stderr and "epoch" not in again.stderr and "test: accuracy" in again.stdout
+
+
+def test_ctrl_c_ends_with_one_line(tmp_path):
+    command = [sys.executable, "experiments/babi.py", "--source", "simulated", "--persistent-dir", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("epoch 1/"):
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait() == 130 and "Traceback" not in rest and "starts this run again" in rest
+
+
+def limit_file_size():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # as a full disk: writing fails midway
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--k", "-1"), "--k -1"),
+        (("--k", "15", "--recursive", "--recursive-step-size", "10", "--importance-measure", "gradient"), "--k 15"),
+        (("--k", "110", "--roar-strategy", "quantile"), "--k 110"),
+        (("--importance-measure", "magic"), "magic"),
+        (("--k", "many"), "many"),
+        (("--vectors", "{folder}/empty.txt"), "is empty"),
+        (("--persistent-dir", "{folder}/empty.txt"), "empty.txt"),
+        (("--persistent-dir", "/sys/nlproar"), "/sys/nlproar"),
+        (("--source", "official"), "tasks_1-20_v1-2.tar.gz"),
+        (("--importance-measure", "attention", "--k", "2"), "--train-missing"),
+        (("--device", "quantum"), "quantum"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_exit_code_2(script, tmp_path, flags, words):
+    (tmp_path / "empty.txt").touch()
+    flags = [flag.format(folder=tmp_path) for flag in flags]
+    place = ("--persistent-dir", tmp_path / "p")
+    done = script("babi", "--source", "simulated", *place, *flags, check=False)
+    assert done.returncode == 2, done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert words in error and "Traceback" not in done.stderr and done.stderr.splitlines()[-1] == error
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(script, tmp_path):
+    flags = ("--source", "simulated", "--max-epochs", 1, "--persistent-dir", tmp_path)
+    done = script("babi", *flags, check=False, preexec_fn=limit_file_size)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: File too large")
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"]
+    script("babi", *flags)
+
+
+def test_damage_between_runs_is_mended_or_named(script, tmp_path):
+    flags = ("--source", "simulated", "--max-epochs", 1, "--persistent-dir", tmp_path)
+    first = script("babi", *flags)
+    (encoded,) = (tmp_path / "cache" / "encoded").glob("*.npz")
+    encoded.write_bytes(encoded.read_bytes()[:5000])
+    (record,) = (tmp_path / "results" / "roar").glob("*.json")
+    content = json.loads(record.read_text())
+    record.write_text("{")
+    done = script("babi", *flags, check=False)
+    assert done.returncode == 2 and str(record) in done.stderr and "Traceback" not in done.stderr
+    record.unlink()
+    again = script("babi", *flags)
+    assert str(encoded) in again.stderr and again.stdout == first.stdout
+    assert json.loads(record.read_text())["metrics"] == content["metrics"]
+
+
+def test_real_sst_learns_and_falls_to_one_class_when_all_is_masked(script, real_data, tmp_path):
+    os.symlink(real_data, tmp_path / "raw")
+    vectors = ("--vectors", real_data / "vectors" / "glove.6B.50d.subset.zip", "--max-epochs", 3)
+    flags = (*vectors, "--persistent-dir", tmp_path)
+    script("stanford_sentiment", *flags)
+    script("stanford_sentiment", *flags, "--roar-strategy", "quantile", "--k", 100)
+    script(
+        "stanford_sentiment", *flags, *INTEGRATED[:2], "--riemann-samples", 8, "--roar-strategy", "quantile", "--k", 10
+    )
+    found = {json.loads(p.read_text())["config"]["k"]: p for p in (tmp_path / "results" / "roar").glob("*.json")}
+    content = {k: json.loads(path.read_text()) for k, path in found.items()}
+    scores = {k: c["metrics"]["test"]["macro_f1"] for k, c in content.items()}
+    assert scores[0] > 0.79 and scores[10] < scores[0] and 0.30 < scores[100] < 0.36
+    assert max(content[10]["completeness_error"].values()) < 0.01
+
+
+def test_real_babi_1_is_learned(script, real_data, tmp_path):
+    os.symlink(real_data, tmp_path / "raw")
+    done = script("babi", "--task", 1, "--max-epochs", 20, "--persistent-dir", tmp_path)
+    assert float(done.stdout.split("test: accuracy ")[1].split(",")[0]) >= 0.99
