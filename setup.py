@@ -15,9 +15,9 @@ setup(
     install_requires=[
         "filelock>=3.12",
         "numpy>=1.26",
-        "pandas>=2.1",
         "pooch>=1.8",
         "pytorch-lightning>=2.4",
+        "requests>=2.31",  # pooch uses it; its errors are caught here
         "safetensors>=0.4.3",
         "spacy>=3.7",
         "torch>=2.4",
