@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nlproar.dataset import MODULES, babi, babi_simulation, encoding, load_task, stanford_sentiment
-from nlproar.dataset.raw import RawFiles, generated
+from nlproar.dataset.raw import generated
 from nlproar.dataset.task import Example
 from nlproar.dataset.tokenizer import english, whitespace
 from nlproar.dataset.vocabulary import EOS, MASK, SPECIALS, UNK, Vocabulary
@@ -33,7 +33,7 @@ def test_ids_depend_on_the_set_of_words_only(tokens):
 
 def toy(examples, **changes):
     task = replace(load_task("babi-1"), read=lambda raw: examples, **changes)
-    return encoding._unpack(encoding.encode(task, RawFiles("memory", "", {})))
+    return encoding._unpack(encoding.encode(task, generated({})))
 
 
 def example(split, text, query="q", label=0):
@@ -97,7 +97,7 @@ def test_english_tokens_are_lower_case_and_split_by_rule():
 def test_sst_reads_roots_and_drops_neutral_and_short():
     line = "(3 (2 (2 The) (2 (2 -LRB-) (2 film))) (3 (2 (2 -RRB-) (2 does)) (3 (2 n't) (3 (2 bore) (2 .)))))"
     texts = dict.fromkeys(stanford_sentiment.MEMBERS, "\n".join([line, "(2" + line[2:], "(4 (2 good) (2 .))", ""]))
-    examples = list(stanford_sentiment.read(RawFiles("memory", "", texts)))
+    examples = list(stanford_sentiment.read(generated(texts)))
     assert examples[0] == Example("train", "The film does n t bore", 1)
     assert [one.split for one in examples] == ["train", "val", "test"]
 
@@ -105,14 +105,14 @@ def test_sst_reads_roots_and_drops_neutral_and_short():
 def test_a_line_that_is_no_tree_is_named():
     texts = dict.fromkeys(stanford_sentiment.MEMBERS, "<html>")
     with pytest.raises(UserError, match=r"trees/train.txt, line 1: not a sentiment tree"):
-        list(stanford_sentiment.read(RawFiles("memory", "", texts)))
+        list(stanford_sentiment.read(generated(texts)))
 
 
 def test_babi_stories_grow_and_start_again():
     text = "1 Mary went home.\n2 John left.\n3 Where is Mary? \tkitchen\t1\n4 Mary left.\n"
     text += "5 Where is Mary? \toffice\t4\n1 John went home.\n2 Where is John? \tgarden\t1\n"
     names = babi.members(1)
-    examples = list(load_task("babi-1").read(RawFiles("memory", "", dict.fromkeys(names.values(), text))))
+    examples = list(load_task("babi-1").read(generated(dict.fromkeys(names.values(), text))))
     test = [one for one in examples if one.split == "test"]
     assert [one.text for one in test] == [
         "Mary went home . John left",
@@ -125,7 +125,7 @@ def test_babi_stories_grow_and_start_again():
 def test_a_babi_question_without_an_answer_is_named():
     texts = dict.fromkeys(babi.members(1).values(), "1 Mary went home.\n2 Where is Mary? \tnowhere\t1\n")
     with pytest.raises(UserError, match="line 2"):
-        list(load_task("babi-1").read(RawFiles("memory", "", texts)))
+        list(load_task("babi-1").read(generated(texts)))
 
 
 def test_every_declaration_is_under_its_own_name_and_is_json():
@@ -169,7 +169,7 @@ def replay(story, number, question):
 def test_simulated_questions_have_the_answer_a_reader_finds(number, monkeypatch):
     monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 800, "test": 200})
     text = {name: babi_simulation.write(number, part) for part, name in babi.members(number).items()}
-    examples = list(load_task(f"babi-{number}").read(RawFiles("memory", "", text)))
+    examples = list(load_task(f"babi-{number}").read(generated(text)))
     assert len(examples) == 1000
     for one in examples:
         answer = replay(one.text.split(" . "), number, one.query)

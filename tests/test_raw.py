@@ -18,6 +18,13 @@ MEMBERS = ("inner/a.txt", "inner/b.txt")
 TEXTS = {"inner/a.txt": "eins\n", "inner/b.txt": "zwei\n"}
 
 
+def read(files):
+    """Every member, as contents and as lines."""
+    for name, text in TEXTS.items():
+        assert [line for _, line in files.lines(name)] in ([text.rstrip("\n")], ["drei"])
+    return dict(files.contents("inner/*.txt"))
+
+
 def archive(path, texts=TEXTS, prefix=""):
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".zip":
@@ -61,7 +68,7 @@ def source(*urls, sha256=None):
 @pytest.mark.parametrize("prefix", ["", "./", "packed/"])
 def test_an_archive_of_any_compression_is_read(tmp_path, name, prefix):
     archive(tmp_path / "toy" / name, prefix=prefix)
-    assert raw.open_raw(source(), tmp_path, MEMBERS).texts == TEXTS
+    assert read(raw.open_raw(source(), tmp_path, MEMBERS)) == TEXTS
 
 
 def test_unpacked_files_are_used_and_changes_change_the_fingerprint(tmp_path):
@@ -69,8 +76,9 @@ def test_unpacked_files_are_used_and_changes_change_the_fingerprint(tmp_path):
         (tmp_path / "toy" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "toy" / name).write_text(text)
     first = raw.open_raw(source(), tmp_path, MEMBERS)
+    assert read(first) == TEXTS
     (tmp_path / "toy" / MEMBERS[0]).write_text("drei\n")
-    assert first.texts == TEXTS and first.fingerprint != raw.open_raw(source(), tmp_path, MEMBERS).fingerprint
+    assert first.fingerprint != raw.open_raw(source(), tmp_path, MEMBERS).fingerprint
 
 
 def test_another_checksum_is_used_with_a_warning_that_names_both(tmp_path, caplog):
@@ -82,7 +90,7 @@ def test_another_checksum_is_used_with_a_warning_that_names_both(tmp_path, caplo
 def test_no_member_can_leave_the_folder_since_nothing_is_extracted(tmp_path):
     archive(tmp_path / "toy" / "data.tar", {**TEXTS, "../../escaped.txt": "x", "/tmp/nlproar-escaped": "x"})
     before = sorted(tmp_path.rglob("*"))
-    raw.open_raw(source(), tmp_path, MEMBERS)
+    assert read(raw.open_raw(source(), tmp_path, MEMBERS)) == TEXTS
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -92,14 +100,17 @@ def test_a_damaged_archive_is_named(tmp_path, name, damage):
     file = archive(tmp_path / "toy" / name)
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(UserError, match="not a whole archive") as error:
-        raw.open_raw(source(), tmp_path, MEMBERS)
+        read(raw.open_raw(source(), tmp_path, MEMBERS))
     assert str(file) in str(error.value)
 
 
 def test_a_missing_member_and_text_that_is_not_utf8_are_named(tmp_path):
     archive(tmp_path / "toy" / "data.zip", {"inner/a.txt": "x"})
-    with pytest.raises(UserError, match="no member inner/b"):
-        raw.open_raw(source(), tmp_path, MEMBERS)
+    files = raw.open_raw(source(), tmp_path, MEMBERS)
+    with pytest.raises(UserError, match="has no inner/b"):
+        list(files.contents(*MEMBERS))
+    with pytest.raises(UserError, match="has no inner/b"):
+        list(files.lines("inner/b.txt"))
     with pytest.raises(UserError, match="line 2: not UTF-8"):
         raw._decode(b"fine\n\xff\xfe", "place")
 
@@ -107,7 +118,7 @@ def test_a_missing_member_and_text_that_is_not_utf8_are_named(tmp_path):
 def test_a_download_is_verified_and_whole(tmp_path, server):
     url, file, requests = server
     wanted = source(f"{url}/data.zip", sha256=hashlib.sha256(file.read_bytes()).hexdigest())
-    assert raw.open_raw(wanted, tmp_path / "raw", MEMBERS).texts == TEXTS
+    assert read(raw.open_raw(wanted, tmp_path / "raw", MEMBERS)) == TEXTS
     assert [p.name for p in (tmp_path / "raw" / "toy").iterdir() if not p.name.startswith(".")] == ["data.zip"]
     raw.open_raw(wanted, tmp_path / "raw", MEMBERS)
     assert len(requests) == 1
@@ -116,7 +127,7 @@ def test_a_download_is_verified_and_whole(tmp_path, server):
 def test_a_mirror_is_asked_when_the_first_address_fails(tmp_path, server):
     url, _, _ = server
     wanted = source("http://127.0.0.1:9/data.zip", f"{url}/missing.zip", f"{url}/data.zip")
-    assert raw.open_raw(wanted, tmp_path / "raw", MEMBERS).texts == TEXTS
+    assert read(raw.open_raw(wanted, tmp_path / "raw", MEMBERS)) == TEXTS
 
 
 def test_a_download_with_a_wrong_checksum_leaves_nothing(tmp_path, server):
@@ -137,4 +148,4 @@ def test_without_network_the_message_says_what_to_put_where(tmp_path):
 def test_an_archive_packed_anew_is_found(tmp_path):
     wanted = replace(source(), urls=("http://127.0.0.1:9/data.tar.gz",))
     archive(tmp_path / "toy" / "data.tar.xz")
-    assert raw.open_raw(wanted, tmp_path, MEMBERS).texts == TEXTS
+    assert read(raw.open_raw(wanted, tmp_path, MEMBERS)) == TEXTS

@@ -50,7 +50,7 @@ def _read(raw: RawFiles, number: int) -> Iterator[Example]:
 
 def _questions(raw: RawFiles, member: str) -> Iterator[tuple[str, str, int]]:
     story: list[str] = []
-    for place, line in enumerate(raw.texts[member].splitlines(), start=1):
+    for place, line in raw.lines(member):
         number, _, statement = line.strip().partition(" ")
         if number == "1":
             story = []

@@ -6,6 +6,7 @@ Archives are read in place and never extracted, so no member can write anywhere.
 from __future__ import annotations
 
 import gzip
+import io
 import logging
 import lzma
 import shutil
@@ -13,10 +14,12 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO
 
 from nlproar import storage
 from nlproar.dataset.sources import Source
@@ -28,30 +31,94 @@ _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".t
 BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
 
+Opener = Callable[[tuple[str, ...]], Iterator[tuple[str, IO[bytes]]]]
+
+
 @dataclass(frozen=True)
 class RawFiles:
-    """The files of one task as text, and a fingerprint that changes when they do."""
+    """The files of one task, wherever they are, and a fingerprint that changes when they do.
+
+    Patterns name files as the official archive does, with `*` in the last part.
+    """
 
     place: str  # for messages
     fingerprint: str
-    texts: Mapping[str, str]  # member -> content
+    opener: Opener  # patterns -> (name, stream) of every file that matches one, in one pass
+
+    def contents(self, *patterns: str) -> Iterator[tuple[str, str]]:
+        """(name, text) of every file that matches. Raises UserError if a pattern matches none."""
+        missing = set(patterns)
+        with broken_archive_named(self.place):
+            for name, file in self.opener(patterns):
+                missing -= {pattern for pattern in missing if PurePosixPath(name).match(pattern)}
+                yield name, _decode(file.read(), f"{self.place}: {name}")
+        if missing:
+            raise UserError(f"{self.place} has no {sorted(missing)[0]}; replace it by the official files")
+
+    def lines(self, name: str) -> Iterator[tuple[int, str]]:
+        """(number from 1, line without its end) of one file, as a stream."""
+        found = False
+        with broken_archive_named(self.place):
+            for _, file in self.opener((name,)):
+                found = True
+                for number, line in enumerate(file, start=1):
+                    yield number, _decode(line, f"{self.place}: {name}", number).rstrip("\r\n")
+        if not found:
+            raise UserError(f"{self.place} has no {name}; replace it by the official files")
 
 
-def open_raw(source: Source, raw_dir: Path, members: tuple[str, ...]) -> RawFiles:
-    """Find `members` of `source` below `raw_dir`, or download them. Raises UserError when neither works."""
+def open_raw(source: Source, raw_dir: Path, patterns: tuple[str, ...]) -> RawFiles:
+    """Find the files of `source` below `raw_dir`, or download them. Raises UserError when neither works."""
     folder = raw_dir / source.folder
-    if all((folder / member).is_file() for member in members):
-        prints = [storage.fingerprint(folder / member) for member in members]
-        texts = {member: _decode((folder / member).read_bytes(), folder / member) for member in members}
-        return RawFiles(str(folder), storage.digest(prints)[:12], texts)
+    unpacked = [sorted(folder.glob(pattern)) for pattern in patterns]
+    if all(unpacked):
+        prints = [storage.fingerprint(path) for paths in unpacked for path in paths]
+        return RawFiles(str(folder), storage.digest(prints)[:12], partial(_open_folder, folder))
     archive = find_archive(source, folder) or download(source, folder)
-    texts = _read_archive(archive, members)
-    return RawFiles(str(archive), storage.fingerprint(archive), texts)
+    opener = _open_zip if zipfile.is_zipfile(archive) else _open_tar
+    return RawFiles(str(archive), storage.fingerprint(archive), partial(opener, archive))
 
 
 def generated(texts: Mapping[str, str]) -> RawFiles:
     """Wrap files that a program wrote instead of a publisher."""
-    return RawFiles("the generator", storage.digest(dict(texts))[:12], texts)
+    return RawFiles("the generator", storage.digest(dict(texts))[:12], partial(_open_texts, texts))
+
+
+def _open_folder(folder: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, IO[bytes]]]:
+    for pattern in patterns:
+        for path in sorted(folder.glob(pattern)):
+            with open(path, "rb") as file:
+                yield path.relative_to(folder).as_posix(), file
+
+
+def _open_texts(texts: Mapping[str, str], patterns: tuple[str, ...]) -> Iterator[tuple[str, IO[bytes]]]:
+    for name, text in texts.items():
+        if _matched(name, patterns):
+            yield name, io.BytesIO(text.encode())
+
+
+def _open_zip(path: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, IO[bytes]]]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if not info.is_dir() and (name := _matched(info.filename, patterns)):
+                with archive.open(info) as file:
+                    yield name, file
+
+
+def _open_tar(path: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, IO[bytes]]]:
+    with tarfile.open(path, "r|*") as archive:
+        for info in archive:
+            if info.isfile() and (name := _matched(info.name, patterns)) and (file := archive.extractfile(info)):
+                yield name, file
+
+
+def _matched(name: str, patterns: tuple[str, ...]) -> str | None:
+    """`name` as the official archive has it, if it matches: also where it was packed from a folder higher up."""
+    path = PurePosixPath(name)
+    for pattern in patterns:
+        if path.match(pattern):
+            return "/".join(path.parts[-len(PurePosixPath(pattern).parts) :])
+    return None
 
 
 def find_archive(source: Source, folder: Path) -> Path | None:
@@ -113,51 +180,19 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def broken_archive_named(path: Path) -> Iterator[None]:
+def broken_archive_named(place: Path | str) -> Iterator[None]:
     """Turn the many errors of a truncated or mislabelled archive into one that names it."""
     try:
         yield
     except BROKEN_ARCHIVE as error:
-        with open(path, "rb") as file:
+        with open(place, "rb") as file:
             start = file.read(12)
-        raise UserError(f"{path} is not a whole archive ({error}; it starts with {start!r}); replace it") from error
+        raise UserError(f"{place} is not a whole archive ({error}; it starts with {start!r}); replace it") from error
 
 
-def _read_archive(path: Path, members: tuple[str, ...]) -> dict[str, str]:
-    with broken_archive_named(path):
-        found = _read_zip(path, members) if zipfile.is_zipfile(path) else _read_tar(path, members)
-    missing = [member for member in members if member not in found]
-    if missing:
-        raise UserError(f"{path} has no member {missing[0]}; replace it by the official archive")
-    return {member: _decode(found[member], f"{path}:{member}") for member in members}
-
-
-def _wanted(name: str, members: tuple[str, ...]) -> str | None:
-    """The member that `name` is, also where the archive was packed from one folder higher."""
-    return next((member for member in members if f"/{name}".endswith(f"/{member}")), None)
-
-
-def _read_zip(path: Path, members: tuple[str, ...]) -> dict[str, bytes]:
-    with zipfile.ZipFile(path) as archive:
-        pairs = ((name, _wanted(name, members)) for name in archive.namelist())
-        return {member: archive.read(name) for name, member in pairs if member}
-
-
-def _read_tar(path: Path, members: tuple[str, ...]) -> dict[str, bytes]:
-    found = {}
-    with tarfile.open(path) as archive:
-        for info in archive:
-            member = _wanted(info.name, members)
-            if member and (file := archive.extractfile(info)):
-                found[member] = file.read()
-            if len(found) == len(members):
-                break
-    return found
-
-
-def _decode(content: bytes, place: object) -> str:
+def _decode(content: bytes, place: str, line: int = 1) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line += content.count(b"\n", 0, error.start)
         raise UserError(f"{place}, line {line}: not UTF-8 text; replace the file") from error

@@ -27,7 +27,7 @@ _TREE = re.compile(r"\(([0-4]) .*\)")
 
 def read(raw: RawFiles) -> Iterator[Example]:
     for member, split in MEMBERS.items():
-        for number, line in enumerate(raw.texts[member].splitlines(), start=1):
+        for number, line in raw.lines(member):
             if not line.strip():
                 continue
             tree = _TREE.fullmatch(line.strip())
