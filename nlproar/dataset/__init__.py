@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 MODULES = {
     "sst": "stanford_sentiment",
+    "snli": "stanford_nli",
+    "imdb": "imdb",
     "babi-1": "babi",
     "babi-2": "babi",
     "babi-3": "babi",

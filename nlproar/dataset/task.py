@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from nlproar.dataset.sources import Source
 
 SPLITS = ("train", "val", "test")
+SPLIT_SEED = 0  # fixed: the seed of a run must not change its data
 
 
 @dataclass(frozen=True)
@@ -54,3 +56,8 @@ class Task:
         for name in ("sources", "members", "read", "tokenize", "command", "title"):
             del values[name]
         return {**values, "labels": list(self.labels)}
+
+
+def drawn(n: int, share: float, purpose: str) -> set[int]:
+    """The rounded `share` of range(n), the same at every run; another `purpose` draws others."""
+    return set(random.Random(f"{SPLIT_SEED} {purpose}").sample(range(n), round(share * n)))

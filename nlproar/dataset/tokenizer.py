@@ -20,3 +20,16 @@ def english(text: str) -> list[str]:
 
 def whitespace(text: str) -> list[str]:
     return text.split()
+
+
+_KERAS_FILTERED = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n', " "))
+
+
+def keras(text: str) -> list[str]:
+    """The tokens behind Keras's word indices: lower case, its list of punctuation to spaces, split on spaces."""
+    return [token for token in text.lower().translate(_KERAS_FILTERED).split(" ") if token]
+
+
+def english_without_digits(text: str) -> list[str]:
+    """`english`, with `[DIGITS]` for every token that holds a digit."""
+    return ["[DIGITS]" if any(c.isdigit() for c in token) else token for token in english(text)]

@@ -1,0 +1,61 @@
+"""IMDB movie reviews, positive or negative (Maas et al. 2011).
+
+https://ai.stanford.edu/~amaas/data/sentiment/. One review a file, `aclImdb/train/pos/127_10.txt`, in which only the
+folders matter:
+
+    For a movie that gets no respect there sure are a lot of memorable quotes listed for this gem. <br /><br />Imagine
+
+Reviews of more than 6 and less than 400 tokens are used, as Jain & Wallace (2019) do: 21,516 of the training side, of
+which 20 % are for validation, and of the test side a sample of 20 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nlproar.dataset import sources
+from nlproar.dataset.raw import RawFiles
+from nlproar.dataset.task import Example, Task, drawn
+from nlproar.dataset.tokenizer import keras
+
+LABELS = {"neg": 0, "pos": 1}
+PATTERNS = tuple(f"aclImdb/{side}/{label}/*.txt" for side in ("train", "test") for label in LABELS)
+SHORTEST, LONGEST = 7, 399  # tokens
+SHARE = 0.2  # of the training side for validation, of the test side for testing
+
+
+def read(raw: RawFiles) -> Iterator[Example]:
+    kept = [(name, text) for name, text in raw.contents(*PATTERNS) if SHORTEST <= len(keras(text)) <= LONGEST]
+    kept.sort()  # archives differ in order
+    for side in ("train", "test"):
+        reviews = [(name, text) for name, text in kept if name.startswith(f"aclImdb/{side}/")]
+        sample = drawn(len(reviews), SHARE, side)
+        for index, (name, text) in enumerate(reviews):
+            label = LABELS[name.split("/")[2]]
+            if side == "train":
+                yield Example("val" if index in sample else "train", text, label)
+            elif index in sample:
+                yield Example("test", text, label)
+
+
+TASKS = {
+    "imdb": Task(
+        name="imdb",
+        title="IMDB",
+        command="experiments/imdb.py",
+        labels=("negative", "positive"),
+        sources={"official": sources.IMDB},
+        members=PATTERNS,
+        read=read,
+        tokenize=keras,
+        batch_size=32,
+        max_epochs=8,
+        hidden_size=128,
+        monitor="auroc",
+        metric="macro_f1",
+        vectors="fasttext",
+        unknown_vectors="zeros",
+        random_dimensions=300,
+        min_document_frequency=10,
+    )
+}
