@@ -15,6 +15,8 @@ MODULES = {
     "sst": "stanford_sentiment",
     "snli": "stanford_nli",
     "imdb": "imdb",
+    "mimic-diabetes": "mimic",
+    "mimic-anemia": "mimic",
     "babi-1": "babi",
     "babi-2": "babi",
     "babi-3": "babi",

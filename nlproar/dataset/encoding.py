@@ -86,6 +86,7 @@ def load(task: Task, source: str, raw_dir: Path, cache_dir: Path, num_workers: i
         "files": raw.fingerprint,
         "labels": list(task.labels),
         "min_document_frequency": task.min_document_frequency,
+        "lengths": [task.shortest, task.longest],
     }
     path = cache_dir / "encoded" / f"{task.name}_{source}-{storage.digest(key)[:8]}.npz"
     return _unpack(storage.cached(path, key, lambda: encode(task, raw, num_workers)))
@@ -118,12 +119,14 @@ def encode(task: Task, raw: RawFiles, num_workers: int = 0) -> storage.Arrays:
     columns = {name: _Column() for name in SPLITS}
     with stage(f"encoding {task.title}", None, "observations") as bar:
         for example, text, query in _tokenized(task, task.read(raw), num_workers):
+            bar.update(1)
+            if not task.shortest <= len(text) <= task.longest:
+                continue
             column = columns[example.split]
             add(text, column.tokens, column.lengths)
             if task.paired:
                 add(query, column.query_tokens, column.query_lengths)
             column.label.append(example.label)
-            bar.update(1)
     _check(task, raw, columns)
     vocabulary = _choose_vocabulary(columns["train"], list(numbers), task.min_document_frequency)
     if not vocabulary.words:

@@ -5,8 +5,8 @@ folders matter:
 
     For a movie that gets no respect there sure are a lot of memorable quotes listed for this gem. <br /><br />Imagine
 
-Reviews of more than 6 and less than 400 tokens are used, as Jain & Wallace (2019) do: 21,516 of the training side, of
-which 20 % are for validation, and of the test side a sample of 20 %.
+A fifth of the training side is for validation, and a fifth of the test side is used, as by Jain & Wallace (2019), of
+both the reviews of more than 6 and less than 400 tokens: 21,516 for training and validation.
 """
 
 from __future__ import annotations
@@ -20,17 +20,15 @@ from nlproar.dataset.tokenizer import keras
 
 LABELS = {"neg": 0, "pos": 1}
 PATTERNS = tuple(f"aclImdb/{side}/{label}/*.txt" for side in ("train", "test") for label in LABELS)
-SHORTEST, LONGEST = 7, 399  # tokens
 SHARE = 0.2  # of the training side for validation, of the test side for testing
 
 
 def read(raw: RawFiles) -> Iterator[Example]:
-    kept = [(name, text) for name, text in raw.contents(*PATTERNS) if SHORTEST <= len(keras(text)) <= LONGEST]
-    kept.sort()  # archives differ in order
+    reviews = sorted(raw.contents(*PATTERNS))  # archives differ in order
     for side in ("train", "test"):
-        reviews = [(name, text) for name, text in kept if name.startswith(f"aclImdb/{side}/")]
-        sample = drawn(len(reviews), SHARE, side)
-        for index, (name, text) in enumerate(reviews):
+        here = [(name, text) for name, text in reviews if name.startswith(f"aclImdb/{side}/")]
+        sample = drawn(len(here), SHARE, side)
+        for index, (name, text) in enumerate(here):
             label = LABELS[name.split("/")[2]]
             if side == "train":
                 yield Example("val" if index in sample else "train", text, label)
@@ -57,5 +55,7 @@ TASKS = {
         unknown_vectors="zeros",
         random_dimensions=300,
         min_document_frequency=10,
+        shortest=7,
+        longest=399,
     )
 }

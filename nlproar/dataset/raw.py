@@ -5,6 +5,7 @@ Archives are read in place and never extracted, so no member can write anywhere.
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import logging
@@ -28,6 +29,7 @@ from nlproar.errors import UserError
 log = logging.getLogger(__name__)
 
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_OPENERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
 
@@ -55,6 +57,15 @@ class RawFiles:
         if missing:
             raise UserError(f"{self.place} has no {sorted(missing)[0]}; replace it by the official files")
 
+    @contextmanager
+    def stream(self, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
+        """(name, bytes) of the one file that matches. Raises UserError if there is none."""
+        with broken_archive_named(self.place):
+            for name, file in self.opener((pattern,)):
+                yield name, file
+                return
+        raise UserError(f"{self.place} has no {pattern}; replace it by the official files")
+
     def lines(self, name: str) -> Iterator[tuple[int, str]]:
         """(number from 1, line without its end) of one file, as a stream."""
         found = False
@@ -70,10 +81,18 @@ class RawFiles:
 def open_raw(source: Source, raw_dir: Path, patterns: tuple[str, ...]) -> RawFiles:
     """Find the files of `source` below `raw_dir`, or download them. Raises UserError when neither works."""
     folder = raw_dir / source.folder
+    if source.credentialed and not folder.is_dir():
+        folder = raw_dir.parent / source.folder  # where the published code looked
+    for companion in source.companions:
+        if not (folder / companion.filename).exists():
+            download(companion, folder)
     unpacked = [sorted(folder.glob(pattern)) for pattern in patterns]
     if all(unpacked):
         prints = [storage.fingerprint(path) for paths in unpacked for path in paths]
         return RawFiles(str(folder), storage.digest(prints)[:12], partial(_open_folder, folder))
+    if source.credentialed:
+        missing = ", ".join(pattern for pattern, found in zip(patterns, unpacked, strict=True) if not found)
+        raise UserError(f"{folder} has no {missing}. {source.credentialed}; then put the files there")
     archive = find_archive(source, folder) or download(source, folder)
     opener = _open_zip if zipfile.is_zipfile(archive) else _open_tar
     return RawFiles(str(archive), storage.fingerprint(archive), partial(opener, archive))
@@ -87,8 +106,17 @@ def generated(texts: Mapping[str, str]) -> RawFiles:
 def _open_folder(folder: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, IO[bytes]]]:
     for pattern in patterns:
         for path in sorted(folder.glob(pattern)):
-            with open(path, "rb") as file:
+            with open_compressed(path) as file:
                 yield path.relative_to(folder).as_posix(), file
+
+
+@contextmanager
+def open_compressed(path: Path) -> Iterator[IO[bytes]]:
+    """The content of a file that may be compressed with gzip, bzip2 or xz, whatever its name says."""
+    with open(path, "rb") as start:
+        opener = _OPENERS.get(start.read(2), open)
+    with opener(path, "rb") as file:  # type: ignore[operator]
+        yield file
 
 
 def _open_texts(texts: Mapping[str, str], patterns: tuple[str, ...]) -> Iterator[tuple[str, IO[bytes]]]:
@@ -185,9 +213,11 @@ def broken_archive_named(place: Path | str) -> Iterator[None]:
     try:
         yield
     except BROKEN_ARCHIVE as error:
-        with open(place, "rb") as file:
-            start = file.read(12)
-        raise UserError(f"{place} is not a whole archive ({error}; it starts with {start!r}); replace it") from error
+        start = ""
+        if Path(place).is_file():
+            with open(place, "rb") as file:
+                start = f"; it starts with {file.read(12)!r}"
+        raise UserError(f"{place} is not a whole archive ({error}{start}); replace it") from error
 
 
 def _decode(content: bytes, place: str, line: int = 1) -> str:

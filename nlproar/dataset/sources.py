@@ -13,6 +13,8 @@ class Source:
     urls: tuple[str, ...]  # the official address, then mirrors
     sha256: str | None
     bytes: int | None = None  # shown to the user before the download
+    credentialed: str = ""  # how to get files that cannot be downloaded without a person's account
+    companions: tuple[Source, ...] = ()  # public files in the same folder that are needed too
 
     @property
     def filename(self) -> str:
@@ -43,6 +45,24 @@ BABI = Source(
     ),
     sha256="0364ebde659f14d11bc21744516c5ec49d3d06cb692733f66680771244998898",
     bytes=15_719_851,
+)
+
+_DIABETES_IDS = (
+    "https://raw.githubusercontent.com/successar/AttentionExplanation/602ad4ea2663d3abe98981b7374df51507612340"
+)
+DIABETES_IDS = tuple(
+    Source("mimic", (f"{_DIABETES_IDS}/preprocess/MIMIC/{part}_50_hadm_ids.csv",), sha256, size)
+    for part, sha256, size in (
+        ("train", "aee261aa45a2d89368e4da275c6c0a601b8bfc2c22e3af915d89adbc068716d2", 56_462),
+        ("dev", "bcd69c3be3f4d8a7d29252ac8b5b99f197875b639ab12cf3ab324ee11612ea9e", 11_011),
+        ("test", "cc3d3c22cbf0c68b62508712d4fc27baf5a5cb9705c1c8f8b6fc1618332c49b2", 12_103),
+    )
+)
+MIMIC = Source(
+    folder="mimic",
+    urls=(),
+    sha256=None,
+    credentialed="MIMIC-III needs a personal account: https://mimic.physionet.org/gettingstarted/access/",
 )
 
 VECTORS = {

@@ -43,12 +43,15 @@ class Task:
     hidden_size: int  # per direction
     monitor: str  # the validation metric that chooses the epoch
     metric: str  # the test metric that is reported
-    vectors: str  # a name in `sources.VECTORS`, or "random"
+    vectors: str  # a name in `sources.VECTORS`, "word2vec" (of the training split) or "random"
     unknown_vectors: str  # for words without a vector: "zeros" or "normal"
-    random_dimensions: int  # of random vectors
+    random_dimensions: int  # of vectors that come from no file
 
     paired: bool = False
     min_document_frequency: int = 1
+    shortest: int = 0  # tokens of the text; an observation with fewer, or more than `longest`, is left out
+    longest: int = 1_000_000
+    confidential: bool = False  # texts must not be shown, files are for their owner only
 
     def facts(self) -> dict[str, Any]:
         """The declared values, without functions and sources, as JSON can hold them."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+DEIDENTIFIED = "<DE>"  # stands for what was removed from a clinical note; one token
+
 
 @cache
 def _english() -> Any:
     import spacy  # 1.5 s; only encoding needs it
 
-    return spacy.blank("en").tokenizer  # rules only, no trained pipeline
+    tokenizer: Any = spacy.blank("en").tokenizer  # rules only, no trained pipeline
+    tokenizer.add_special_case(DEIDENTIFIED, [{"ORTH": DEIDENTIFIED}])
+    return tokenizer
 
 
 def english(text: str) -> list[str]:

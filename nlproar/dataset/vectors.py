@@ -2,50 +2,94 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import logging
-import lzma
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import numpy as np
 
 from nlproar import storage
 from nlproar.dataset import raw as raw_files
+from nlproar.dataset.encoding import Dataset
 from nlproar.dataset.sources import VECTORS
-from nlproar.dataset.vocabulary import PAD, Vocabulary
+from nlproar.dataset.vocabulary import PAD, SPECIALS, Vocabulary
 from nlproar.errors import UserError
 from nlproar.progress import stage
 
 log = logging.getLogger(__name__)
 
-_OPENERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 
-
-def initial_embedding(
-    vocabulary: Vocabulary, file: Path | None, unknown: str, dimensions: int, seed: int, cache_dir: Path
-) -> np.ndarray:
+def initial_embedding(known: np.ndarray, vectors: np.ndarray, unknown: str, seed: int) -> np.ndarray:
     """(V, E) float32, the embedding a model starts from; the row of [PAD] is zero.
 
-    Vectors come from `file`; a word it lacks, and every special token, gets zeros or, where `unknown` is "normal",
-    standard normal draws from `seed`. Without `file` all are drawn, E = `dimensions`.
+    Rows that are not `known` (V,) get zeros or, where `unknown` is "normal", standard normal draws from `seed`.
     """
-    known, vectors = np.zeros(len(vocabulary), bool), np.zeros((len(vocabulary), dimensions), np.float32)
-    if file:
-        key = {"file": storage.fingerprint(file), "words": storage.digest(vocabulary.words)}
-        path = cache_dir / "vectors" / f"{file.name.partition('.')[0]}-{storage.digest(key)[:8]}.npz"
-        arrays = storage.cached(path, key, lambda: read(file, vocabulary))
-        known, vectors = arrays["known"], arrays["vectors"]
-        log.info("%s of %s words have a vector in %s", f"{known.sum():,}", f"{len(vocabulary.words):,}", file.name)
-    if unknown == "normal" or not file:
+    draws = np.zeros_like(vectors)
+    if unknown == "normal":
         draws = np.random.default_rng(seed).standard_normal(vectors.shape).astype(np.float32)
-        vectors = np.where(known[:, None], vectors, draws)
-    vectors[PAD] = 0
-    return vectors
+    embedding = np.where(known[:, None], vectors, draws)
+    embedding[PAD] = 0
+    return embedding
+
+
+def no_vectors(vocabulary: Vocabulary, dimensions: int) -> storage.Arrays:
+    """None is known: for embeddings that are drawn."""
+    return {"known": np.zeros(len(vocabulary), bool), "vectors": np.zeros((len(vocabulary), dimensions), np.float32)}
+
+
+def from_file(file: Path, vocabulary: Vocabulary, cache_dir: Path) -> storage.Arrays:
+    """What `read` finds, read once."""
+    key = {"file": storage.fingerprint(file), "words": storage.digest(vocabulary.words)}
+    path = cache_dir / "vectors" / f"{file.name.partition('.')[0]}-{storage.digest(key)[:8]}.npz"
+    arrays = storage.cached(path, key, lambda: read(file, vocabulary))
+    known = arrays["known"].sum()
+    log.info("%s of %s words have a vector in %s", f"{known:,}", f"{len(vocabulary.words):,}", file.name)
+    return arrays
+
+
+def from_training_data(dataset: Dataset, name: str, dimensions: int, seed: int, cache_dir: Path) -> storage.Arrays:
+    """Word2vec of the words of the training split, trained once. `name` is for the file."""
+    key = {"version": 1, "data": dataset.digest, "dimensions": dimensions, "seed": seed}
+    path = cache_dir / "vectors" / f"word2vec_{name}-{storage.digest(key)[:8]}.npz"
+    return storage.cached(path, key, lambda: train_word2vec(dataset, dimensions, seed))
+
+
+def train_word2vec(dataset: Dataset, dimensions: int, seed: int) -> storage.Arrays:
+    """Word2vec (Mikolov et al. 2013, arXiv 1301.3781) with gensim: window 10, words that occur twice or more.
+
+    Sees the training split only, several times over; one worker, so that the seed decides the result.
+    """
+    from gensim.models import Word2Vec
+
+    corpus = _Sentences(dataset)
+    model = Word2Vec(vector_size=dimensions, window=10, min_count=2, workers=1, seed=seed % 2**32)
+    with stage("training word2vec", model.epochs * len(dataset.splits["train"]), "observations") as bar:
+        model.build_vocab(corpus)
+        corpus.on_observation = lambda: bar.update(1)
+        model.train(corpus, total_examples=model.corpus_count, epochs=model.epochs)
+    arrays = no_vectors(dataset.vocabulary, dimensions)
+    for word, index in dataset.vocabulary.ids.items():
+        if word in model.wv:
+            arrays["known"][index], arrays["vectors"][index] = True, model.wv[word]
+    return arrays
+
+
+class _Sentences:
+    """The training observations as lists of words, from the start at every pass."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.split = dataset.splits["train"]
+        self.names = dict(enumerate(dataset.vocabulary.words, start=len(SPECIALS)))
+        self.on_observation: Callable[[], object] = lambda: None
+
+    def __iter__(self) -> Iterator[list[str]]:
+        for start, end in pairwise(self.split.offsets):
+            self.on_observation()
+            yield [self.names[i] for i in self.split.tokens[start:end].tolist() if i in self.names]
 
 
 def find(name: str, raw_dir: Path) -> Path:
@@ -89,10 +133,10 @@ def read(file: Path, vocabulary: Vocabulary) -> storage.Arrays:
         raise UserError(f"{file} holds no vector; name a text file with one word and its numbers a line")
     if not found:
         raise UserError(f"{file}: none of its words occurs in the data, the first has {dimensions} numbers; check it")
-    known, vectors = np.zeros(len(vocabulary), bool), np.zeros((len(vocabulary), dimensions), np.float32)
+    arrays = no_vectors(vocabulary, dimensions)
     for index, values in found.items():
-        known[index], vectors[index] = True, values
-    return {"known": known, "vectors": vectors}
+        arrays["known"][index], arrays["vectors"][index] = True, values
+    return arrays
 
 
 def _numbers(text: bytes, file: Path, line: int, dimensions: int) -> np.ndarray | None:
@@ -123,7 +167,5 @@ def _open(file: Path) -> Iterator[IO[bytes]]:
                 with archive.open(names[0]) as member:
                     yield member
             return
-        with open(file, "rb") as start:
-            opener = _OPENERS.get(start.read(2), open)
-        with opener(file, "rb") as lines:  # type: ignore[operator]
-            yield cast(IO[bytes], lines)
+        with raw_files.open_compressed(file) as lines:
+            yield lines

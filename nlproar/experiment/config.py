@@ -16,6 +16,8 @@ from nlproar.explain import ALIASES, MEASURES
 from nlproar.model import MODELS
 from nlproar.roar.strategies import STRATEGIES
 
+NAMED_VECTORS = (*VECTORS, "word2vec", "random")
+
 
 def _flag(default: Any, help: str, *, option: bool = False, **argparse: Any) -> Any:
     """A field that is a flag. An `option` cannot change a result and is no part of a run's identity."""
@@ -48,7 +50,7 @@ class Config:
     max_epochs: int | None = _flag(None, "epochs of training (default: the task's)", type=int)
     batch_size: int | None = _flag(None, "training batch (default: the task's)", type=int)
     vectors: str | None = _flag(
-        None, f"word vectors: {', '.join(VECTORS)}, random, or a text file of them (default: the task's)"
+        None, f"word vectors: {', '.join(NAMED_VECTORS)}, or a text file of them (default: the task's)"
     )
 
     vectors_file: str | None = field(default=None, metadata={"option": True})  # the path behind `vectors`
@@ -130,7 +132,7 @@ def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
     _validate(config)
     vectors = config.vectors or task.vectors
     file = None
-    if vectors not in ("random", *VECTORS):
+    if vectors not in NAMED_VECTORS:
         file, vectors = vectors, _name_vectors(vectors)
     return _canonical(
         replace(
@@ -148,7 +150,7 @@ def _name_vectors(path: str) -> str:
     """What identifies a file of vectors wherever it lies: its name and a fingerprint."""
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"--vectors {path}: there is no such file; give one, or {', '.join(('random', *VECTORS))}")
+        raise UserError(f"--vectors {path}: there is no such file; give one, or {', '.join(NAMED_VECTORS)}")
     if not file.stat().st_size:
         raise UserError(f"--vectors {path}: the file is empty; give a text file with one word and its numbers a line")
     return f"{file.name}@{storage.fingerprint(file)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 def run(config: Config) -> dict[str, Any]:
     """The record of `config`: read if the run is done, else made. Raises UserError if a model it needs is missing."""
     layout = Layout.of(config)
+    if load_task(config.dataset).confidential:
+        os.umask(0o077)  # whatever derives from confidential texts is for its owner only
     done = None if config.overwrite else record.read(layout, config)
     if done:
         log.info("done already: %s", layout.record(config))
@@ -124,19 +127,8 @@ class Run:
     def _initial_model(self, dataset: Dataset) -> BiLSTMAttention:
         """The model before training: the same at every k of a seed."""
         config, task = self.config, self.task
-        file = None
-        if config.vectors_file:
-            file = Path(config.vectors_file)
-        elif config.vectors and config.vectors != "random":
-            file = vectors.find(config.vectors, self.layout.raw)
-        embedding = vectors.initial_embedding(
-            dataset.vocabulary,
-            file,
-            task.unknown_vectors,
-            task.random_dimensions,
-            derive(config.seed, "vectors"),
-            self.layout.cache,
-        )
+        seed = derive(config.seed, "vectors")
+        embedding = vectors.initial_embedding(**self._vectors(dataset, seed), unknown=task.unknown_vectors, seed=seed)
         self.shape = {
             "vocabulary_size": len(dataset.vocabulary),
             "embedding_size": embedding.shape[1],
@@ -149,6 +141,17 @@ class Run:
             model = checkpoint.build(config.model_type, self.shape)
         model.set_embedding(torch.from_numpy(embedding))
         return model
+
+    def _vectors(self, dataset: Dataset, seed: int) -> storage.Arrays:
+        """Vectors of the words that have one, by what `--vectors` names."""
+        config, task, cache_dir = self.config, self.task, self.layout.cache
+        if config.vectors == "random":
+            return vectors.no_vectors(dataset.vocabulary, task.random_dimensions)
+        if config.vectors == "word2vec":
+            return vectors.from_training_data(dataset, task.name, task.random_dimensions, seed, cache_dir)
+        named = config.vectors_file
+        file = Path(named) if named else vectors.find(str(config.vectors), self.layout.raw)
+        return vectors.from_file(file, dataset.vocabulary, cache_dir)
 
     def _save(self, model: BiLSTMAttention, dataset: Dataset) -> None:
         description = {"model_type": self.config.model_type, "shape": self.shape, "dataset": dataset.digest,
