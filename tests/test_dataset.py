@@ -83,7 +83,8 @@ def test_no_word_and_a_label_that_never_occurs_are_refused():
         toy(everywhere, labels=("negative", "positive"))
 
 
-def test_tokenizing_in_processes_gives_the_same():
+def test_tokenizing_in_processes_gives_the_same(monkeypatch):
+    monkeypatch.setattr(encoding, "_WORTH_PROCESSES", 1500)
     task = load_task("babi-2")
     raw = generated({name: babi_simulation.write(2, part) for part, name in babi.members(2).items()})
     alone, together = encoding.encode(task, raw), encoding.encode(task, raw, num_workers=2)

@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from nlproar.progress import stage
 
 FORMAT = 1  # part of every cache key: raise it when preparation changes
 _CHUNK = 1000  # examples that are tokenized at a time
+_WORTH_PROCESSES = 20_000  # examples; tokenizing fewer takes less time than starting processes
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,11 @@ def _tokenized(
 ) -> Iterator[tuple[Example, list[str], list[str]]]:
     """Examples with the tokens of text and query, in order, whatever the number of processes."""
     source = iter(examples)
-    chunks = iter(lambda: list(islice(source, _CHUNK)), [])
+    head = list(islice(source, _WORTH_PROCESSES))
+    everything = chain(head, source)
+    chunks = iter(lambda: list(islice(everything, _CHUNK)), [])
     work = partial(_tokenize, task.tokenize)
-    if num_workers < 2:
+    if num_workers < 2 or len(head) < _WORTH_PROCESSES:
         for chunk in chunks:
             yield from work(chunk)
         return

@@ -6,7 +6,8 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from nlproar.errors import UserError
@@ -20,29 +21,36 @@ _USERS_ERRNO = {  # what the machine refuses, not a bug of ours
 Choice = tuple[str, Mapping[str, str]]  # a flag, and the task behind each of its values
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, without the usage."""
         self.exit(2, f"error: {message} (see --help)\n")
 
 
-def parser(description: str, choice: Choice | None, sources: tuple[str, ...]) -> _Parser:
+def parser(description: str, choice: Choice | None, sources: tuple[str, ...]) -> Parser:
     """All flags of `Config`, the flag that chooses among the script's tasks, and --source where there are two."""
-    found = _Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+    found = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
     if choice:
         found.add_argument(
             choice[0], dest="choice", choices=tuple(choice[1]), default=next(iter(choice[1])), help="which task"
         )
     if len(sources) > 1:
         found.add_argument("--source", choices=sources, default=sources[0], help="where the data come from")
+    add_options(found, *(field.name for field in flag_fields()))
+    return found
+
+
+def add_options(found: Parser, *names: str) -> None:
+    """The flags of these fields of `Config`."""
     for field in flag_fields():
+        if field.name not in names:
+            continue
         extra: dict[str, Any] = dict(field.metadata["argparse"])
         if isinstance(field.default, bool):
             extra["action"] = argparse.BooleanOptionalAction
         default = argparse.SUPPRESS if field.default is None else field.default
         name = f"--{field.name.replace('_', '-')}"
         found.add_argument(name, default=default, help=_help(field.metadata["help"], extra), **extra)
-    return found
 
 
 def _help(text: str, extra: Mapping[str, Any]) -> str:
@@ -68,13 +76,11 @@ def main(description: str, dataset: str | Choice, argv: list[str] | None = None)
     Exits 0 when the record is there, 2 with one line for what the user can mend, 130 on Ctrl-C.
     """
     try:
-        _run(parse(description, dataset, argv))
+        with users_errors():
+            _run(parse(description, dataset, argv))
     except UserError as error:
-        _fail(str(error))
-    except OSError as error:
-        if error.errno not in _USERS_ERRNO:
-            raise
-        _fail(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror))
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; the same command starts this run again", file=sys.stderr)
         sys.exit(130)
@@ -99,6 +105,12 @@ def _run(config: Config) -> None:
     print(curve.show(layout, config))
 
 
-def _fail(message: str) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+@contextmanager
+def users_errors() -> Iterator[None]:
+    """Turn what the machine refuses (no space, no permission) into a UserError; bugs keep their traceback."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _USERS_ERRNO:
+            raise
+        raise UserError(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)) from error

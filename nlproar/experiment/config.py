@@ -59,7 +59,7 @@ class Config:
         option=True, metavar="DIR",
     )  # fmt: skip
     device: str = _flag("auto", "auto, cpu, cuda, cuda:1, ...", option=True)
-    num_workers: int = _flag(0, "processes that tokenize", option=True, type=int)
+    num_workers: int = _flag(2, "processes that tokenize large data", option=True, type=int)
     explain_tokens: int = _flag(4096, "tokens explained at a time: memory against speed", option=True, type=int)
     train_missing: bool = _flag(False, "first train the models this run has to explain", option=True)
     overwrite: bool = _flag(False, "run again what is done already", option=True)

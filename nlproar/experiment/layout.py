@@ -15,10 +15,12 @@ class Layout:
 
     @classmethod
     def of(cls, config: Config) -> Layout:
-        """--persistent-dir, else $NLPROAR_PERSISTENT_DIR, else $SCRATCH/nlproar, else ./persistent."""
-        if config.persistent_dir:
-            return cls(Path(config.persistent_dir))
-        if named := os.environ.get("NLPROAR_PERSISTENT_DIR"):
+        return cls.at(config.persistent_dir)
+
+    @classmethod
+    def at(cls, named: str | None) -> Layout:
+        """`named`, else $NLPROAR_PERSISTENT_DIR, else $SCRATCH/nlproar, else ./persistent."""
+        if named := named or os.environ.get("NLPROAR_PERSISTENT_DIR"):
             return cls(Path(named))
         if scratch := os.environ.get("SCRATCH"):
             return cls(Path(scratch) / "nlproar")

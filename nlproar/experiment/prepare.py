@@ -1,0 +1,55 @@
+"""Fetch and encode data ahead of the runs, where there is a network: on a login node, say."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+
+from nlproar.dataset import MODULES, load_task
+from nlproar.dataset.sources import VECTORS
+from nlproar.errors import UserError
+from nlproar.experiment.cli import Parser, add_options, users_errors
+from nlproar.experiment.layout import Layout
+
+log = logging.getLogger(__name__)
+
+
+def main(description: str, argv: list[str] | None = None) -> None:
+    """Prepare the data sets that are named, or all. Exits 1 when a public one, or a named one, could not be had."""
+    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("dataset", nargs="*", metavar="DATASET", help=f"default: all of {', '.join(MODULES)}")
+    add_options(parser, "persistent_dir", "num_workers")
+    flags = parser.parse_args(argv)
+    unknown = sorted(set(flags.dataset) - set(MODULES))
+    if unknown:
+        parser.error(f"unknown data set {unknown[0]}: choose from {', '.join(MODULES)}")
+    layout = Layout.at(getattr(flags, "persistent_dir", None))
+    failed = False
+    for name in flags.dataset or MODULES:
+        problem = _prepare(name, layout, flags.num_workers)
+        print(f"{name}: {problem or 'ready'}", flush=True)
+        failed |= bool(problem) and (name in flags.dataset or not load_task(name).confidential)
+    sys.exit(1 if failed else 0)
+
+
+def _prepare(name: str, layout: Layout, num_workers: int) -> str | None:
+    """Everything a run of data set `name` reads, into place. Returns what is in the way, if something is."""
+    from nlproar.dataset import encoding, vectors
+    from nlproar.progress import show_log
+
+    show_log()
+    task = load_task(name)
+    mask = os.umask(0o077) if task.confidential else None
+    try:
+        with users_errors():
+            dataset = encoding.load(task, "official", layout.raw, layout.cache, num_workers)
+            if task.vectors in VECTORS:
+                vectors.from_file(vectors.find(task.vectors, layout.raw), dataset.vocabulary, layout.cache)
+    except UserError as error:
+        return " ".join(str(error).split())
+    finally:
+        if mask is not None:
+            os.umask(mask)
+    return None
