@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import resource
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ def write(layout: Layout, config: Config, content: Mapping[str, Any]) -> dict[st
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:
-    """What a run was made with: versions, device, threads, commit. No name of a machine or a user."""
+    """What a run was made with: versions, device, threads, memory, commit. No name of a machine or a user."""
     versions = {}
     for name in _LIBRARIES:
         try:
@@ -64,9 +66,16 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "device": device,
         "threads": threads,
+        "peak_memory_gb": _peak_memory(),
         "commit": _commit(),
         "versions": versions,
     }
+
+
+def _peak_memory() -> float:
+    """The most this process has held in memory so far, in GB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
 
 
 def _commit() -> str | None:
