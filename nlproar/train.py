@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 import warnings
 from dataclasses import asdict, dataclass
@@ -77,7 +78,9 @@ def fit(
         )
         try:
             trainer.fit(learner, train_dataloaders=batches)
-        except SystemExit as error:  # what Lightning makes of Ctrl-C
+        except SystemExit as error:  # what Lightning makes of Ctrl-C and SIGTERM
+            if trainer.received_sigterm:
+                raise SystemExit(128 + signal.SIGTERM) from error
             raise KeyboardInterrupt from error
     model.load_state_dict(learner.best_weights)
     model.to(device)
@@ -116,7 +119,7 @@ class _Learner(pl.LightningModule):
         number, loss = len(self.epochs) + 1, float(self.total_loss) / self.seen
         if not torch.isfinite(torch.tensor(loss)):
             raise UserError(
-                f"the training loss of epoch {number} is {loss}: the vectors hold values that are not finite"
+                f"the training loss of epoch {number} is {loss}; are the numbers of the vectors very large?"
             )
         value = metrics.evaluate(predict(self.model, self.val), torch.from_numpy(self.val.label))[self.monitor]
         self.epochs.append(Epoch(number, loss, value, time.monotonic() - self.started))

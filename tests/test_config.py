@@ -14,7 +14,13 @@ from nlproar.experiment.config import Config, flag_fields, resolve
 from nlproar.experiment.seeds import derive
 from nlproar.explain import MEASURES
 
-BABI = ("--task", {"1": "babi-1", "2": "babi-2", "3": "babi-3"})
+SCRIPTS = {
+    "stanford_sentiment.py": "sst",
+    "stanford_nli.py": "snli",
+    "imdb.py": "imdb",
+    "babi.py": ("--task", {"1": "babi-1", "2": "babi-2", "3": "babi-3"}),
+    "mimic.py": ("--subset", {"diabetes": "mimic-diabetes", "anemia": "mimic-anemia"}),
+}
 
 
 @st.composite
@@ -39,8 +45,7 @@ def runs(draw):
 def asked_for(config):
     """The configuration of a printed command."""
     words = shlex.split(config.command())
-    dataset = "sst" if "stanford_sentiment" in words[1] else BABI
-    return cli.parse("", dataset, words[2:])
+    return cli.parse("", SCRIPTS[words[1].removeprefix("experiments/")], words[2:])
 
 
 @given(runs(), runs())

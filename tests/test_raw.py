@@ -104,6 +104,15 @@ def test_a_damaged_archive_is_named(tmp_path, name, damage):
     assert str(file) in str(error.value)
 
 
+def test_a_member_that_stands_twice_is_refused(tmp_path):
+    archive(tmp_path / "toy" / "data.zip", {**TEXTS, "old/inner/a.txt": "x"})
+    files = raw.open_raw(source(), tmp_path, MEMBERS)
+    with pytest.raises(UserError, match="has inner/a"):
+        list(files.contents(*MEMBERS))
+    with pytest.raises(UserError, match="has inner/a"):
+        list(files.lines(MEMBERS[0]))
+
+
 def test_a_missing_member_and_text_that_is_not_utf8_are_named(tmp_path):
     archive(tmp_path / "toy" / "data.zip", {"inner/a.txt": "x"})
     files = raw.open_raw(source(), tmp_path, MEMBERS)

@@ -1,7 +1,9 @@
 """Runs, in this process: what they record, and what they do when something is missing, done or damaged."""
 
 import json
+import logging
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -134,7 +136,7 @@ def test_the_same_initialisation_at_every_level_and_another_for_another_seed(sma
 def test_a_checkpoint_predicts_what_the_run_recorded(small_run):
     content = run(small_run())
     data = levels(small_run())[1]
-    model = checkpoint.load(Layout.of(small_run()).checkpoint(small_run()), data.digest)
+    model = checkpoint.load(Layout.of(small_run()).checkpoint(small_run()), data.digest, small_run().identity, "")
     split = data.splits["test"]
     logits = model(make_batch(split, np.arange(len(split)))).logits
     found = metrics.evaluate(logits.detach(), torch.from_numpy(split.label))
@@ -183,6 +185,51 @@ def test_a_record_of_another_configuration_or_version_is_refused(small_run):
         run(small_run())
 
 
+def test_data_that_changed_are_not_silently_another_run(small_run, monkeypatch, caplog):
+    from nlproar.dataset import babi_simulation
+
+    old = run(small_run())
+    _load_dataset.cache_clear()
+    monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 310, "test": 60})
+    with pytest.raises(UserError, match="other data"):
+        run(small_run())
+    new = run(small_run(k=1))
+    layout = Layout.of(small_run())
+    assert curve.comparable_records(layout, small_run(k=1), new["data"]["digest"]) == [new]
+    assert curve.comparable_records(layout, small_run(k=1), old["data"]["digest"]) == [old]
+
+
+def test_weights_of_another_run_are_refused_and_changed_ones_are_noticed(small_run, caplog):
+    run(small_run(seed=1))
+    layout = Layout.of(small_run())
+    shutil.copytree(layout.checkpoint(small_run(seed=1)), layout.checkpoint(small_run()))
+    with pytest.raises(UserError, match="another run; train it again: python"):
+        run(small_run(importance_measure="attention", k=1))
+    run(small_run(overwrite=True))
+    config = small_run(importance_measure="attention", k=1)
+    run(config)
+    path = layout.checkpoint(small_run()) / checkpoint.DESCRIPTION
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sha256": "other"}))
+    logging.getLogger("nlproar").propagate = True
+    run(config)
+    assert "trained again since" in caplog.text
+
+
+def test_a_lower_level_that_was_deleted_is_trained_again_too(small_run):
+    chain = [small_run(importance_measure="attention", k=k, recursive=True, train_missing=True) for k in (1, 2)]
+    run(chain[0])
+    shutil.rmtree(Layout.of(chain[0]).checkpoint(small_run()))
+    assert run(chain[1])["config"]["k"] == 2
+
+
+def test_a_damaged_neighbour_does_not_hide_the_curve(small_run, caplog):
+    content = run(small_run())
+    run(small_run(k=1))
+    Layout.of(small_run()).record(small_run(k=1)).write_text("{")
+    found = curve.comparable_records(Layout.of(small_run()), small_run(k=2), content["data"]["digest"])
+    assert found == [content]
+
+
 def test_importance_is_computed_once_per_model_measure_and_parameters(small_run, monkeypatch):
     import nlproar.experiment.levels as module
 
@@ -222,6 +269,7 @@ def test_an_unknown_device_is_refused(small_run):
 def test_the_curve_shows_shared_levels_in_every_column():
     def content(k, measure, value, recursive=False):
         config = {"k": k, "importance_measure": measure, "recursive": recursive}
+        config |= {"recursive_step_size": 1 if recursive else None, "riemann_samples": None}
         return {"config": config, "metrics": {"test": {"accuracy": value}}}
 
     records = [content(0, None, 1.0), content(10, "random", 0.9), content(10, "attention", 0.5, True)]
@@ -232,3 +280,12 @@ def test_the_curve_shows_shared_levels_in_every_column():
         ["10", "0.900", "0.500"],
         ["20", "0.800", "-"],
     ]
+
+
+def test_columns_that_differ_in_a_parameter_only_stay_apart():
+    def content(step, value):
+        config = {"k": 10, "importance_measure": "gradient", "recursive": True, "riemann_samples": None}
+        return {"config": {**config, "recursive_step_size": step}, "metrics": {"test": {"accuracy": value}}}
+
+    text = curve.table([content(1, 0.5), content(10, 0.6)], "accuracy")
+    assert "gradient (recursive, step 1)  gradient (recursive, step 10)" in text and "0.500" in text and "0.600" in text

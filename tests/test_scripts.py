@@ -123,6 +123,10 @@ def limit_file_size():
         (("--source", "official"), "tasks_1-20_v1-2.tar.gz"),
         (("--importance-measure", "attention", "--k", "2"), "--train-missing"),
         (("--device", "quantum"), "quantum"),
+        (("--device", "meta"), "meta"),
+        (("--k", "99999999999999999999999"), "--k"),
+        (("--persistent-dir", ""), "--persistent-dir"),
+        (("--persistent-dir", "/proc/nlproar"), "/proc/nlproar"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_exit_code_2(script, tmp_path, flags, words):

@@ -40,6 +40,7 @@ def test_a_cache_is_made_once_per_key(tmp_path, caplog):
         lambda b: b"not arrays",
         lambda b: b[:200] + bytes([b[200] ^ 255]) + b[201:],
         lambda b: b"\x93NUMPY" + b[6:],
+        lambda b: b.replace(b"(100,)", b"(90,) "),  # numpy alone would read fewer numbers
     ],
 )
 def test_a_damaged_cache_is_named_and_made_again(tmp_path, caplog, damage):

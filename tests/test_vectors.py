@@ -29,6 +29,11 @@ def written(path, text):
     return path
 
 
+def test_numbers_may_be_separated_by_tabs(tmp_path):
+    arrays = vectors.read(written(tmp_path / "f.txt", "apple\t1\t2\n"), WORDS)
+    assert arrays["vectors"][WORDS.ids["apple"]].tolist() == [1, 2]
+
+
 @pytest.mark.parametrize("suffix", ["vec", "txt", "zip", "txt.gz", "vec.bz2", "txt.xz"])
 @pytest.mark.parametrize("header", ["", "4 3\n"])
 def test_any_form_gives_the_same_vectors(tmp_path, suffix, header):
@@ -49,19 +54,22 @@ def test_a_word_with_spaces_is_not_its_first_part(tmp_path):
         ("a 1 2\nbean 1 2 3\n", "line 2: 3 numbers"),
         ("a 1 2\nbean 1\n", "line 2: 1 numbers"),
         ("a 1 2\nbean 1 x\n", "line 2: not 2 numbers"),
+        ("a 1 2\nbean 1 nan\n", "line 2: a number that is not finite"),
+        ("a 1 2\nbean 1 1e99\n", "line 2: a number that is not finite"),
         ("<!DOCTYPE html>\n<html>\n", "none of its words"),
     ],
 )
 def test_a_bad_file_is_named_and_leaves_no_cache(tmp_path, text, message):
     file = written(tmp_path / "bad.txt", text)
     with pytest.raises(UserError, match=message) as error:
-        vectors.initial_embedding(WORDS, file, "zeros", 3, 0, tmp_path / "cache")
+        vectors.from_file(file, WORDS, tmp_path / "cache")
     assert str(file) in str(error.value)
     assert not list((tmp_path / "cache").rglob("*.npz"))
 
 
-def test_a_truncated_archive_is_named(tmp_path):
-    file = written(tmp_path / "f.txt.gz", PLAIN * 1000)
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zip"])
+def test_a_truncated_archive_is_named(tmp_path, suffix):
+    file = written(tmp_path / f"f.{suffix}", PLAIN * 1000)
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(UserError, match="not a whole archive"):
         vectors.read(file, WORDS)
@@ -69,20 +77,23 @@ def test_a_truncated_archive_is_named(tmp_path):
 
 def test_words_without_a_vector_are_zero_or_drawn_and_padding_is_zero(tmp_path):
     file = written(tmp_path / "f.txt", PLAIN)
-    zeros = vectors.initial_embedding(WORDS, file, "zeros", 50, 1, tmp_path)
-    normal = vectors.initial_embedding(WORDS, file, "normal", 50, 1, tmp_path)
+    found = vectors.from_file(file, WORDS, tmp_path)
+    zeros = vectors.initial_embedding(**found, unknown="zeros", seed=1)
+    normal = vectors.initial_embedding(**found, unknown="normal", seed=1)
     bean = WORDS.ids["bean"]
     assert zeros.shape == (len(WORDS), 3) and not zeros[bean].any() and normal[bean].any()
     assert (zeros[WORDS.ids["apple"]] == normal[WORDS.ids["apple"]]).all()
-    drawn = [vectors.initial_embedding(WORDS, None, "normal", 50, seed, tmp_path) for seed in (1, 1, 2)]
+    none = vectors.no_vectors(WORDS, 50)
+    drawn = [vectors.initial_embedding(**none, unknown="normal", seed=seed) for seed in (1, 1, 2)]
+    assert drawn[0].shape == (len(WORDS), 50)
     assert (drawn[0] == drawn[1]).all() and (drawn[0] != drawn[2]).any() and not drawn[0][PAD].any()
 
 
 def test_a_file_is_read_once(tmp_path, monkeypatch):
     file = written(tmp_path / "f.txt", PLAIN)
-    first = vectors.initial_embedding(WORDS, file, "zeros", 3, 0, tmp_path)
+    first = vectors.from_file(file, WORDS, tmp_path)
     monkeypatch.setattr(vectors, "read", None)
-    assert (vectors.initial_embedding(WORDS, file, "zeros", 3, 0, tmp_path) == first).all()
+    assert (vectors.from_file(file, WORDS, tmp_path)["vectors"] == first["vectors"]).all()
 
 
 def test_real_vectors_hold_most_words_of_sst(real_data, tmp_path):

@@ -47,16 +47,18 @@ def _read(raw: RawFiles, number: int) -> Iterator[Example]:
 def _questions(raw: RawFiles, member: str) -> Iterator[tuple[str, str, int]]:
     story: list[str] = []
     for place, line in raw.lines(member):
-        number, _, statement = line.strip().partition(" ")
+        number, _, statement = line.partition(" ")
         if number == "1":
             story = []
-        if "\t" not in statement:
-            story.append(statement.removesuffix("."))
+        question, *answer = statement.split("\t")
+        is_statement = not answer and question.endswith(".")
+        is_question = bool(story) and len(answer) == 2 and answer[0] in LABELS
+        if not number.isdigit() or not (is_statement or is_question):
+            raise UserError(f"{raw.place}, {member}, line {place}: not a line of a bAbI story; replace the file")
+        if is_statement:
+            story.append(question.removesuffix("."))
             continue
-        question, answer = statement.split("\t")[:2]
-        if not number.isdigit() or answer not in LABELS or not story:
-            raise UserError(f"{raw.place}, {member}, line {place}: not a bAbI question; replace the file")
-        yield " . ".join(story), question.strip().removesuffix("?"), LABELS.index(answer)
+        yield " . ".join(story), question.strip().removesuffix("?"), LABELS.index(answer[0])
 
 
 def _task(number: int) -> Task:

@@ -62,7 +62,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The encoded data of a task. `digest` names their content, `source` the files they were made from."""
+    """The encoded data of a task. `digest` names their content."""
 
     vocabulary: Vocabulary
     splits: Mapping[str, Split]
@@ -107,7 +107,7 @@ class _Column:
 def encode(task: Task, raw: RawFiles, num_workers: int = 0) -> storage.Arrays:
     """Tokenize, choose the vocabulary on the training split, number the words. Arrays as `_unpack` takes them.
 
-    Raises UserError if a split or the vocabulary is empty, or a label never occurs in training (two-class tasks).
+    Raises UserError if a split or the vocabulary is empty, or one of two labels never occurs in a split.
     """
     numbers: dict[str, int] = {}
 

@@ -29,8 +29,8 @@ from nlproar.errors import UserError
 log = logging.getLogger(__name__)
 
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-_OPENERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
-BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+_OPENERS = {b"\x1f\x8b\x08": gzip.open, b"BZh": bz2.open, b"\xfd7z": lzma.open}
+BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
 
 
 Opener = Callable[[tuple[str, ...]], Iterator[tuple[str, IO[bytes]]]]
@@ -49,9 +49,12 @@ class RawFiles:
 
     def contents(self, *patterns: str) -> Iterator[tuple[str, str]]:
         """(name, text) of every file that matches. Raises UserError if a pattern matches none."""
-        missing = set(patterns)
+        missing, seen = set(patterns), set[str]()
         with broken_archive_named(self.place):
             for name, file in self.opener(patterns):
+                if name in seen:
+                    raise UserError(f"{self.place} has {name} twice; replace it by the official files")
+                seen.add(name)
                 missing -= {pattern for pattern in missing if PurePosixPath(name).match(pattern)}
                 yield name, _decode(file.read(), f"{self.place}: {name}")
         if missing:
@@ -68,10 +71,12 @@ class RawFiles:
 
     def lines(self, name: str) -> Iterator[tuple[int, str]]:
         """(number from 1, line without its end) of one file, as a stream."""
-        found = False
+        found = 0
         with broken_archive_named(self.place):
             for _, file in self.opener((name,)):
-                found = True
+                found += 1
+                if found > 1:
+                    raise UserError(f"{self.place} has {name} twice; replace it by the official files")
                 for number, line in enumerate(file, start=1):
                     yield number, _decode(line, f"{self.place}: {name}", number).rstrip("\r\n")
         if not found:
@@ -114,7 +119,7 @@ def _open_folder(folder: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str,
 def open_compressed(path: Path) -> Iterator[IO[bytes]]:
     """The content of a file that may be compressed with gzip, bzip2 or xz, whatever its name says."""
     with open(path, "rb") as start:
-        opener = _OPENERS.get(start.read(2), open)
+        opener = _OPENERS.get(start.read(3), open)
     with opener(path, "rb") as file:  # type: ignore[operator]
         yield file
 
@@ -212,7 +217,9 @@ def broken_archive_named(place: Path | str) -> Iterator[None]:
     """Turn the many errors of a truncated or mislabelled archive into one that names it."""
     try:
         yield
-    except BROKEN_ARCHIVE as error:
+    except (*BROKEN_ARCHIVE, RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the machine, not of the file; a broken stream has no number, an encrypted zip is a RuntimeError
         start = ""
         if Path(place).is_file():
             with open(place, "rb") as file:

@@ -32,7 +32,7 @@ def read(raw: RawFiles) -> Iterator[Example]:
                 continue
             tree = _TREE.fullmatch(line.strip())
             leaves = _LEAF.findall(line)
-            if tree is None or not leaves:
+            if tree is None or not leaves or line.count("(") != line.count(")"):
                 raise UserError(f"{raw.place}, {member}, line {number}: not a sentiment tree; replace the file")
             sentiment = int(tree[1])
             if sentiment != 2 and len(leaves) > 5:

@@ -96,8 +96,8 @@ def find(name: str, raw_dir: Path) -> Path:
     """The file of the published vectors `name`, a key of `sources.VECTORS`; downloads it if need be."""
     source = VECTORS[name]
     folder = raw_dir / source.folder
-    for suffix in ("", ".gz", ".zip", ".xz", ".bz2"):
-        path = folder / (source.filename + suffix)
+    stem = source.filename.removesuffix(".zip").removesuffix(".vec")
+    for path in sorted(folder.glob(f"{stem}*")):  # unpacked or compressed
         if path.is_file():
             return path
     try:
@@ -119,8 +119,8 @@ def read(file: Path, vocabulary: Vocabulary) -> storage.Arrays:
         for number, line in enumerate(lines, start=1):
             if number % 10_000 == 0:
                 bar.update(10_000)
-            word, _, rest = line.strip().partition(b" ")
-            if number == 1 and word.isdigit() and rest.isdigit():
+            word, rest = (*line.split(None, 1), b"", b"")[:2]
+            if number == 1 and word.isdigit() and rest.strip().isdigit():
                 continue
             if not dimensions and word:
                 dimensions = len(rest.split())
@@ -143,7 +143,8 @@ def _numbers(text: bytes, file: Path, line: int, dimensions: int) -> np.ndarray 
     """The vector in `text`; None where the "word" was only the start of one with spaces, as GloVe 840B has."""
     parts = text.split()
     try:
-        values = np.array(parts, dtype=np.float32)
+        with np.errstate(over="ignore"):  # too large a number becomes infinite, which is refused below
+            values = np.array(parts, dtype=np.float32)
     except ValueError:
         if len(parts) > dimensions:
             return None
@@ -152,6 +153,8 @@ def _numbers(text: bytes, file: Path, line: int, dimensions: int) -> np.ndarray 
         raise UserError(
             f"{file}, line {line}: {len(values)} numbers, the first line has {dimensions}; replace the file"
         )
+    if not np.isfinite(values).all():
+        raise UserError(f"{file}, line {line}: a number that is not finite; replace the file")
     return values
 
 
@@ -168,4 +171,7 @@ def _open(file: Path) -> Iterator[IO[bytes]]:
                     yield member
             return
         with raw_files.open_compressed(file) as lines:
+            if lines.read(2) == b"PK":
+                raise zipfile.BadZipFile("a zip without its end")
+            lines.seek(0)
             yield lines

@@ -15,7 +15,19 @@ from nlproar.experiment.config import Config, flag_fields, resolve
 
 _USERS_ERRNO = {  # what the machine refuses, not a bug of ours
     getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
+    for name in (
+        "ENOSPC",
+        "EDQUOT",
+        "EFBIG",
+        "EACCES",
+        "EPERM",
+        "EROFS",
+        "ENOTDIR",
+        "EISDIR",
+        "ENAMETOOLONG",
+        "EEXIST",
+        "ELOOP",
+    )
 }
 
 Choice = tuple[str, Mapping[str, str]]  # a flag, and the task behind each of its values
@@ -79,8 +91,10 @@ def main(description: str, dataset: str | Choice, argv: list[str] | None = None)
         with users_errors():
             _run(parse(description, dataset, argv))
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print("error: " + str(error).replace("\n", " "), file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # who reads stdout has seen enough; the record is there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("interrupted; the same command starts this run again", file=sys.stderr)
         sys.exit(130)
@@ -99,10 +113,14 @@ def _run(config: Config) -> None:
     from nlproar.experiment.run import run
 
     layout = Layout.of(config)
+    try:
+        layout.records.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--persistent-dir {layout.root}: {error.strerror}: {error.filename}") from error
     content = run(config)
-    print(f"record: {layout.record(config)}")
+    print(f"record: {layout.record(config)}", flush=True)
     print("test: " + ", ".join(f"{name} {value:.4f}" for name, value in content["metrics"]["test"].items()))
-    print(curve.show(layout, config))
+    print(curve.show(layout, config, content["data"]["digest"]))
 
 
 @contextmanager

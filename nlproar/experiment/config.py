@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from dataclasses import Field, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -18,9 +19,21 @@ from nlproar.roar.strategies import STRATEGIES
 
 NAMED_VECTORS = (*VECTORS, "word2vec", "random")
 
+_LIMITS = {
+    "seed": (0, 2**31),
+    "k": (0, 10**6),
+    "recursive_step_size": (1, 10**6),
+    "riemann_samples": (1, 1000),
+    "max_epochs": (1, 10**6),
+    "batch_size": (1, 10**6),
+    "num_workers": (0, 1000),
+    "explain_tokens": (1, 10**9),
+}
+
 
 def _flag(default: Any, help: str, *, option: bool = False, **argparse: Any) -> Any:
-    """A field that is a flag. An `option` cannot change a result and is no part of a run's identity."""
+    """A field that is a flag. An `option` is no part of a run's identity: it
+    changes no result, but for the last bits that differ between devices, which the record names."""
     return field(default=default, metadata={"help": help, "option": option, "argparse": argparse})
 
 
@@ -109,10 +122,14 @@ class Config:
                     flags = shorter
             except UserError:  # the rest contradicts itself without this flag
                 continue
-        words = ["python", *load_task(self.dataset).command.split()]
+        script, *choice = load_task(self.dataset).command.split()
+        if Path(sys.argv[0]).name == Path(script).name:  # as it was called from where the user is
+            script = sys.argv[0]
+        words = ["python", script, *choice]
         words += ["--source", self.source] if self.source != "official" else []
         for name, value in flags.items():
-            words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+            flag = f"--{name.replace('_', '-')}"
+            words += [flag] if value is True else [f"{flag}={value}"] if str(value)[:1] == "-" else [flag, str(value)]
         return shlex.join(words)
 
 
@@ -150,7 +167,7 @@ def _name_vectors(path: str) -> str:
     """What identifies a file of vectors wherever it lies: its name and a fingerprint."""
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"--vectors {path}: there is no such file; give one, or {', '.join(NAMED_VECTORS)}")
+        raise UserError(f"--vectors {path}: this is no file; give one, or {', '.join(NAMED_VECTORS)}")
     if not file.stat().st_size:
         raise UserError(f"--vectors {path}: the file is empty; give a text file with one word and its numbers a line")
     return f"{file.name}@{storage.fingerprint(file)}"
@@ -160,11 +177,13 @@ def _validate(config: Config) -> None:
     for name, allowed in (("importance_measure", MEASURES), ("roar_strategy", STRATEGIES), ("model_type", MODELS)):
         if getattr(config, name) not in allowed:
             raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: choose from {', '.join(allowed)}")
-    for name, least in (("k", 0), ("num_workers", 0), ("explain_tokens", 1), ("max_epochs", 1), ("batch_size", 1),
-                        ("riemann_samples", 1), ("recursive_step_size", 1)):  # fmt: skip
+    for name, (least, most) in _LIMITS.items():
         value = getattr(config, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+        if value is not None and not least <= value <= most:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be from {least} to {most}")
+    for name in ("vectors", "persistent_dir"):
+        if getattr(config, name) == "":
+            raise UserError(f"--{name.replace('_', '-')} is empty; name a {'file' if name == 'vectors' else 'folder'}")
     if config.roar_strategy == "quantile" and config.k > 100:
         raise UserError(f"--k {config.k} with --roar-strategy quantile: a percentage is at most 100")
     step = config.recursive_step_size or _default_step(config)

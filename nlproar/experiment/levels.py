@@ -28,9 +28,10 @@ Masks = Mapping[str, np.ndarray]  # split -> (S,) bool
 def missing_models(layout: Layout, config: Config) -> list[Config]:
     """The runs whose model `config` needs, directly or through one another, and has not; in order."""
     explained = config.explained()
-    if explained is None or checkpoint.exists(layout.checkpoint(explained)):
+    if explained is None:
         return []
-    return [*missing_models(layout, explained), explained]
+    here = [] if checkpoint.exists(layout.checkpoint(explained)) else [explained]
+    return missing_models(layout, explained) + here
 
 
 def missing_error(layout: Layout, missing: list[Config]) -> UserError:
@@ -97,7 +98,8 @@ class Levels:
         assert previous
         model = None
         if explained:
-            model = checkpoint.load(self.layout.checkpoint(explained), self.dataset.digest).to(self.device)
+            folder, remedy = self.layout.checkpoint(explained), f"{explained.command()} --overwrite"
+            model = checkpoint.load(folder, self.dataset.digest, explained.identity, remedy).to(self.device)
         return Explained(
             model=model,
             dataset=self.dataset.masked(self.masks(previous)),

@@ -48,7 +48,7 @@ def _prepare(name: str, layout: Layout, num_workers: int) -> str | None:
             if task.vectors in VECTORS:
                 vectors.from_file(vectors.find(task.vectors, layout.raw), dataset.vocabulary, layout.cache)
     except UserError as error:
-        return " ".join(str(error).split())
+        return str(error).replace("\n", " ")
     finally:
         if mask is not None:
             os.umask(mask)

@@ -36,11 +36,11 @@ def read(layout: Layout, config: Config) -> dict[str, Any] | None:
 def load(path: Path) -> dict[str, Any]:
     """Any record. Raises UserError, naming the file, if it is damaged or of another version of the format."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = content["version"]
-        content["config"], content["metrics"]["test"]
+        dict(content["config"]), dict(content["metrics"]["test"]), content["data"]["digest"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); remove it or run with --overwrite") from error
+        raise UserError(f"{path} is damaged ({error}); remove it or run it again with --overwrite") from error
     if version != VERSION:
         raise UserError(f"{path} has version {version} of the record's format, not {VERSION}; run with --overwrite")
     return content

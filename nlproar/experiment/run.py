@@ -37,6 +37,7 @@ def run(config: Config) -> dict[str, Any]:
     done = None if config.overwrite else record.read(layout, config)
     if done:
         log.info("done already: %s", layout.record(config))
+        _check_sources(layout, config, done)
         return done
     missing = missing_models(layout, config)
     if missing and not config.train_missing:
@@ -45,6 +46,21 @@ def run(config: Config) -> dict[str, Any]:
         log.info("training what is missing, %d of %d: %s", number, len(missing), needed.id)
         Run(needed, layout).carry_out()
     return Run(config, layout).carry_out()
+
+
+def _check_sources(layout: Layout, config: Config, done: dict[str, Any]) -> None:
+    """Refuse a record whose data have changed since, warn of one whose explained model has."""
+    try:
+        dataset = _load_dataset(config.dataset, config.source, layout, config.num_workers)
+    except UserError:  # the raw files are gone; the record still says what they were
+        return
+    if dataset.digest != done["data"]["digest"]:
+        raise UserError(f"{layout.record(config)} was made from other data than are there now; run with --overwrite")
+    explained = config.explained()
+    if explained and checkpoint.exists(layout.checkpoint(explained)):
+        changed = checkpoint.sha256(layout.checkpoint(explained)) != done["explained"]
+        if changed:
+            log.warning("%s was trained again since and has other weights; --overwrite explains them", explained.id)
 
 
 @cache
@@ -72,6 +88,7 @@ class Run:
                 log.info("done already: %s", path)
                 return done
             path.unlink(missing_ok=True)
+            self.layout.checkpoint(self.config).mkdir(parents=True, exist_ok=True)  # before hours of training
             return record.write(self.layout, self.config, self._make())
 
     def _make(self) -> dict[str, Any]:
@@ -109,6 +126,7 @@ class Run:
             **training.as_record(),
             "masked": {name: _share(masks[name], split.maskable) for name, split in dataset.splits.items()},
             "completeness_error": diagnostics or None,
+            "explained": self._explained_weights(),
             "data": {
                 "digest": dataset.digest,
                 "vocabulary": len(dataset.vocabulary),
@@ -117,6 +135,11 @@ class Run:
             "durations": {name: round(seconds, 3) for name, seconds in self.durations.items()},
             "environment": record.environment(_device_name(device), torch.get_num_threads()),
         }
+
+    def _explained_weights(self) -> str | None:
+        """The checksum of the weights that were explained."""
+        explained = self.config.explained()
+        return checkpoint.sha256(self.layout.checkpoint(explained)) if explained else None
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -171,7 +194,9 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"--device {name}: {str(error).splitlines()[0][:120]}") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"--device {name}: choose auto, cpu, cuda, cuda:1, ... or mps")
     return device
 
 

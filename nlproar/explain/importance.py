@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nlproar.dataset.batch import FixedBatches, SequenceBatch
 from nlproar.dataset.encoding import Dataset
+from nlproar.errors import UserError
 from nlproar.explain import MEASURES
 from nlproar.model.bilstm_attention import BiLSTMAttention
 from nlproar.progress import stage
@@ -68,6 +69,8 @@ def importance(measure: str, explained: Explained) -> tuple[dict[str, np.ndarray
                 if isinstance(explainer, Complete):
                     completeness[:, rows] = explainer.completeness[:, : len(rows)].cpu().numpy()
                 bar.update(len(rows))
+            if not np.isfinite(values[name][split.maskable]).all():
+                raise UserError(f"importance by {measure} is not finite: check the vectors and the losses of the model")
             if isinstance(explainer, Complete):
                 errors[name] = float(completeness[0].sum() / max(completeness[1].sum(), 1e-30))
     if errors:

@@ -27,7 +27,8 @@ def build(model_type: str, shape: Mapping[str, Any]) -> BiLSTMAttention:
 
 
 def save(folder: Path, model: torch.nn.Module, description: Mapping[str, Any]) -> None:
-    """Write `folder`; the caller holds the lock of the run. `description` has keys model_type, shape and dataset."""
+    """Write `folder`; the caller holds the lock of the run. `description` has keys
+    model_type, shape (arguments of its constructor), dataset (digest) and config (identity of the run)."""
     (folder / DESCRIPTION).unlink(missing_ok=True)  # from here until the end there is no checkpoint
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with storage.whole_file(folder / WEIGHTS) as file:
@@ -44,26 +45,38 @@ def sha256(folder: Path) -> str:
     return str(_describe(folder)["sha256"])
 
 
-def load(folder: Path, dataset_digest: str) -> BiLSTMAttention:
-    """The model in `folder`, on the CPU. Raises UserError, naming the file, if it is damaged or of other data."""
-    description = _describe(folder)
+def load(folder: Path, dataset_digest: str, config: Mapping[str, Any], remedy: str) -> BiLSTMAttention:
+    """The model in `folder`, on the CPU. Raises UserError, naming the file and `remedy` (a command), if it is damaged,
+    was trained on other data than `dataset_digest`, or by another run than `config`."""
+    try:
+        description = _describe(folder)
+        return _load(folder, description, dataset_digest, config)
+    except UserError as error:
+        raise UserError(f"{error}; train it again: {remedy}") from error
+
+
+def _load(folder: Path, description: dict[str, Any], dataset_digest: str, config: Mapping[str, Any]) -> BiLSTMAttention:
     weights = folder / WEIGHTS
     if not weights.exists() or storage.sha256(weights) != description["sha256"]:
-        raise UserError(
-            f"{weights} is damaged: its checksum is not the one in {DESCRIPTION}; train it again with --overwrite"
-        )
+        raise UserError(f"{weights} is damaged: its checksum is not the one in {DESCRIPTION}")
     if description["dataset"] != dataset_digest:
-        raise UserError(f"{folder} was trained on other data than are there now; train it again with --overwrite")
-    model = build(description["model_type"], description["shape"])
-    model.load_state_dict(safetensors.torch.load(weights.read_bytes()))
+        raise UserError(f"{folder} was trained on other data than are there now")
+    if description["config"] != config:
+        raise UserError(f"{folder} holds the model of another run")
+    try:
+        model = build(description["model_type"], description["shape"])
+        model.load_state_dict(safetensors.torch.load(weights.read_bytes()))
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{folder / DESCRIPTION} does not describe {WEIGHTS} ({type(error).__name__})") from error
     return model
 
 
 def _describe(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
-        description: dict[str, Any] = json.loads(path.read_text())
-        description["sha256"], description["dataset"], description["model_type"], description["shape"]
+        description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for name in ("sha256", "dataset", "config", "model_type", "shape"):
+            description[name]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); train it again with --overwrite") from error
+        raise UserError(f"{path} is damaged ({error})") from error
     return description
