@@ -47,6 +47,10 @@ class RawFiles:
     fingerprint: str
     opener: Opener  # patterns -> (name, stream) of every file that matches one, in one pass
 
+    def _file(self, name: str) -> str:
+        """Where `name` is read from: itself in a folder, else the archive."""
+        return f"{self.place}/{name}" if Path(self.place).is_dir() else self.place
+
     def contents(self, *patterns: str) -> Iterator[tuple[str, str]]:
         """(name, text) of every file that matches. Raises UserError if a pattern matches none."""
         missing, seen = set(patterns), set[str]()
@@ -65,7 +69,8 @@ class RawFiles:
         """(name, bytes) of the one file that matches. Raises UserError if there is none."""
         with broken_archive_named(self.place):
             for name, file in self.opener((pattern,)):
-                yield name, file
+                with broken_archive_named(self._file(name)):
+                    yield name, file
                 return
         raise UserError(f"{self.place} has no {pattern}; replace it by the official files")
 
@@ -77,8 +82,9 @@ class RawFiles:
                 found += 1
                 if found > 1:
                     raise UserError(f"{self.place} has {name} twice; replace it by the official files")
-                for number, line in enumerate(file, start=1):
-                    yield number, _decode(line, f"{self.place}: {name}", number).rstrip("\r\n")
+                with broken_archive_named(self._file(name)):
+                    for number, line in enumerate(file, start=1):
+                        yield number, _decode(line, f"{self.place}: {name}", number).rstrip("\r\n")
         if not found:
             raise UserError(f"{self.place} has no {name}; replace it by the official files")
 
