@@ -73,6 +73,21 @@ def test_help_and_import_load_no_torch(script):
     assert "--persistent-dir" in done.stdout
 
 
+def test_a_run_that_is_done_loads_no_torch(small_run):
+    from nlproar.experiment.run import run
+
+    config = small_run()
+    run(config)
+    code = (
+        "import sys\nfrom nlproar.dataset import babi_simulation\nfrom nlproar.experiment import cli\n"
+        "babi_simulation.QUESTIONS = {'train': 300, 'test': 60}\n"
+        "cli.main('', ('--task', {'1': 'babi-1'}), sys.argv[1:])\nassert 'torch' not in sys.modules"
+    )
+    command = [sys.executable, "-c", code, *config.command().split()[2:]]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and "done already" in done.stderr, done.stderr
+
+
 def test_the_wheel_holds_every_module(tmp_path):
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True)

@@ -16,13 +16,15 @@ from nlproar.errors import UserError
 from nlproar.experiment import curve, record
 from nlproar.experiment.layout import Layout
 from nlproar.experiment.levels import Levels
-from nlproar.experiment.run import Run, _load_dataset, run
+from nlproar.experiment.needs import load_dataset
+from nlproar.experiment.run import run
+from nlproar.experiment.stages import Run
 from nlproar.model import checkpoint
 
 
 def levels(config):
     layout = Layout.of(config)
-    data = _load_dataset(config.dataset, config.source, layout, 0)
+    data = load_dataset(config.dataset, config.source, layout, 0)
     return Levels(layout, data, torch.device("cpu")), data
 
 
@@ -157,7 +159,7 @@ def test_a_checkpoint_of_other_data_is_an_error(small_run, monkeypatch):
     from nlproar.dataset import babi_simulation
 
     run(small_run())
-    _load_dataset.cache_clear()
+    load_dataset.cache_clear()
     monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 310, "test": 60})
     with pytest.raises(UserError, match="other data"):
         run(small_run(importance_measure="attention", k=1))
@@ -189,7 +191,7 @@ def test_data_that_changed_are_not_silently_another_run(small_run, monkeypatch, 
     from nlproar.dataset import babi_simulation
 
     old = run(small_run())
-    _load_dataset.cache_clear()
+    load_dataset.cache_clear()
     monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 310, "test": 60})
     with pytest.raises(UserError, match="other data"):
         run(small_run())

@@ -11,9 +11,9 @@ import torch
 from nlproar import storage
 from nlproar.dataset import load_task
 from nlproar.dataset.encoding import Dataset
-from nlproar.errors import UserError
 from nlproar.experiment.config import Config
 from nlproar.experiment.layout import Layout
+from nlproar.experiment.needs import missing_error, missing_models
 from nlproar.experiment.seeds import derive
 from nlproar.explain import MEASURES
 from nlproar.explain.importance import Explained, importance
@@ -23,25 +23,6 @@ from nlproar.roar import masking
 CACHE_VERSION = 1  # raise it when importance or masks of the same configuration change
 
 Masks = Mapping[str, np.ndarray]  # split -> (S,) bool
-
-
-def missing_models(layout: Layout, config: Config) -> list[Config]:
-    """The runs whose model `config` needs, directly or through one another, and has not; in order."""
-    explained = config.explained()
-    if explained is None:
-        return []
-    here = [] if checkpoint.exists(layout.checkpoint(explained)) else [explained]
-    return missing_models(layout, explained) + here
-
-
-def missing_error(layout: Layout, missing: list[Config]) -> UserError:
-    """What to say of the runs that `missing_models` found."""
-    again = " --overwrite" if layout.record(missing[0]).exists() else ""  # its record is there, its weights are not
-    more = f", after the {len(missing) - 1} before it" if len(missing) > 1 else ""
-    return UserError(
-        f"the model to explain, {missing[-1].id}, is not trained; train it{more} with --train-missing,"
-        f" or start with: {missing[0].command()}{again}"
-    )
 
 
 class Levels:

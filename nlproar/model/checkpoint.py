@@ -1,4 +1,7 @@
-"""Trained weights on disk: safetensors beside a JSON file that is written last and names their checksum."""
+"""Trained weights on disk: safetensors beside a JSON file that is written last and names their checksum.
+
+Imports torch only where weights are read or written: to ask whether they exist needs none.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,16 @@ import json
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-import torch
+from typing import TYPE_CHECKING, Any
 
 from nlproar import storage
 from nlproar.errors import UserError
 from nlproar.model import MODELS
-from nlproar.model.bilstm_attention import BiLSTMAttention
+
+if TYPE_CHECKING:
+    import torch
+
+    from nlproar.model.bilstm_attention import BiLSTMAttention
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "checkpoint.json"
 
@@ -29,6 +33,8 @@ def build(model_type: str, shape: Mapping[str, Any]) -> BiLSTMAttention:
 def save(folder: Path, model: torch.nn.Module, description: Mapping[str, Any]) -> None:
     """Write `folder`; the caller holds the lock of the run. `description` has keys
     model_type, shape (arguments of its constructor), dataset (digest) and config (identity of the run)."""
+    import safetensors.torch
+
     (folder / DESCRIPTION).unlink(missing_ok=True)  # from here until the end there is no checkpoint
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with storage.whole_file(folder / WEIGHTS) as file:
@@ -56,6 +62,8 @@ def load(folder: Path, dataset_digest: str, config: Mapping[str, Any], remedy: s
 
 
 def _load(folder: Path, description: dict[str, Any], dataset_digest: str, config: Mapping[str, Any]) -> BiLSTMAttention:
+    import safetensors.torch
+
     weights = folder / WEIGHTS
     if not weights.exists() or storage.sha256(weights) != description["sha256"]:
         raise UserError(f"{weights} is damaged: its checksum is not the one in {DESCRIPTION}")
