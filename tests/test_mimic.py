@@ -78,6 +78,8 @@ def test_missing_files_say_how_to_get_them(tmp_path):
     ("name", "content", "message"),
     [
         ("DIAGNOSES_ICD.csv.gz", '"ROW_ID","HADM_ID"\n1,2\n', "DIAGNOSES_ICD.csv.gz, line 1: no column ICD9_CODE"),
+        ("DIAGNOSES_ICD.csv.gz", "HADM_ID,ICD9_CODE\n1,2851\nx,2851\n", "ICD.csv.gz, row 2: HADM_ID is not a number"),
+        ("DIAGNOSES_ICD.csv.gz", "HADM_ID,ICD9_CODE\n1,2851\n1,2,3,4\n", "ICD.csv.gz: not a table .*line 3"),
         ("NOTEEVENTS.csv.gz", "", "NOTEEVENTS.csv.gz: not a table"),
         ("train_50_hadm_ids.csv", "100001\n<html>\n", "train_50_hadm_ids.csv, line 2: not an admission"),
     ],

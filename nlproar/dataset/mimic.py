@@ -70,7 +70,7 @@ def _codes(raw: RawFiles) -> dict[int, set[str]]:
     """The ICD-9 codes of every admission, without their point."""
     codes = defaultdict(set)
     for rows in _tables(raw, DIAGNOSES, ("HADM_ID", "ICD9_CODE")):
-        for admission, code in zip(rows.HADM_ID, rows.ICD9_CODE, strict=True):
+        for admission, code in zip(rows.HADM_ID, rows.ICD9_CODE.str.strip(), strict=True):
             codes[int(float(admission))].add(code)
     return codes
 
@@ -82,7 +82,7 @@ def _texts(raw: RawFiles, admissions: set[int]) -> Iterator[tuple[int, str]]:
     order = 0
     for rows in _tables(raw, NOTES, columns):
         rows = rows[(rows.CATEGORY.str.strip() == "Discharge summary") & ~rows.ISERROR.isin(["1", "1.0"])]
-        for note in rows[rows.HADM_ID != ""].itertuples():
+        for note in rows.itertuples():
             if (admission := int(float(note.HADM_ID))) in admissions:
                 order += 1
                 is_addendum = note.DESCRIPTION.strip().lower() == "addendum"
@@ -103,14 +103,17 @@ def _tables(raw: RawFiles, pattern: str, columns: tuple[str, ...]) -> Iterator:
     with raw.stream(pattern) as (name, file):
         place = f"{raw.place}, {name}"
         try:
-            reader = pd.read_csv(file, dtype=str, keep_default_na=False, chunksize=_ROWS,
-                                 usecols=lambda column: column.upper() in columns)  # fmt: skip
+            # every column is read, so that a row of another width is an error and not a shift
+            reader = pd.read_csv(file, dtype=str, keep_default_na=False, chunksize=_ROWS)
             for rows in reader:
                 rows.columns = rows.columns.str.upper()
                 missing = [column for column in columns if column not in rows.columns]
                 if missing:
                     raise UserError(f"{place}, line 1: no column {missing[0]}; replace the file")
-                yield rows
+                wrong = rows[~rows.HADM_ID.str.fullmatch(r"\d+(\.0+)?|")]
+                if len(wrong):
+                    raise UserError(f"{place}, row {wrong.index[0] + 1}: HADM_ID is not a number; replace the file")
+                yield rows[rows.HADM_ID != ""]  # outpatients have none
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             reason = str(error) if isinstance(error, pd.errors.ParserError) else type(error).__name__
             raise UserError(f"{place}: not a table ({reason}); replace the file") from None

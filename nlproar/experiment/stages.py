@@ -68,16 +68,7 @@ class Run:
         with self._timed("vectors"):
             model = self._initial_model(dataset).to(device)
         with self._timed("train"):
-            training = train.fit(
-                model,
-                masked.splits["train"],
-                masked.splits["val"],
-                batch_size=self.config.batch_size or self.task.batch_size,
-                max_epochs=self.config.max_epochs or self.task.max_epochs,
-                monitor=self.task.monitor,
-                shuffle_seed=derive(self.config.seed, "shuffling"),
-                device=device,
-            )
+            training = self._train(model, masked, device)
         self._save(model, dataset)
         with self._timed("test"):
             metrics = {name: train.test(model, masked.splits[name]) for name in ("val", "test")}
@@ -95,6 +86,18 @@ class Run:
             "durations": {name: round(seconds, 3) for name, seconds in self.durations.items()},
             "environment": record.environment(_device_name(device), torch.get_num_threads()),
         }
+
+    def _train(self, model: BiLSTMAttention, masked: Dataset, device: torch.device) -> train.Training:
+        return train.fit(
+            model,
+            masked.splits["train"],
+            masked.splits["val"],
+            batch_size=self.config.batch_size or self.task.batch_size,
+            max_epochs=self.config.max_epochs or self.task.max_epochs,
+            monitor=self.task.monitor,
+            shuffle_seed=derive(self.config.seed, "shuffling"),
+            device=device,
+        )
 
     def _explained_weights(self) -> str | None:
         """The checksum of the weights that were explained."""
