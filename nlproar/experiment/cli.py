@@ -113,10 +113,6 @@ def _run(config: Config) -> None:
     from nlproar.experiment.run import run
 
     layout = Layout.of(config)
-    try:
-        layout.records.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--persistent-dir {layout.root}: {error.strerror}: {error.filename}") from error
     content = run(config)
     print(f"record: {layout.record(config)}", flush=True)
     print("test: " + ", ".join(f"{name} {value:.4f}" for name, value in content["metrics"]["test"].items()))

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from nlproar.errors import UserError
 from nlproar.experiment.config import Config
 
 
@@ -25,6 +26,13 @@ class Layout:
         if scratch := os.environ.get("SCRATCH"):
             return cls(Path(scratch) / "nlproar")
         return cls(Path("persistent"))
+
+    def make(self) -> None:
+        """Make the folder of the records; raises UserError where the persistent directory cannot be."""
+        try:
+            self.records.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--persistent-dir {self.root}: {error.strerror}: {error.filename}") from error
 
     @property
     def raw(self) -> Path:

@@ -22,6 +22,7 @@ def run(config: Config) -> dict[str, Any]:
     layout = Layout.of(config)
     if load_task(config.dataset).confidential:
         os.umask(0o077)  # whatever derives from confidential texts is for its owner only
+    layout.make()
     done = None if config.overwrite else record.read(layout, config)
     if done:
         log.info("done already: %s", layout.record(config))
