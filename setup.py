@@ -16,7 +16,6 @@ setup(
         "filelock>=3.12",
         "gensim>=4.3",
         "numpy>=1.26",
-        "pandas>=2.1",
         "pooch>=1.8",
         "pytorch-lightning>=2.4",
         "requests>=2.31",  # pooch uses it; its errors are caught here

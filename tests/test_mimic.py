@@ -78,10 +78,15 @@ def test_missing_files_say_how_to_get_them(tmp_path):
     ("name", "content", "message"),
     [
         ("DIAGNOSES_ICD.csv.gz", '"ROW_ID","HADM_ID"\n1,2\n', "DIAGNOSES_ICD.csv.gz, line 1: no column ICD9_CODE"),
-        ("DIAGNOSES_ICD.csv.gz", "HADM_ID,ICD9_CODE\n1,2851\nx,2851\n", "ICD.csv.gz, row 2: HADM_ID is not a number"),
-        ("DIAGNOSES_ICD.csv.gz", "HADM_ID,ICD9_CODE\n1,2851\n1,2,3,4\n", "ICD.csv.gz: not a table .*line 3"),
-        ("NOTEEVENTS.csv.gz", "", "NOTEEVENTS.csv.gz: not a table"),
-        ("train_50_hadm_ids.csv", "100001\n<html>\n", "train_50_hadm_ids.csv, line 2: not an admission"),
+        ("DIAGNOSES_ICD.csv.gz", "HADM_ID,ICD9_CODE\n1,2851\nx,2851\n", "ICD.csv.gz, line 3: HADM_ID is not a number"),
+        (
+            "DIAGNOSES_ICD.csv.gz",
+            "HADM_ID,ICD9_CODE\n1,2851\n1,2,3,4\n",
+            "ICD.csv.gz, line 3: 4 fields, the header has 2",
+        ),
+        ("dev_50_hadm_ids.csv", "7\n8\n7\n", "dev_50_hadm_ids.csv, line 3: no admission id, or one twice"),
+        ("NOTEEVENTS.csv.gz", "", "NOTEEVENTS.csv.gz, line 0: no column HADM_ID"),
+        ("train_50_hadm_ids.csv", "100001\n<html>\n", "train_50_hadm_ids.csv, line 2: no admission"),
     ],
 )
 def test_a_bad_table_is_named(folder, tmp_path, name, content, message):
@@ -90,6 +95,14 @@ def test_a_bad_table_is_named(folder, tmp_path, name, content, message):
     data = gzip.compress(content.encode()) if name.endswith(".gz") else content.encode()
     (copy / name).write_bytes(data)
     with pytest.raises(UserError, match=message):
+        read(copy, "diabetes")
+
+
+def test_two_files_of_one_table_are_refused(folder, tmp_path):
+    copy = tmp_path / "raw" / "mimic"
+    shutil.copytree(folder, copy)
+    (copy / "NOTEEVENTS.csv").write_text("half unpacked")
+    with pytest.raises(UserError, match=r"NOTEEVENTS.csv and NOTEEVENTS.csv.gz; leave one"):
         read(copy, "diabetes")
 
 

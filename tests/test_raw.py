@@ -104,6 +104,17 @@ def test_a_damaged_archive_is_named(tmp_path, name, damage):
     assert str(file) in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["data.tar", "data.tar.gz", "data.tar.xz"])
+def test_an_archive_cut_between_members_is_noticed(tmp_path, name):
+    texts = {f"inner/{i}.txt": "x" * 1000 for i in range(40)}
+    file = archive(tmp_path / "toy" / name, texts)
+    whole = file.read_bytes()
+    for size in range(len(whole) // 2 // 512 * 512, len(whole) - 12_000 if name == "data.tar" else len(whole), 512):
+        file.write_bytes(whole[:size])
+        with pytest.raises(UserError, match="not a whole archive"):
+            list(raw.open_raw(source(), tmp_path, ("inner/*.txt",)).contents("inner/*.txt"))
+
+
 def test_a_member_that_stands_twice_is_refused(tmp_path):
     archive(tmp_path / "toy" / "data.zip", {**TEXTS, "old/inner/a.txt": "x"})
     files = raw.open_raw(source(), tmp_path, MEMBERS)

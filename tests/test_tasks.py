@@ -51,7 +51,18 @@ def test_snli_reads_premise_as_text_and_drops_pairs_without_agreement():
     assert not list(stanford_nli.read(generated(pairs(gold_label="-"))))
 
 
-@pytest.mark.parametrize("line", ["<!DOCTYPE html>", '{"gold_label": "neutral"}', "[1]", '{"gold_label": "maybe"'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "<!DOCTYPE html>",
+        '{"gold_label": "neutral"}',
+        "[1]",
+        "[" * 100_000,
+        '{"gold_label": "neutral", "sentence1": null, "sentence2": "b"}',
+        '{"gold_label": "neutral", "sentence1": "\\ud800", "sentence2": "b"}',
+        '{"gold_label": "maybe", "sentence1": "a", "sentence2": "b"}',
+    ],
+)
 def test_a_line_that_is_no_pair_is_named(line):
     name = next(iter(stanford_nli.MEMBERS))
     files = pairs() | {name: pairs()[name] + line + "\n"}

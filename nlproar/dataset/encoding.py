@@ -22,6 +22,7 @@ from nlproar.errors import UserError
 from nlproar.progress import stage
 
 FORMAT = 1  # part of every cache key: raise it when preparation changes
+_FEW_LABELS = 5  # then each must occur in every split; of bAbI's 36 words few are answers
 _CHUNK = 1000  # examples that are tokenized at a time
 _WORTH_PROCESSES = 20_000  # examples; tokenizing fewer takes less time than starting processes
 
@@ -107,7 +108,7 @@ class _Column:
 def encode(task: Task, raw: RawFiles, num_workers: int = 0) -> storage.Arrays:
     """Tokenize, choose the vocabulary on the training split, number the words. Arrays as `_unpack` takes them.
 
-    Raises UserError if a split or the vocabulary is empty, or one of two labels never occurs in a split.
+    Raises UserError if a split or the vocabulary is empty, or one of few labels never occurs in a split.
     """
     numbers: dict[str, int] = {}
 
@@ -173,10 +174,10 @@ def _check(task: Task, raw: RawFiles, columns: Mapping[str, _Column]) -> None:
     for name, column in columns.items():
         if not column.label:
             raise UserError(f"{raw.place}: no observation of {task.title} for {name}; check the files")
-    if len(task.labels) == 2:
+    if len(task.labels) <= _FEW_LABELS:
         for name, column in columns.items():
-            if len(set(column.label)) < 2:
-                missing = task.labels[1 - column.label[0]]
+            for label in sorted(set(range(len(task.labels))) - set(column.label)):
+                missing = task.labels[label]
                 raise UserError(f"{raw.place}: no {name} observation of {task.title} is {missing}; check the files")
 
 

@@ -12,6 +12,8 @@ negative), not both. Preparation as by Jain & Wallace (2019). The notes are conf
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -25,17 +27,17 @@ from nlproar.errors import UserError
 
 DIAGNOSES, NOTES = "DIAGNOSES_ICD*.csv*", "NOTEEVENTS*.csv*"
 IDS = {"train": "train_50_hadm_ids.csv", "val": "dev_50_hadm_ids.csv", "test": "test_50_hadm_ids.csv"}
-_ROWS = 5_000  # read at a time; 2,083,180 in all
 
 
 def read_diabetes(raw: RawFiles) -> Iterator[Example]:
-    split_of = {}
+    split_of: dict[int, str] = {}
     for split, name in IDS.items():
         for number, line in raw.lines(name):
-            if line.strip() and not line.strip().isdigit():
-                raise UserError(f"{raw.place}, {name}, line {number}: not an admission id; replace the file")
-            if line.strip():
-                split_of[int(line)] = split
+            if not line.strip():
+                continue
+            if not re.fullmatch(r"\d+", line.strip(), re.ASCII) or int(line) in split_of:
+                raise UserError(f"{raw.place}, {name}, line {number}: no admission id, or one twice; replace the file")
+            split_of[int(line)] = split
     positive = {admission for admission, codes in _codes(raw).items() if "25000" in codes}
     for admission, text in _texts(raw, set(split_of)):
         yield Example(split_of[admission], text, int(admission in positive))
@@ -69,24 +71,20 @@ def _stratify(label_of: dict[int, int]) -> dict[int, str]:
 def _codes(raw: RawFiles) -> dict[int, set[str]]:
     """The ICD-9 codes of every admission, without their point."""
     codes = defaultdict(set)
-    for rows in _tables(raw, DIAGNOSES, ("HADM_ID", "ICD9_CODE")):
-        for admission, code in zip(rows.HADM_ID, rows.ICD9_CODE.str.strip(), strict=True):
-            codes[int(float(admission))].add(code)
+    for admission, (code,) in _rows(raw, DIAGNOSES, ("ICD9_CODE",)):
+        codes[admission].add(code.strip())
     return codes
 
 
 def _texts(raw: RawFiles, admissions: set[int]) -> Iterator[tuple[int, str]]:
     """(admission, text) of those in `admissions` that have a discharge summary, by admission."""
     notes = defaultdict(list)
-    columns = ("HADM_ID", "CHARTDATE", "CATEGORY", "DESCRIPTION", "ISERROR", "TEXT")
-    order = 0
-    for rows in _tables(raw, NOTES, columns):
-        rows = rows[(rows.CATEGORY.str.strip() == "Discharge summary") & ~rows.ISERROR.isin(["1", "1.0"])]
-        for note in rows.itertuples():
-            if (admission := int(float(note.HADM_ID))) in admissions:
-                order += 1
-                is_addendum = note.DESCRIPTION.strip().lower() == "addendum"
-                notes[admission].append((is_addendum, note.CHARTDATE, order, clean(note.TEXT)))
+    columns = ("CATEGORY", "ISERROR", "DESCRIPTION", "CHARTDATE", "TEXT")
+    for order, (admission, row) in enumerate(_rows(raw, NOTES, columns)):
+        category, is_error, description, date, text = row
+        if admission in admissions and category.strip() == "Discharge summary" and is_error not in ("1", "1.0"):
+            is_addendum = description.strip().lower() == "addendum"
+            notes[admission].append((is_addendum, date, order, clean(text)))
     for admission in sorted(notes):
         yield admission, "\n".join(part for *_, part in sorted(notes.pop(admission)))
 
@@ -96,27 +94,28 @@ def clean(text: str) -> str:
     return re.sub(r"([\W_])\1+", r"\1", re.sub(r"\[\*\*.*?\*\*\]", f" {DEIDENTIFIED} ", text, flags=re.DOTALL))
 
 
-def _tables(raw: RawFiles, pattern: str, columns: tuple[str, ...]) -> Iterator:
-    """The rows of a CSV file as data frames of text, some thousands at a time, with `columns` in upper case."""
-    import pandas as pd
-
+def _rows(raw: RawFiles, pattern: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    """(admission, its `columns`) of every row of a CSV file that has an admission. No message shows a cell."""
+    csv.field_size_limit(2**31 - 1)
     with raw.stream(pattern) as (name, file):
-        place = f"{raw.place}, {name}"
+        reader = csv.reader(io.TextIOWrapper(file, "utf-8", newline=""), strict=True)
         try:
-            # every column is read, so that a row of another width is an error and not a shift
-            reader = pd.read_csv(file, dtype=str, keep_default_na=False, chunksize=_ROWS)
-            for rows in reader:
-                rows.columns = rows.columns.str.upper()
-                missing = [column for column in columns if column not in rows.columns]
-                if missing:
-                    raise UserError(f"{place}, line 1: no column {missing[0]}; replace the file")
-                wrong = rows[~rows.HADM_ID.str.fullmatch(r"\d+(\.0+)?|")]
-                if len(wrong):
-                    raise UserError(f"{place}, row {wrong.index[0] + 1}: HADM_ID is not a number; replace the file")
-                yield rows[rows.HADM_ID != ""]  # outpatients have none
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-            reason = str(error) if isinstance(error, pd.errors.ParserError) else type(error).__name__
-            raise UserError(f"{place}: not a table ({reason}); replace the file") from None
+            header = [column.upper() for column in next(reader, [])]
+            missing = [column for column in ("HADM_ID", *columns) if column not in header]
+            if missing:
+                raise csv.Error(f"no column {missing[0]}")
+            at_admission, *positions = (header.index(column) for column in ("HADM_ID", *columns))
+            for row in reader:
+                if len(row) != len(header):
+                    raise csv.Error(f"{len(row)} fields, the header has {len(header)}")
+                admission = row[at_admission]
+                if not re.fullmatch(r"(\d+(\.0+)?)?", admission, re.ASCII):
+                    raise csv.Error("HADM_ID is not a number")
+                if admission:  # outpatients have none
+                    yield int(admission.partition(".")[0]), [row[i] for i in positions]
+        except (csv.Error, UnicodeDecodeError) as error:
+            reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+            raise UserError(f"{raw.place}, {name}, line {reader.line_num}: {reason}; replace the file") from None
 
 
 _DIABETES = Task(

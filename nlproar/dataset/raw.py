@@ -68,11 +68,13 @@ class RawFiles:
     def stream(self, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
         """(name, bytes) of the one file that matches. Raises UserError if there is none."""
         with broken_archive_named(self.place):
+            names = [name for name, _ in self.opener((pattern,))]
+            if len(names) != 1:
+                found = " and ".join(names) or f"no {pattern}"
+                raise UserError(f"{self.place} has {found}; leave one official file there")
             for name, file in self.opener((pattern,)):
                 with broken_archive_named(self._file(name)):
                     yield name, file
-                return
-        raise UserError(f"{self.place} has no {pattern}; replace it by the official files")
 
     def lines(self, name: str) -> Iterator[tuple[int, str]]:
         """(number from 1, line without its end) of one file, as a stream."""
@@ -92,8 +94,8 @@ class RawFiles:
 def open_raw(source: Source, raw_dir: Path, patterns: tuple[str, ...]) -> RawFiles:
     """Find the files of `source` below `raw_dir`, or download them. Raises UserError when neither works."""
     folder = raw_dir / source.folder
-    if source.credentialed and not folder.is_dir():
-        folder = raw_dir.parent / source.folder  # where the published code looked
+    if source.credentialed:
+        folder = _credentialed_folder(source, raw_dir, patterns)
     for companion in source.companions:
         if not (folder / companion.filename).exists():
             download(companion, folder)
@@ -101,12 +103,20 @@ def open_raw(source: Source, raw_dir: Path, patterns: tuple[str, ...]) -> RawFil
     if all(unpacked):
         prints = [storage.fingerprint(path) for paths in unpacked for path in paths]
         return RawFiles(str(folder), storage.digest(prints)[:12], partial(_open_folder, folder))
-    if source.credentialed:
-        missing = ", ".join(pattern for pattern, found in zip(patterns, unpacked, strict=True) if not found)
-        raise UserError(f"{folder} has no {missing}. {source.credentialed}; then put the files there")
     archive = find_archive(source, folder) or download(source, folder)
     opener = _open_zip if zipfile.is_zipfile(archive) else _open_tar
     return RawFiles(str(archive), storage.fingerprint(archive), partial(opener, archive))
+
+
+def _credentialed_folder(source: Source, raw_dir: Path, patterns: tuple[str, ...]) -> Path:
+    """Where the user put files that cannot be downloaded: in `raw/`, or beside it as the published code had them."""
+    own = [pattern for pattern in patterns if pattern not in [c.filename for c in source.companions]]
+    places = (raw_dir / source.folder, raw_dir.parent / source.folder)
+    for folder in places:
+        if all(any(folder.glob(pattern)) for pattern in own):
+            return folder
+    names = " and ".join(pattern.replace("*.csv*", ".csv.gz") for pattern in own)
+    raise UserError(f"{names} are missing. {source.credentialed}; then put both in {places[0]} (or {places[1]})")
 
 
 def generated(texts: Mapping[str, str]) -> RawFiles:
@@ -145,10 +155,16 @@ def _open_zip(path: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, IO[b
 
 
 def _open_tar(path: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, IO[bytes]]]:
-    with tarfile.open(path, "r|*") as archive:
-        for info in archive:
-            if info.isfile() and (name := _matched(info.name, patterns)) and (file := archive.extractfile(info)):
-                yield name, file
+    with open_compressed(path) as stream:
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            for info in archive:
+                if info.isfile() and (name := _matched(info.name, patterns)) and (file := archive.extractfile(info)):
+                    yield name, file
+        while stream.read(1 << 20):  # to the end, where a cut compressed file is noticed
+            continue
+        stream.seek(-512, io.SEEK_CUR)
+        if any(stream.read()):  # tarfile itself takes a cut between two members for the end
+            raise tarfile.ReadError("it has no end")
 
 
 def _matched(name: str, patterns: tuple[str, ...]) -> str | None:

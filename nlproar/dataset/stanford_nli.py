@@ -32,9 +32,10 @@ def read(raw: RawFiles) -> Iterator[Example]:
                 continue
             try:
                 pair = json.loads(line)
-                label, premise, hypothesis = pair["gold_label"], str(pair["sentence1"]), str(pair["sentence2"])
+                label, premise, hypothesis = pair["gold_label"], pair["sentence1"], pair["sentence2"]
+                (premise + hypothesis).encode()  # refuses what is no text, and half a character
                 index = LABELS.index(label) if label != "-" else None
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 reason = f"{type(error).__name__}: {error}"
                 raise UserError(f"{raw.place}, {member}, line {number}: not a pair ({reason}); replace it") from error
             if index is not None:

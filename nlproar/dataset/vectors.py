@@ -114,13 +114,14 @@ def read(file: Path, vocabulary: Vocabulary) -> storage.Arrays:
     """
     found: dict[int, np.ndarray] = {}
     wanted: Mapping[bytes, int] = {word.encode(): number for word, number in vocabulary.ids.items()}
-    dimensions = 0
+    dimensions = announced = number = 0
     with _open(file) as lines, stage(f"reading {file.name}", None, "lines") as bar:
         for number, line in enumerate(lines, start=1):
             if number % 10_000 == 0:
                 bar.update(10_000)
             word, rest = (*line.split(None, 1), b"", b"")[:2]
             if number == 1 and word.isdigit() and rest.strip().isdigit():
+                announced = int(word)
                 continue
             if not dimensions and word:
                 dimensions = len(rest.split())
@@ -129,14 +130,21 @@ def read(file: Path, vocabulary: Vocabulary) -> storage.Arrays:
                 values = _numbers(rest, file, number, dimensions)
                 if values is not None:
                     found[index] = values
-    if not dimensions:
-        raise UserError(f"{file} holds no vector; name a text file with one word and its numbers a line")
-    if not found:
-        raise UserError(f"{file}: none of its words occurs in the data, the first has {dimensions} numbers; check it")
+    _check(file, dimensions, len(found), announced, number)
     arrays = no_vectors(vocabulary, dimensions)
     for index, values in found.items():
         arrays["known"][index], arrays["vectors"][index] = True, values
     return arrays
+
+
+def _check(file: Path, dimensions: int, found: int, announced: int, lines: int) -> None:
+    """Refuse a file without a vector of use; warn of one that is shorter than its header says."""
+    if announced > lines:
+        log.warning("%s announces %s words and has fewer lines: is it cut off?", file, f"{announced:,}")
+    if not dimensions:
+        raise UserError(f"{file} holds no vector; name a text file with one word and its numbers a line")
+    if not found:
+        raise UserError(f"{file}: none of its words occurs in the data, the first has {dimensions} numbers; check it")
 
 
 def _numbers(text: bytes, file: Path, line: int, dimensions: int) -> np.ndarray | None:

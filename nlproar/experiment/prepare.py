@@ -49,6 +49,8 @@ def _prepare(name: str, layout: Layout, num_workers: int) -> str | None:
                 vectors.from_file(vectors.find(task.vectors, layout.raw), dataset.vocabulary, layout.cache)
     except UserError as error:
         return str(error).replace("\n", " ")
+    except Exception as error:  # a bug in one data set must not cost the others; its message may hold a text
+        return f"unexpected {type(error).__name__}, please report it (run its script to see where)"
     finally:
         if mask is not None:
             os.umask(mask)
