@@ -21,6 +21,7 @@ setup(
         "requests>=2.31",  # pooch uses it; its errors are caught here
         "safetensors>=0.4.3",
         "spacy>=3.7",
+        "tabulate>=0.9",
         "torch>=2.4",
         "torchmetrics>=1.4",
         "tqdm>=4.66",

@@ -47,6 +47,17 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
+def owner_only(confidential: bool) -> Iterator[None]:
+    """While this lasts, files and folders that are made are for their owner only, if they are `confidential`."""
+    before = os.umask(0o077) if confidential else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.umask(before)
+
+
+@contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Hold the exclusive right to make `path`. The system releases it when the process ends, however it ends."""
     from filelock import FileLock, Timeout

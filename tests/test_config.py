@@ -45,7 +45,8 @@ def runs(draw):
 def asked_for(config):
     """The configuration of a printed command."""
     words = shlex.split(config.command())
-    return cli.parse("", SCRIPTS[words[1].removeprefix("experiments/")], words[2:])
+    (found,) = cli.parse("", SCRIPTS[words[1].removeprefix("experiments/")], words[2:])
+    return found
 
 
 @given(runs(), runs())
@@ -136,7 +137,7 @@ def test_what_cannot_be_is_refused_by_name(flags, words):
 
 
 def test_upstreams_measure_name_is_accepted():
-    config = cli.parse("", "sst", ["--importance-measure", "times-input-gradient", "--k", "1"])
+    (config,) = cli.parse("", "sst", ["--importance-measure", "times-input-gradient", "--k", "1"])
     assert config.importance_measure == "input-times-gradient"
 
 
@@ -148,4 +149,4 @@ def test_seeds_differ_by_purpose_and_seed():
 
 def test_flags_default_to_what_config_says():
     parsed = cli.parse("", "sst", [])
-    assert parsed == resolve("sst") and isinstance(parsed, Config)
+    assert parsed == [resolve("sst")] and isinstance(parsed[0], Config)

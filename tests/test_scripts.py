@@ -102,7 +102,7 @@ def test_ctrl_c_ends_with_one_line(tmp_path):
             process.send_signal(signal.SIGINT)
             break
     rest = process.stderr.read()
-    assert process.wait() == 130 and "Traceback" not in rest and "starts this run again" in rest
+    assert process.wait() == 130 and "Traceback" not in rest and "goes on from here" in rest
 
 
 def limit_file_size():

@@ -6,12 +6,13 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from nlproar.errors import UserError
 from nlproar.experiment.config import Config, flag_fields, resolve
+from nlproar.experiment.parent import end_with_parent
 
 _USERS_ERRNO = {  # what the machine refuses, not a bug of ours
     getattr(errno, name)
@@ -58,11 +59,13 @@ def add_options(found: Parser, *names: str) -> None:
         if field.name not in names:
             continue
         extra: dict[str, Any] = dict(field.metadata["argparse"])
+        if "nargs" in extra:  # one run for each value
+            extra["default"] = [field.default]
         if isinstance(field.default, bool):
             extra["action"] = argparse.BooleanOptionalAction
-        default = argparse.SUPPRESS if field.default is None else field.default
+        extra.setdefault("default", argparse.SUPPRESS if field.default is None else field.default)
         name = f"--{field.name.replace('_', '-')}"
-        found.add_argument(name, default=default, help=_help(field.metadata["help"], extra), **extra)
+        found.add_argument(name, help=_help(field.metadata["help"], extra), **extra)
 
 
 def _help(text: str, extra: Mapping[str, Any]) -> str:
@@ -70,8 +73,8 @@ def _help(text: str, extra: Mapping[str, Any]) -> str:
     return f"{text}: {', '.join(extra['choices'])}" if "metavar" in extra and "choices" in extra else text
 
 
-def parse(description: str, dataset: str | Choice, argv: list[str] | None = None) -> Config:
-    """The run that a command line asks for. Exits or raises UserError where it contradicts itself."""
+def parse(description: str, dataset: str | Choice, argv: list[str] | None = None) -> list[Config]:
+    """The runs a command line asks for, one for each --k. Exits or raises UserError where it contradicts itself."""
     from nlproar.dataset import load_task
 
     choice = None if isinstance(dataset, str) else dataset
@@ -79,28 +82,35 @@ def parse(description: str, dataset: str | Choice, argv: list[str] | None = None
     flags = vars(parser(description, choice, tuple(load_task(name).sources)).parse_args(argv))
     if choice:
         name = choice[1][flags.pop("choice")]
-    return resolve(name, **flags)
+    levels = flags.pop("k")
+    return [resolve(name, k=k, **flags) for k in sorted(set(levels))]
 
 
 def main(description: str, dataset: str | Choice, argv: list[str] | None = None) -> None:
-    """Run a script: `dataset` is its task, or the flag and the values that choose one of its tasks.
+    """Run a script: `dataset` is its task, or the flag and the values that choose one of its tasks. Exits 0 when
+    the records are there, else as `exit_codes` says."""
+    with exit_codes("interrupted; the same command goes on from here"):
+        end_with_parent()
+        _run(parse(description, dataset, argv))
 
-    Exits 0 when the record is there, 2 with one line for what the user can mend, 130 on Ctrl-C.
-    """
+
+@contextmanager
+def exit_codes(interrupted: str) -> Iterator[None]:
+    """Exit 2 with one line for what the user can mend, 130 with the line `interrupted` on Ctrl-C."""
     try:
         with users_errors():
-            _run(parse(description, dataset, argv))
+            yield
     except UserError as error:
         print("error: " + str(error).replace("\n", " "), file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # who reads stdout has seen enough; the record is there
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        print("interrupted; the same command starts this run again", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         sys.exit(130)
 
 
-def _run(config: Config) -> None:
+def _run(configs: Sequence[Config]) -> None:
     from nlproar.progress import show_log
 
     show_log()
@@ -112,11 +122,12 @@ def _run(config: Config) -> None:
     from nlproar.experiment.layout import Layout
     from nlproar.experiment.run import run
 
-    layout = Layout.of(config)
-    content = run(config)
-    print(f"record: {layout.record(config)}", flush=True)
-    print("test: " + ", ".join(f"{name} {value:.4f}" for name, value in content["metrics"]["test"].items()))
-    print(curve.show(layout, config, content["data"]["digest"]))
+    layout = Layout.of(configs[0])
+    for config in configs:
+        content = run(config)
+        print(f"record: {layout.record(config)}", flush=True)
+        print("test: " + ", ".join(f"{name} {value:.4f}" for name, value in content["metrics"]["test"].items()))
+    print(curve.show(layout, configs[-1], content["data"]["digest"]))
 
 
 @contextmanager

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Config:
         "random", "what ranks the tokens", type=_measure, choices=tuple(MEASURES), metavar="MEASURE"
     )
     roar_strategy: str | None = _flag("count", "is k a count of tokens or a percentage", choices=STRATEGIES)
-    k: int = _flag(0, "how many tokens, or per cent of them, are masked", type=int)
+    k: int = _flag(0, "how many tokens, or per cent of them, are masked; a run for each", type=int, nargs="+")
     recursive: bool = _flag(False, "explain the model of the level before instead of the one of k = 0")
     recursive_step_size: int | None = _flag(None, "distance of levels (default: 1, quantile 10)", type=int)
     riemann_samples: int | None = _flag(
@@ -83,7 +84,7 @@ class Config:
         values = {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get("option")}
         return {**values, "task": load_task(self.dataset).facts()}
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The name of the run in files: readable, with a hash of the whole identity."""
         parts = [self.dataset if self.source == "official" else f"{self.dataset}-{self.source}"]
@@ -109,6 +110,10 @@ class Config:
 
     def command(self) -> str:
         """The shortest command line that is this run."""
+        return shlex.join(["python", *self.arguments()])
+
+    def arguments(self, levels: Sequence[int] = ()) -> list[str]:
+        """Script and flags, as few as can be, of this run, or of the runs at all `levels` of its curve."""
         flags: dict[str, Any] = {
             f.name: getattr(self, f.name) for f in flag_fields() if getattr(self, f.name) is not None
         }
@@ -122,15 +127,23 @@ class Config:
                     flags = shorter
             except UserError:  # the rest contradicts itself without this flag
                 continue
+        if levels:
+            flags["k"] = levels
         script, *choice = load_task(self.dataset).command.split()
-        if Path(sys.argv[0]).name == Path(script).name:  # as it was called from where the user is
-            script = sys.argv[0]
-        words = ["python", script, *choice]
+        called = Path(sys.argv[0]).parent / Path(script).name
+        words = [str(called) if called.is_file() else script, *choice]  # as the user sees it from where they are
         words += ["--source", self.source] if self.source != "official" else []
         for name, value in flags.items():
-            flag = f"--{name.replace('_', '-')}"
-            words += [flag] if value is True else [f"{flag}={value}"] if str(value)[:1] == "-" else [flag, str(value)]
-        return shlex.join(words)
+            words += _words(f"--{name.replace('_', '-')}", value)
+        return words
+
+
+def _words(flag: str, value: Any) -> list[str]:
+    if value is True:
+        return [flag]
+    if isinstance(value, (list, tuple)):
+        return [flag, *map(str, value)]
+    return [f"{flag}={value}"] if str(value)[:1] == "-" else [flag, str(value)]
 
 
 def flag_fields() -> list[Field[Any]]:

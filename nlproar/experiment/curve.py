@@ -1,15 +1,16 @@
-"""The curve so far: test performance by level, from the records of one task and seed."""
+"""The curve so far: test performance by level, from the records of one seed or of a study."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nlproar.dataset import load_task
 from nlproar.errors import UserError
 from nlproar.experiment import record
 from nlproar.experiment.config import Config
+from nlproar.experiment.grid import Chain
 from nlproar.experiment.layout import Layout
 
 log = logging.getLogger(__name__)
@@ -38,23 +39,26 @@ def _without_level(identity: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in identity.items() if name not in _OF_THE_LEVEL}
 
 
-def table(records: Iterable[dict[str, Any]], metric: str) -> str:
-    """Rows are levels k, columns measures; cells the test `metric`, "-" where there is no record."""
-    shared: dict[int, float] = {}  # k = 0 and k = 100 % belong to every measure
-    columns: dict[tuple[Any, ...], dict[int, float]] = {}
+def table(records: Iterable[dict[str, Any]], metric: str, seeds: int = 1) -> str:
+    """Rows are levels k, columns measures; cells the mean of the test `metric` over `seeds` seeds, "-" where one of
+    them has no record."""
+    from tabulate import tabulate
+
+    shared: dict[int, list[float]] = {}  # k = 0 and k = 100 % belong to every measure
+    columns: dict[tuple[Any, ...], dict[int, list[float]]] = {}
     for content in records:
         config, value = content["config"], content["metrics"]["test"][metric]
-        if config["importance_measure"] is None:
-            shared[config["k"]] = value
-        else:
-            columns.setdefault(tuple(config[name] for name in _COLUMN), {})[config["k"]] = value
+        found = shared
+        if config["importance_measure"]:
+            found = columns.setdefault(tuple(config[name] for name in _COLUMN), {})
+        found.setdefault(config["k"], []).append(value)
     keys = sorted(columns, key=lambda key: (key[0] != "random", str(key)))
-    rows = [["k", *([_title(key, keys) for key in keys] or ["test"])]]
+    rows = []
     for k in sorted({*shared, *(k for column in columns.values() for k in column)}):
-        values = [shared.get(k, columns[key].get(k)) for key in keys] or [shared[k]]
-        rows.append([str(k), *("-" if value is None else f"{value:.3f}" for value in values)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        cells = [shared.get(k, columns[key].get(k, [])) for key in keys] or [shared[k]]
+        rows.append([k, *(sum(values) / seeds if len(values) == seeds else None for values in cells)])
+    headers = ["k", *([_title(key, keys) for key in keys] or ["test"])]
+    return tabulate(rows, headers, tablefmt="plain", floatfmt=".3f", missingval="-")
 
 
 def _title(key: tuple[Any, ...], keys: list[tuple[Any, ...]]) -> str:
@@ -69,7 +73,33 @@ def _title(key: tuple[Any, ...], keys: list[tuple[Any, ...]]) -> str:
 
 def show(layout: Layout, config: Config, data: str) -> str:
     """Title and table of the curve that `config`, run on `data` (digest), belongs to."""
-    metric = load_task(config.dataset).metric
-    strategy = f", {config.roar_strategy}" if config.roar_strategy else ""
-    title = f"test {metric.replace('_', ' ')} of {load_task(config.dataset).title}, seed {config.seed}{strategy}"
-    return f"{title}\n{table(comparable_records(layout, config, data), metric)}"
+    task = load_task(config.dataset)
+    title = _heading(config.dataset, [config.seed], config.roar_strategy)
+    return f"{title}\n{table(comparable_records(layout, config, data), task.metric)}"
+
+
+def of_study(chains: Iterable[Chain], records: Mapping[Config, dict[str, Any]]) -> list[str]:
+    """Title and table of every task and strategy of a study, means over its seeds, from the `records` it has."""
+    configs = [config for chain in chains for config in chain.configs]
+    found = []
+    for dataset in dict.fromkeys(config.dataset for config in configs):
+        of_task = [config for config in configs if config.dataset == dataset]
+        seeds = sorted({config.seed for config in of_task})
+        strategies = dict.fromkeys(config.roar_strategy for config in of_task if config.importance_measure)
+        for strategy in strategies or [None]:
+            here = [records[c] for c in of_task if c in records and _belongs(c, strategy)]
+            if here:
+                body = table(here, load_task(dataset).metric, len(seeds))
+                found.append(f"{_heading(dataset, seeds, strategy)}\n{body}")
+    return found
+
+
+def _belongs(config: Config, strategy: str | None) -> bool:
+    """Whether a run is on the curves of `strategy`: k = 0 is on all, k = 100 is a quantile."""
+    return strategy is None or config.roar_strategy in (None, strategy)
+
+
+def _heading(dataset: str, seeds: Sequence[int], strategy: str | None) -> str:
+    task = load_task(dataset)
+    of = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean of {len(seeds)} seeds"
+    return f"test {task.metric.replace('_', ' ')} of {task.title}, {of}" + (f", {strategy}" if strategy else "")

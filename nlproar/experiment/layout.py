@@ -58,3 +58,19 @@ class Layout:
 
     def masks(self, config: Config) -> Path:
         return self.cache / "masks" / f"{config.id}.npz"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def failure_folder(self) -> Path:
+        return self.logs / "failed"
+
+    def failure(self, config: Config) -> Path:
+        """Why the run could not be done, while it is not."""
+        return self.failure_folder / f"{config.id}.txt"
+
+    def log(self, config: Config) -> Path:
+        """What the process of a chain says; `config` is its last level."""
+        return self.logs / f"{config.id}.log"

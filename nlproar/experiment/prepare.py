@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 
+from nlproar import storage
 from nlproar.dataset import MODULES, load_task
 from nlproar.dataset.sources import VECTORS
 from nlproar.errors import UserError
@@ -41,9 +41,8 @@ def _prepare(name: str, layout: Layout, num_workers: int) -> str | None:
 
     show_log()
     task = load_task(name)
-    mask = os.umask(0o077) if task.confidential else None
     try:
-        with users_errors():
+        with users_errors(), storage.owner_only(task.confidential):
             dataset = encoding.load(task, "official", layout.raw, layout.cache, num_workers)
             if task.vectors in VECTORS:
                 vectors.from_file(vectors.find(task.vectors, layout.raw), dataset.vocabulary, layout.cache)
@@ -51,7 +50,4 @@ def _prepare(name: str, layout: Layout, num_workers: int) -> str | None:
         return str(error).replace("\n", " ")
     except Exception as error:  # a bug in one data set must not cost the others; its message may hold a text
         return f"unexpected {type(error).__name__}, please report it (run its script to see where)"
-    finally:
-        if mask is not None:
-            os.umask(mask)
     return None

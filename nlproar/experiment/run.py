@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nlproar.dataset import load_task
 from nlproar.errors import UserError
-from nlproar.experiment import record
+from nlproar.experiment import failure, record
 from nlproar.experiment.config import Config
 from nlproar.experiment.layout import Layout
 from nlproar.experiment.needs import load_dataset, missing_error, missing_models
 from nlproar.model import checkpoint
+
+if TYPE_CHECKING:
+    from nlproar.experiment.stages import Run
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +38,19 @@ def run(config: Config) -> dict[str, Any]:
 
     for number, needed in enumerate(missing, start=1):
         log.info("training what is missing, %d of %d: %s", number, len(missing), needed.id)
-        Run(needed, layout).carry_out()
-    return Run(config, layout).carry_out()
+        _carry_out(Run(needed, layout))
+    return _carry_out(Run(config, layout))
+
+
+def _carry_out(run: Run) -> dict[str, Any]:
+    """The record of `run`; where that fails, a note of why for those who look at the study later."""
+    try:
+        content = run.carry_out()
+    except Exception as error:
+        failure.note(run.layout, run.config, error)
+        raise
+    failure.clear(run.layout, run.config)
+    return content
 
 
 def _check_sources(layout: Layout, config: Config, done: dict[str, Any]) -> None:

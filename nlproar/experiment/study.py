@@ -1,0 +1,145 @@
+"""The command line of a study. Imports no torch: that is for the workers."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from nlproar.dataset import MODULES
+from nlproar.errors import UserError
+from nlproar.experiment.cli import Parser, add_options, exit_codes
+from nlproar.experiment.config import flag_fields
+from nlproar.experiment.grid import STAGES, Chain, Study
+from nlproar.experiment.layout import Layout
+from nlproar.experiment.status import Status, look, table
+from nlproar.explain import ALIASES, MEASURES
+from nlproar.roar.strategies import STRATEGIES
+
+log = logging.getLogger(__name__)
+
+_PLURAL = ("seed", "importance_measure", "roar_strategy", "k", "recursive")  # of a grid, and so declared here
+_NOT_PASSED = ("train_missing",)  # what a study does anyhow
+
+
+def parser(description: str) -> Parser:
+    found = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+    add = found.add_argument
+    add("--dataset", nargs="+", default=["all"], choices=(*MODULES, "all"), metavar="TASK", help=_names(MODULES))
+    add("--importance-measure", nargs="+", default=["all"], choices=(*MEASURES, "all"), metavar="MEASURE",
+        type=lambda name: ALIASES.get(name, name), help=_names(MEASURES))  # fmt: skip
+    add("--seed", nargs="+", type=int, default=[0], help="seeds of initialisation, order and random choices")
+    add("--roar-strategy", nargs="+", default=["quantile"], choices=STRATEGIES,
+        help="is k a percentage or a count of tokens")  # fmt: skip
+    kinds = found.add_mutually_exclusive_group()
+    for name, value, text in (("recursive", (True,), "explain the model of the level before"),
+                              ("no-recursive", (False,), "explain the model of k = 0 (default)"),
+                              ("both", (False, True), "both of these")):  # fmt: skip
+        kinds.add_argument(f"--{name}", dest="kinds", action="store_const", const=value,
+                           default=argparse.SUPPRESS, help=text)  # fmt: skip
+    levels = found.add_mutually_exclusive_group()
+    levels.add_argument("--k", nargs="+", type=int, default=argparse.SUPPRESS,
+                        help="the levels between nothing and everything masked, which are always there")  # fmt: skip
+    levels.add_argument("--step", type=int, default=argparse.SUPPRESS,
+                        help="levels at this distance (default: 10, count 1)")  # fmt: skip
+    add("--max-k", type=int, default=argparse.SUPPRESS, help="up to this level (default: 90, count 10)")
+    add("--source", default="official", help="where the data come from: official or, of bAbI, simulated")
+    add("--jobs", type=int, default=1, help="chains at a time, among which the cores are divided")
+    add("--stage", default="all", choices=("all", *STAGES),
+        help="base: only k = 0 and k = 100; measures: only the levels between")  # fmt: skip
+    what = found.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="show what is done and what is left")
+    what.add_argument("--list", action="store_true", help="print one command for each chain that is left")
+    what.add_argument("--job-lists", action="store_true",
+                      help="write what is left into lists for batch_jobs/submit.sh")  # fmt: skip
+    add_options(found, *(f.name for f in flag_fields() if f.name not in _PLURAL + _NOT_PASSED))
+    return found
+
+
+def _names(registry: Sequence[str] | dict[str, Any]) -> str:
+    return f"all, or some of {', '.join(registry)}"
+
+
+def parse(description: str, argv: list[str] | None = None) -> tuple[Study, argparse.Namespace]:
+    """The study a command line asks for, and the flags that say what to do with it."""
+    flags = parser(description).parse_args(argv)
+    values = vars(flags)
+    rest = {f.name: values[f.name] for f in flag_fields() if f.name in values and f.name not in _PLURAL + _NOT_PASSED}
+    if flags.jobs < 1:
+        raise UserError(f"--jobs {flags.jobs}: must be 1 or more")
+    for name in ("step", "max_k"):
+        if values.get(name, 1) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {values[name]}: must be 1 or more")
+    if "k" in values and "max_k" in values:
+        raise UserError("--max-k goes with --step; --k names the levels")
+    study = Study(
+        datasets=_chosen(flags.dataset, MODULES),
+        measures=_chosen(flags.importance_measure, MEASURES),
+        seeds=list(dict.fromkeys(flags.seed)),
+        strategies=list(dict.fromkeys(flags.roar_strategy)),
+        kinds=values.get("kinds", (False,)),
+        levels=values.get("k"),
+        step=values.get("step"),
+        max_k=values.get("max_k"),
+        source=flags.source,
+        flags=rest,
+    )
+    return study, flags
+
+
+def _chosen(names: Sequence[str], registry: Sequence[str] | dict[str, Any]) -> list[str]:
+    return list(registry) if "all" in names else list(dict.fromkeys(names))
+
+
+def main(description: str, argv: list[str] | None = None) -> None:
+    """Exits 0 when every run of the study is done, 1 when some failed, else as a run does."""
+    with exit_codes("stopped; the same command goes on from here"):
+        study, flags = parse(description, argv)
+        chains = [chain for chain in study.chains() if flags.stage in ("all", chain.stage)]
+        layout = Layout.at(getattr(flags, "persistent_dir", None))
+        status = look(layout, chains, since=time.time() if flags.overwrite else 0.0)
+        if flags.dry_run:
+            print(table(chains, status, flags.jobs))
+        elif flags.list:
+            for chain in chains:
+                if missing := status.missing(chain):
+                    print(shlex.join(["python", *chain.arguments(missing)]))
+        elif flags.job_lists:
+            from nlproar.experiment import job_lists
+
+            lists = job_lists.plan(chains, status, job_lists.in_queue(layout, sys.stdin))
+            print("\n".join(job_lists.write(layout, lists, status)))
+        else:
+            sys.exit(_carry_out(layout, chains, status, flags.jobs))
+
+
+def _carry_out(layout: Layout, chains: Sequence[Chain], status: Status, jobs: int) -> int:
+    """Run what is left; returns the exit code. The curves come last on stdout, what failed on stderr."""
+    from nlproar.experiment import curve
+    from nlproar.experiment.scheduler import Scheduler
+    from nlproar.progress import show_log
+
+    show_log()
+    layout.make()
+    signal.signal(signal.SIGTERM, _terminate)
+    scheduler = Scheduler(layout, chains, status, jobs)
+    try:
+        scheduler.carry_out()
+    finally:
+        done, failed = len(status.records), len(status.failures)
+        log.info("%d runs: %d done, %d failed, %d skipped because of them, %d not tried", scheduler.runs, done, failed,
+                 len(scheduler.skipped), scheduler.runs - done - failed - len(scheduler.skipped))  # fmt: skip
+        for config, reason in status.failures.items():
+            log.error("%s: %s", config.id, reason)
+    print("\n\n".join(curve.of_study(chains, status.records)))
+    return 1 if status.failures else 0
+
+
+def _terminate(*_: object) -> NoReturn:
+    print("stopped; the same command goes on from here", file=sys.stderr)
+    sys.exit(128 + signal.SIGTERM)
