@@ -141,7 +141,7 @@ def predict(model: BiLSTMAttention, split: Split) -> Tensor:
     device = next(model.parameters()).device
     parts, order = [], []
     for rows, batch in FixedBatches(split, _EVALUATION_TOKENS):
-        parts.append(model(batch.to(device)).logits[: len(rows)].cpu())
+        parts.append(model(batch.to(device)).logits.cpu())
         order.append(torch.from_numpy(rows))
     logits = torch.cat(parts)
     out = torch.empty_like(logits)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from nlproar.dataset import babi_simulation
 from nlproar.dataset.encoding import Dataset, Split
@@ -16,6 +17,9 @@ from nlproar.experiment.config import resolve
 from nlproar.model.bilstm_attention import BiLSTMAttention
 
 ROOT = Path(__file__).parents[1]
+
+settings.register_profile("busy machines", deadline=None)
+settings.load_profile("busy machines")
 
 
 def _real(folder: str) -> Path:
@@ -96,3 +100,13 @@ def world(request):
         for parameter in model.parameters():
             parameter.mul_(2)  # away from the linear regime, so that the measures differ
     return model, Dataset(words, splits, "digest")
+
+
+@pytest.fixture(scope="session")
+def few_questions(tmp_path_factory):
+    """The environment of processes in which the simulated bAbI has few questions, so that a run takes seconds."""
+    folder = tmp_path_factory.mktemp("few_questions")
+    (folder / "sitecustomize.py").write_text(
+        "from nlproar.dataset import babi_simulation\nbabi_simulation.QUESTIONS = {'train': 400, 'test': 100}\n"
+    )
+    return {**os.environ, "PYTHONPATH": str(folder)}

@@ -36,9 +36,8 @@ def test_fixed_batches_hold_every_observation_once_within_their_budget(seed, n, 
     split = split_of(seed, n, paired)
     seen = []
     for rows, batch in FixedBatches(split, budget):
-        assert len(batch.tokens) % 8 == 0 and len(rows) > len(batch.tokens) - 8
-        assert batch.tokens.numel() <= max(budget, 8 * batch.tokens.size(1))
-        assert (batch.observation[: len(rows)].numpy() == rows + 100).all()
+        assert batch.tokens.numel() <= max(budget, batch.tokens.size(1))
+        assert (batch.observation.numpy() == rows + 100).all()
         seen += rows.tolist()
     assert sorted(seen) == list(range(n))
 

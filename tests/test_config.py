@@ -83,7 +83,7 @@ def test_what_cannot_matter_does_not_enter():
     everything = resolve("sst", roar_strategy="quantile", k=100)
     assert resolve("sst", importance_measure="gradient", roar_strategy="quantile", k=100, recursive=True) == everything
     assert resolve("sst", k=5, recursive=True) == resolve("sst", k=5)  # random
-    options = {"device": "cpu", "num_workers": 3, "explain_tokens": 1, "persistent_dir": "x", "overwrite": True}
+    options = {"device": "cpu", "num_workers": 3, "persistent_dir": "x", "overwrite": True}
     assert resolve("sst", **options).id == resolve("sst").id
 
 

@@ -53,8 +53,8 @@ def test_a_run_says_what_it_does_and_where_the_record_is(undisturbed):
     assert "\r" not in done.stderr  # plain lines where there is no terminal
 
 
-def test_other_folder_hash_seed_workers_and_batches_give_the_same_numbers(undisturbed, script, tmp_path):
-    flags = ("--num-workers", 2, "--explain-tokens", 300, "--persistent-dir", tmp_path / "other")
+def test_other_folder_hash_seed_and_workers_give_the_same_numbers(undisturbed, script, tmp_path):
+    flags = ("--num-workers", 2, "--persistent-dir", tmp_path / "other")
     for k in (0, 1):
         script("babi", *FAST, *INTEGRATED, "--k", k, "--recursive", *flags, env={"PYTHONHASHSEED": "123"})
     assert records(tmp_path / "other") == undisturbed[1]
@@ -144,7 +144,8 @@ def test_a_full_disk_is_one_line_and_loses_nothing(script, tmp_path):
     done = script("babi", *flags, check=False, preexec_fn=limit_file_size)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: File too large")
-    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"]
+    left = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert left <= {".lock", ".txt"}  # the note of the failure is small enough
     script("babi", *flags)
 
 

@@ -13,7 +13,7 @@ from nlproar.dataset.encoding import Split
 from nlproar.dataset.vocabulary import FIRST_MASKABLE, PAD
 
 _POOL = 50  # training batches that are sorted by length together
-_ROUND = 8  # rows and tokens of a fixed batch are a multiple of this
+_ROUND = 8  # the width of a fixed batch is a multiple of this
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,9 @@ class TrainingBatches:
 
 
 class FixedBatches:
-    """Every observation of `split` once, in batches of about `tokens_per_batch` tokens (and eight rows or more).
+    """Every observation of `split` once, in batches of at most `tokens_per_batch` tokens (or one observation).
 
-    An observation gets the same bits whatever the size of its batch: it is padded to a width that depends on its
-    own lengths only, and rows are repeated up to a multiple of eight, as matrix products of fewer rows add up in
-    another order. Iterating yields (rows, batch), of which the first len(rows) count.
+    An observation is padded to a width that depends on its own lengths only. Iterating yields (rows, batch).
     """
 
     def __init__(self, split: Split, tokens_per_batch: int) -> None:
@@ -111,11 +109,10 @@ class FixedBatches:
             if not len(group):
                 continue
             t, q = int(width[group[0]]), int(query_width[group[0]])
-            size = max(1, self.tokens_per_batch // (t * _ROUND)) * _ROUND
+            size = max(1, self.tokens_per_batch // t)
             for i in range(0, len(group), size):
                 rows = group[i : i + size]
-                repeated = np.repeat(rows[-1:], -len(rows) % _ROUND)
-                yield rows, make_batch(self.split, np.concatenate([rows, repeated]), t, q)
+                yield rows, make_batch(self.split, rows, t, q)
 
 
 def _round_up(lengths: np.ndarray) -> np.ndarray:

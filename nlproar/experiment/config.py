@@ -28,7 +28,6 @@ _LIMITS = {
     "max_epochs": (1, 10**6),
     "batch_size": (1, 10**6),
     "num_workers": (0, 1000),
-    "explain_tokens": (1, 10**9),
 }
 
 
@@ -74,7 +73,6 @@ class Config:
     )  # fmt: skip
     device: str = _flag("auto", "auto, cpu, cuda, cuda:1, ...", option=True)
     num_workers: int = _flag(2, "processes that tokenize large data", option=True, type=int)
-    explain_tokens: int = _flag(4096, "tokens explained at a time: memory against speed", option=True, type=int)
     train_missing: bool = _flag(False, "first train the models this run has to explain", option=True)
     overwrite: bool = _flag(False, "run again what is done already", option=True)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from nlproar.errors import UserError
 from nlproar.experiment.config import Config, resolve
+from nlproar.explain import MEASURES
 
 STAGES = ("base", "measures")
 _USUAL = {"count": (1, 10), "quantile": (10, 90)}  # step and highest level of the paper (Madsen et al. 2022)
@@ -77,6 +78,7 @@ class Study:
     def _chain(self, dataset: str, seed: int, strategy: str, measure: str, recursive: bool) -> Chain:
         """The levels between nothing and everything masked, and those below that recursion has to pass."""
         levels = sorted(set(self._levels(strategy)) - {0})
+        recursive = recursive and MEASURES[measure].recursive
         step = self.flags.get("recursive_step_size") or gcd(*levels)
         if recursive and levels:
             levels = list(range(step, levels[-1] + 1, step)) if not levels[-1] % step else levels

@@ -16,7 +16,7 @@ from nlproar.experiment.layout import Layout
 from nlproar.experiment.needs import missing_error, missing_models
 from nlproar.experiment.seeds import derive
 from nlproar.explain import MEASURES
-from nlproar.explain.importance import Explained, importance
+from nlproar.explain.importance import TOKENS_PER_BATCH, Explained, importance
 from nlproar.model import checkpoint
 from nlproar.roar import masking
 
@@ -87,7 +87,7 @@ class Levels:
             num_classes=len(load_task(config.dataset).labels),
             seed=derive(config.seed, "random importance"),
             samples=config.riemann_samples,
-            tokens_per_batch=config.explain_tokens,
+            tokens_per_batch=TOKENS_PER_BATCH[self.device.type],
         )
 
     def _masks_key(self, config: Config) -> dict[str, Any] | None:

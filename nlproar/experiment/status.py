@@ -101,9 +101,9 @@ def time_left(estimates: Estimates, configs: Iterable[Config], jobs: int) -> str
 
 
 def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{round(seconds)} s"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 

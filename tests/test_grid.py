@@ -1,0 +1,240 @@
+"""A study is a set of runs: which, in which chains, and what is left of them."""
+
+import json
+import shlex
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nlproar.dataset import MODULES
+from nlproar.errors import UserError
+from nlproar.experiment import cli, failure, job_lists, record, study
+from nlproar.experiment.config import resolve
+from nlproar.experiment.grid import Study
+from nlproar.experiment.layout import Layout
+from nlproar.experiment.status import Estimates, duration, look, time_left
+from nlproar.explain import MEASURES
+from tests.conftest import ROOT
+from tests.test_config import SCRIPTS
+
+SMALL = Study(["babi-1"], ["random", "gradient"], levels=[1, 2], strategies=["count"], kinds=[True], source="simulated")
+
+
+@st.composite
+def studies(draw):
+    some = lambda values: draw(st.lists(st.sampled_from(values), min_size=1, unique=True))  # noqa: E731
+    return Study(
+        datasets=some(list(MODULES)),
+        measures=some(list(MEASURES)),
+        seeds=some([0, 1, 7]),
+        strategies=some(["count", "quantile"]),
+        kinds=some([False, True]),
+        levels=draw(st.none() | st.just(some([0, 10, 20, 40, 100]))),
+    )
+
+
+def runs(chains):
+    return [config for chain in chains for config in chain.configs]
+
+
+def test_the_grid_of_the_paper_has_as_many_runs_as_counted_by_hand():
+    chains = Study(list(MODULES), list(MEASURES), range(5), ("count", "quantile"), (False, True)).chains()
+    tasks_and_seeds = 8 * 5
+    base = 1 + 1  # k = 0, and k = 100 %
+    random = 10 + 9  # count 1..10, quantile 10..90; recursion would change nothing
+    explained = 6 * 2 * (10 + 9)  # the other measures, ROAR and recursive
+    assert len(runs(chains)) == tasks_and_seeds * (base + random + explained) == 9960
+    assert len(chains) == tasks_and_seeds * (1 + 2 + 6 * 2 * 2)
+
+
+@given(studies())
+def test_no_run_is_in_two_chains_and_all_a_run_needs_is_there_before_it(study):
+    chains = study.chains()
+    everything = runs(chains)
+    ids = [config.id for config in everything]
+    assert len(set(ids)) == len(ids)
+    for config in everything:
+        explained = config.explained()
+        assert explained is None or ids.index(explained.id) < ids.index(config.id)
+    assert all(chain.base is None or chain.base in everything for chain in chains)
+
+
+@given(studies())
+def test_a_chain_is_one_curve_with_rising_levels(study):
+    for chain in study.chains():
+        assert all(low.k < high.k for low, high in pairwise(chain.configs))
+        of_the_curve = [(c.dataset, c.seed, c.importance_measure, c.recursive) for c in chain.configs]
+        assert len(set(of_the_curve)) == 1
+
+
+@settings(max_examples=20)  # a study has many chains
+@given(studies())
+def test_the_command_of_a_chain_is_its_runs(study):
+    for chain in study.chains():
+        script, *flags = chain.arguments(chain.configs)
+        asked = cli.parse("", SCRIPTS[script.removeprefix("experiments/")], flags)
+        assert [config.id for config in asked] == [config.id for config in chain.configs]
+
+
+def test_a_recursive_chain_passes_through_every_level_below():
+    def levels(**flags):
+        (chain,) = [c for c in Study(["sst"], ["gradient"], kinds=[True], **flags).chains() if c.stage == "measures"]
+        assert all(config.previous().k in (0, *(c.k for c in chain.configs)) for config in chain.configs)
+        return [config.k for config in chain.configs]
+
+    assert levels(levels=[20, 40, 60, 80]) == [20, 40, 60, 80]
+    assert levels(levels=[40, 60]) == [20, 40, 60]
+    assert levels(levels=[40], flags={"recursive_step_size": 20}) == [20, 40]
+    assert levels(step=30, max_k=95) == [30, 60, 90]
+    assert levels() == list(range(10, 100, 10))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--dataset", "sst", "--source", "simulated"], "no source 'simulated'"),
+        (["--k", "110"], "--k 110"),
+        (["--jobs", "0"], "--jobs 0"),
+        (["--step", "0"], "--step 0"),
+        (["--step", "20", "--max-k", "10"], "--max-k 10"),
+        (["--k", "10", "--max-k", "50"], "--max-k goes with --step"),
+        (["--recursive", "--k", "15", "--recursive-step-size", "10"], "--k 15"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused_by_name(flags, words):
+    with pytest.raises(UserError, match=words):
+        study.parse("", flags)[0].chains()
+
+
+def test_every_flag_of_a_run_reaches_the_runs_of_a_study():
+    flags = ["--max-epochs", "3", "--batch-size", "7", "--vectors", "random", "--device", "cpu", "--overwrite"]
+    for config in runs(study.parse("", ["--dataset", "sst", *flags])[0].chains()):
+        assert (config.max_epochs, config.batch_size, config.vectors) == (3, 7, "random")
+        assert (config.device, config.overwrite) == ("cpu", True)
+
+
+def finish(layout, config, seconds=10.0):
+    """Leave what a done run leaves, as far as a study looks at it."""
+    layout.make()
+    content = {
+        "metrics": {"test": {"accuracy": 0.5}},
+        "data": {"digest": ""},
+        "durations": {"train": seconds},
+    }
+    return record.write(layout, config, content)
+
+
+def test_the_state_of_every_run_comes_from_the_disk(tmp_path):
+    layout, chains = Layout(tmp_path), SMALL.chains()
+    base, random, gradient = (list(chain.configs) for chain in chains)
+    assert set(look(layout, chains).states(chains).values()) == {"ready", "waiting"}
+    finish(layout, base[0])
+    finish(layout, random[0])
+    failure.note(layout, gradient[0], "no reason")
+    assert look(layout, chains).states(chains) == {
+        base[0]: "done", random[0]: "done", random[1]: "ready", gradient[0]: "failed", gradient[1]: "waiting",
+    }  # fmt: skip
+    finish(layout, gradient[0])
+    layout.record(random[0]).write_text("{")
+    found = look(layout, chains)
+    assert found.states(chains)[gradient[1]] == "ready" and "damaged" in found.failures[random[0]]
+    assert look(layout, chains, since=layout.record(base[0]).stat().st_mtime + 100).records == {}
+
+
+def test_the_time_left_is_estimated_from_runs_alike(tmp_path):
+    layout = Layout(tmp_path)
+    base, random, gradient = SMALL.chains()
+    found = Estimates([finish(layout, base.configs[0], 10.0), finish(layout, random.configs[0], 40.0)])
+    assert found.of(random.configs[1]) == 40.0 and found.of(gradient.configs[0]) == 25.0
+    assert found.of(resolve("sst")) is None
+    assert time_left(found, random.configs, 2) == "40 s"
+    assert time_left(found, [resolve("sst")], 1) == "unknown"
+    assert time_left(found, [*random.configs, resolve("sst")], 1).endswith("1 runs of unknown length")
+    assert [duration(s) for s in (5, 70, 3600, 5400)] == ["5 s", "1 min", "1 h 00 min", "1 h 30 min"]
+
+
+def test_a_dry_run_counts_every_run_and_loads_no_torch(tmp_path):
+    code = (
+        "import sys\nfrom nlproar.experiment import study\n"
+        "study.main('', ['--seed', '0', '1', '2', '3', '4', '--roar-strategy', 'count', 'quantile', '--both',"
+        f"'--dry-run', '--persistent-dir', {str(tmp_path)!r}])\n"
+        "heavy = {'torch', 'spacy', 'pytorch_lightning', 'scipy', 'pandas'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    *_, total = done.stdout.splitlines()
+    assert total.split() == ["all", "0", "2360", "7600", "0", "9960", "unknown"]
+
+
+def test_the_list_holds_one_command_for_each_chain_with_what_it_lacks(tmp_path, capsys):
+    layout, chains = Layout(tmp_path), SMALL.chains()
+    for config in (chains[0].configs[0], chains[2].configs[0]):
+        finish(layout, config)
+    flags = ["--dataset", "babi-1", "--source", "simulated", "--importance-measure", "random", "gradient"]
+    flags += ["--k", "1", "2", "--roar-strategy", "count", "--recursive", "--persistent-dir", str(tmp_path)]
+    study.main("", [*flags, "--list"])
+    lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line[:2] for line in lines] == [["python", "experiments/babi.py"]] * 2
+    asked = [[c.id for c in cli.parse("", SCRIPTS["babi.py"], line[2:])] for line in lines]
+    assert asked == [[c.id for c in chains[1].configs], [chains[2].configs[1].id]]
+
+
+def test_job_lists_leave_out_what_is_done_or_queued_and_wait_for_the_rest(tmp_path):
+    layout = Layout(tmp_path)
+    grid = Study(["babi-1"], ["random", "gradient"], [0, 1], strategies=["count"], levels=[1, 2], source="simulated")
+    chains = grid.chains()
+    gradient = [chain for chain in chains if chain.configs[0].importance_measure == "gradient"]
+    base, ready, waiting = job_lists.plan(chains, look(layout, chains), {})
+    assert [len(found.chains) for found in (base, ready, waiting)] == [2, 2, 2]
+    assert (base.waits, ready.waits, waiting.waits) == ("no", "no", "aftercorr") and waiting.chains == tuple(gradient)
+
+    for line in job_lists.write(layout, [base], look(layout, chains)):
+        file, submitted = line.split("\t")[2], line.split("\t")[6]
+    with open(submitted, "w") as out:
+        out.write(f"17\t{file}\t0\n18\tgone\t0\n")
+    queued = job_lists.in_queue(layout, ["17 1", "18 0", "99 0", "17 N/A", ""])
+    assert queued == {job_lists.name(base.chains[1]): "17"}
+    again, _, waits = job_lists.plan(chains, look(layout, chains), queued)
+    assert again.chains == base.chains[:1] and (waits.waits, waits.after) == ("afterok", ("17",))
+
+    finish(layout, base.chains[0].configs[0])
+    only, ready, waits = job_lists.plan(chains, look(layout, chains), {})
+    assert only.chains == base.chains[1:] and gradient[0] in ready.chains and waits.chains == (gradient[1],)
+    for config in runs(chains):
+        finish(layout, config)
+    assert job_lists.plan(chains, look(layout, chains), {}) == []
+
+
+def test_sbatch_is_called_for_every_list_in_pieces_of_the_largest_array(tmp_path):
+    flags = ["babi-1", "babi-2", "--source", "simulated", "--seed", "0", "1", "2", "--importance-measure", "gradient"]
+    env = {"SBATCH": "echo", "NLPROAR_MAX_ARRAY_SIZE": "2", "NLPROAR_ACCOUNT": "ours", "NLPROAR_THROTTLE": "1"}
+    script = ["bash", "batch_jobs/roar_recursive.sh", *flags, "--persistent-dir", str(tmp_path)]
+    path = f"{sys.prefix}/bin:/usr/bin:/bin"
+    done = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, env={**env, "PATH": path})
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and len(lines) == 2 * 2 * 2, done.stderr
+    for task in ("babi-1", "babi-2"):
+        base, rest, first, second = (line for line in lines if f"--job-name=nlproar-{task}-" in line)
+        assert "--array=0-1%1" in base and "--array=0-0%1" in rest and "--account=ours" in base
+        assert f"--dependency=aftercorr:JOB-OF-{task}-base-0 " in first and "--array=0-1%1" in first
+        assert f"--dependency=aftercorr:JOB-OF-{task}-base-2 " in second and second.endswith(" 2")
+        assert all("--time=" in line and "--requeue" in line and "--signal=B:TERM" in line for line in (base, first))
+
+
+def test_every_task_and_stage_has_a_time_limit():
+    lines = [line.split() for line in (ROOT / "batch_jobs" / "time_limits.txt").read_text().splitlines()]
+    limits = {(line[0], line[1]) for line in lines if line[0] != "#"}
+    assert limits == {(task, stage) for task in MODULES for stage in ("base", "measures")}
+
+
+def test_failures_of_bugs_keep_no_text_of_the_data(tmp_path):
+    layout, config = Layout(tmp_path), resolve("mimic-anemia")
+    failure.note(layout, config, ValueError("the patient said"))
+    assert "patient" not in failure.of(layout, config) and "ValueError" in failure.of(layout, config)
+    assert layout.failure(config).stat().st_mode & 0o077 == 0
+    failure.clear(layout, config)
+    assert failure.of(layout, config) is None and json.dumps(config.identity)

@@ -1,0 +1,167 @@
+"""Studies as a user runs them: repeated, killed, stopped, and with a task that cannot be had."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.test_scripts import records
+
+MEASURES = ("random", "attention", "gradient", "integrated-gradient")
+FLAGS = ("--dataset", "babi-1", "--source", "simulated", "--importance-measure", *MEASURES, "--riemann-samples", 3)
+FLAGS = (*FLAGS, "--k", 20, 40, "--recursive", "--max-epochs", 2, "--device", "cpu", "--jobs", 2)
+
+
+def command(folder: Path, *flags: object) -> list[str]:
+    return [sys.executable, "experiments/study.py", *map(str, (*FLAGS, *flags)), "--persistent-dir", str(folder)]
+
+
+def start(folder: Path, environment: dict[str, str], *flags: object) -> subprocess.Popen:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command(folder, *flags), cwd=ROOT, env=environment, **pipes)
+
+
+def finished(folder: Path, environment: dict[str, str], *flags: object) -> subprocess.CompletedProcess:
+    return subprocess.run(command(folder, *flags), cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def workers(study: subprocess.Popen) -> list[int]:
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(study.pid)], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.05)
+    return found
+
+
+def gone(pid: int) -> bool:
+    """It has ended; what nobody has waited for is a zombie."""
+    status = Path(f"/proc/{pid}/stat")
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, few_questions):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = finished(folder, few_questions)
+    assert done.returncode == 0, done.stderr
+    return folder, done, records(folder)
+
+
+def test_a_study_makes_every_record_and_ends_in_the_curve(undisturbed):
+    _, done, found = undisturbed
+    assert len(found) == 2 + 4 * 2
+    title, head, *rows = done.stdout.splitlines()
+    assert title == "test accuracy of bAbI-1, seed 0, quantile"
+    assert [name in head for name in ("random", "gradient (recursive)", "attention (recursive)")] == [True] * 3
+    assert [row.split()[0] for row in rows] == ["0", "20", "40", "100"] and "-" not in "".join(rows)
+    lines = [line for line in done.stderr.splitlines() if "/10 runs, " in line]
+    assert len(lines) == 10 and lines[-1].startswith("10/10 runs, 0 s left") and "\r" not in done.stderr
+
+
+def test_run_again_it_starts_no_worker_and_prints_the_same(undisturbed, few_questions):
+    folder, done, found = undisturbed
+    logs = {path: path.stat().st_size for path in (folder / "logs").iterdir()}
+    again = finished(folder, few_questions)
+    assert again.returncode == 0 and again.stdout == done.stdout and "10 done, 0 failed" in again.stderr
+    assert {path: path.stat().st_size for path in (folder / "logs").iterdir()} == logs and records(folder) == found
+
+
+def test_one_process_carries_out_a_chain_and_reads_its_data_once(undisturbed):
+    for log in (undisturbed[0] / "logs").glob("*.log"):
+        text = log.read_text()
+        assert text.count("record: ") == 2 and text.count("training:") == 2
+    assert len(list((undisturbed[0] / "logs").glob("*.log"))) == 1 + 4
+
+
+def test_killed_at_random_moments_and_started_again_the_records_are_the_same(undisturbed, few_questions, tmp_path):
+    rng = random.Random(0)
+    for number in range(5):
+        study = start(tmp_path, few_questions)
+        time.sleep(rng.uniform(2, 8))
+        victims = workers(study)
+        if number % 2 == 0 and victims:  # a worker: a failed run, not a hang; the others go on
+            os.kill(rng.choice(victims), signal.SIGKILL)
+            time.sleep(rng.uniform(0, 2))
+        victims = workers(study)
+        study.kill()
+        study.communicate()
+        wait_for(lambda victims=victims: all(map(gone, victims)), 20)  # no worker outlives its study
+    last = finished(tmp_path, few_questions)
+    assert last.returncode == 0, last.stderr
+    assert records(tmp_path) == undisturbed[2] and last.stdout == undisturbed[1].stdout
+
+
+def test_a_killed_worker_is_a_failed_run_and_the_rest_goes_on(undisturbed, few_questions, tmp_path):
+    study = start(tmp_path, few_questions, "--importance-measure", "random", "attention")
+
+    def base_worker():
+        logs = [path for path in (tmp_path / "logs").glob("*_k-100_*.log") if "training" in path.read_text()]
+        if not logs:
+            return None
+        texts = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in workers(study)}
+        return [pid for pid, text in texts.items() if "--importance-measure" not in text and "\x00100\x00" in text]
+
+    os.kill(wait_for(base_worker)[0], signal.SIGKILL)
+    out, err = study.communicate(timeout=120)
+    assert study.returncode == 1 and "killed by signal 9 (out of memory?)" in err
+    assert "6 runs: 2 done, 1 failed, 3 skipped because of them" in err and "random" in out  # attention needs k = 0
+    dry = finished(tmp_path, few_questions, "--importance-measure", "random", "attention", "--dry-run")
+    assert dry.stdout.splitlines()[-1].split()[:6] == ["all", "2", "1", "2", "1", "6"]
+    again = finished(tmp_path, few_questions, "--importance-measure", "random", "attention")
+    assert again.returncode == 0 and "6 done, 0 failed" in again.stderr
+    assert records(tmp_path).items() <= undisturbed[2].items()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_study_leaves_no_worker_and_says_how_to_go_on(few_questions, tmp_path, number, code):
+    study = start(tmp_path, few_questions)
+    started = wait_for(lambda: workers(study))
+    study.send_signal(number)
+    _, err = study.communicate(timeout=30)
+    assert study.returncode == code and "the same command goes on from here" in err and "Traceback" not in err
+    assert all(map(gone, started))
+
+
+def test_a_task_without_its_files_does_not_stop_the_others(tmp_path):
+    trees = tmp_path / "raw" / "sst" / "trees"
+    trees.mkdir(parents=True)
+    words = "(2 this) (2 film) (2 is) (2 one) (2 to) (2 see)"
+    lines = [f"({label} {words} ({label} {word}))\n" for label, word in ((0, "bad"), (4, "good")) for _ in range(20)]
+    for part in ("train", "dev", "test"):
+        (trees / f"{part}.txt").write_text("".join(lines))
+    flags = ["--dataset", "babi-1", "sst", "--importance-measure", "random", "--k", "50", "--max-epochs", "1"]
+    flags += ["--vectors", "random", "--persistent-dir", str(tmp_path)]
+    study = [sys.executable, "experiments/study.py", *flags]
+    no_network = {**os.environ, "HTTPS_PROXY": "http://localhost:9", "https_proxy": "http://localhost:9"}
+    done = subprocess.run(study, cwd=ROOT, env=no_network, capture_output=True, text=True)
+    assert done.returncode == 1 and "6 runs: 3 done, 2 failed, 1 skipped" in done.stderr, done.stderr
+    assert "tasks_1-20_v1-2.tar.gz" in done.stderr and "Traceback" not in done.stderr
+    assert "macro f1 of Stanford Sentiment Treebank" in done.stdout and "bAbI" not in done.stdout
+    dry = subprocess.run([*study, "--dry-run"], cwd=ROOT, capture_output=True, text=True)
+    counts = [line.split()[2:6] for line in dry.stdout.splitlines() if line.startswith("sst")]
+    assert counts == [["2", "0", "0", "0"], ["1", "0", "0", "0"]]
+
+
+def test_overwriting_runs_what_is_asked_again_and_nothing_else(undisturbed, few_questions, tmp_path):
+    shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
+    before = {path: path.stat().st_ino for path in (tmp_path / "results" / "roar").glob("*.json")}
+    flags = ("--importance-measure", "random", "--k", 20, "--stage", "measures", "--overwrite")
+    done = finished(tmp_path, few_questions, *flags)
+    assert done.returncode == 0 and "1 done" in done.stderr
+    (changed,) = [path for path, file in before.items() if path.stat().st_ino != file]
+    assert "random" in changed.name and records(tmp_path) == undisturbed[2]
