@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,15 @@ ROOT = Path(__file__).parents[1]
 
 settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")
+
+
+def wait_for(condition, what=lambda: "it never happened", seconds=120):
+    """The first result of `condition` that is true; after `seconds` a failure that shows `what()`."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.1)
+    return found
 
 
 def _real(folder: str) -> Path:

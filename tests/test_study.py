@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait_for
 from tests.test_scripts import records
 
 MEASURES = ("random", "attention", "gradient", "integrated-gradient")
@@ -35,14 +35,6 @@ def finished(folder: Path, environment: dict[str, str], *flags: object) -> subpr
 def workers(study: subprocess.Popen) -> list[int]:
     found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(study.pid)], capture_output=True, text=True)
     return [int(pid) for pid in found.stdout.split()]
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.05)
-    return found
 
 
 def gone(pid: int) -> bool:

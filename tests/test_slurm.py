@@ -1,0 +1,88 @@
+"""batch_jobs/ on a real Slurm: what is submitted is carried out, once, and goes on where it was cut off."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import slurm
+from tests.conftest import ROOT, wait_for
+from tests.test_scripts import records
+
+FLAGS = ("babi-1", "--source", "simulated", "--seed", 0, 1, "--importance-measure", "random", "attention")
+FLAGS = (*FLAGS, "--k", 20, 40, "--max-epochs", 1, "--device", "cpu")
+RUNS = 2 * (2 + 2 * 2)  # seeds, with k = 0, k = 100 and two levels of two measures
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    reason = slurm.missing()
+    if reason and os.environ.get("CI"):
+        pytest.fail(f"this test must run in CI, but {reason}")
+    if reason:
+        pytest.skip(reason)
+    with slurm.cluster(tmp_path_factory.mktemp("slurm"), largest=3) as environment:
+        yield environment
+
+
+@pytest.fixture
+def on(cluster, few_questions):
+    """Run a command with its scratch folder, as a user does on the cluster."""
+
+    def run(scratch: Path, *command: object) -> str:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        own = {"PATH": path, "SCRATCH": str(scratch), "NLPROAR_MEMORY": "4G", "VIRTUAL_ENV": ""}
+        environment = {**few_questions, "SLURM_CONF": cluster["SLURM_CONF"], **own}
+        done = subprocess.run([*map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        return done.stdout
+
+    return run
+
+
+def logs(scratch: Path) -> str:
+    return "\n".join(f"{path.name}\n{path.read_text()}" for path in (scratch / "nlproar" / "logs").rglob("*.out"))
+
+
+def test_stages_submitted_one_after_the_other_wait_and_are_not_submitted_twice(on, tmp_path):
+    def queue():
+        return on(tmp_path, "squeue", "--noheader", "--array", "--format=%i %T %E").splitlines()
+
+    base, measures = (("bash", f"batch_jobs/{name}.sh", *FLAGS) for name in ("base", "roar_recursive"))
+    assert on(tmp_path, *base).count("job ") == 1
+    first = on(tmp_path, *measures).splitlines()
+    assert [line.rpartition(", ")[2] for line in first] == ["2 chains", "2 chains"]  # random at once, attention waits
+    assert any("afterok" in line for line in queue())
+    assert "nothing to submit" in on(tmp_path, *measures)  # all of it is queued
+    wait_for(lambda: not queue(), lambda: (queue(), logs(tmp_path)))
+    found = records(tmp_path / "nlproar")
+    assert len(found) == RUNS, logs(tmp_path)
+    assert "nothing to submit" in on(tmp_path, *base) and "nothing to submit" in on(tmp_path, *measures)
+
+    # the same work in another folder, submitted in one go, cancelled midway, and submitted again
+    scratch = tmp_path / "again"
+    made = on(scratch, *measures).splitlines()
+    assert [line.partition(": ")[2] for line in made] == [
+        "babi-1, base, 2 chains", "babi-1, measures, 2 chains", "babi-1, measures, 2 chains",
+    ]  # fmt: skip
+    assert any("aftercorr" in line for line in queue())
+    folder = scratch / "nlproar" / "results" / "roar"
+    wait_for(lambda: len(list(folder.glob("*.json"))) >= 3, lambda: (queue(), logs(scratch)))
+    on(scratch, "scancel", "--user=root")
+    wait_for(lambda: not queue(), lambda: (queue(), logs(scratch)))
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
+    assert 3 <= len(kept) < RUNS
+    assert "chains" in on(scratch, *measures)
+    wait_for(lambda: not queue(), lambda: (queue(), logs(scratch)))
+    assert records(scratch / "nlproar") == found
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept  # what was done stays as it was
+
+
+def test_arrays_longer_than_the_cluster_allows_are_split(on, tmp_path):
+    made = on(tmp_path, "bash", "batch_jobs/base.sh", *FLAGS, "--seed", *range(5))
+    assert [line.rpartition(", ")[2] for line in made.splitlines()] == ["3 chains", "2 chains"]
+    elements = on(tmp_path, "squeue", "--noheader", "--array", "--format=%K").split()
+    assert sorted(elements) == ["0", "0", "1", "1", "2"]
+    on(tmp_path, "scancel", "--user=root")
