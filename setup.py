@@ -32,6 +32,7 @@ setup(
             "hypothesis>=6.100",
             "mypy>=1.8",
             "pytest>=8.0",
+            "pytest-xdist>=3.5",
             "ruff>=0.4",
             "setuptools>=70.1",
             "scikit-learn>=1.4",  # the reference our metrics are compared with
