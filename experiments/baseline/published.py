@@ -1,0 +1,242 @@
+"""What the benchmark compares with: the method's steps done the way the published code does them.
+
+Random batches that are packed, Adam without fusion, the gradient with respect to the one-hot tokens as a (B, T, V)
+matrix, fifty Riemann steps one after the other, masking observation by observation, masked data as lists. Every
+import is at the top, as in a script whose `--help` waits for all of them.
+
+Two liberties, both in its favour: there is no logging, bar or checkpoint, and the lists are written by `marshal`,
+which is as fast and as compact as `pickle` and cannot run code when it is read.
+"""
+
+import argparse
+import marshal
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning  # noqa: F401  the published scripts start with all of these
+import torch
+import torchmetrics  # noqa: F401
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+from torch.utils.data import DataLoader
+
+FIRST_MASKABLE, MASK = 3, 3
+
+
+class Encoder(nn.Module):
+    def __init__(self, vocabulary_size, embedding_size, hidden_size):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=0)
+        self.rnn = nn.LSTM(embedding_size, hidden_size, batch_first=True, bidirectional=True)
+
+    def forward(self, embedded, length):
+        packed = pack_padded_sequence(embedded, length.cpu(), batch_first=True, enforce_sorted=False)
+        hidden, (last, _) = self.rnn(packed)
+        hidden, _ = pad_packed_sequence(hidden, batch_first=True)
+        return hidden, torch.cat([last[0], last[1]], dim=1)
+
+
+class Model(nn.Module):
+    """The same function of the same weights as nlproar's model (see `copy_weights`)."""
+
+    def __init__(self, vocabulary_size, embedding_size, hidden_size, num_classes, paired):
+        super().__init__()
+        states = 2 * hidden_size
+        self.paired = paired
+        self.encoder = Encoder(vocabulary_size, embedding_size, hidden_size)
+        self.key, self.score = nn.Linear(states, hidden_size), nn.Linear(hidden_size, 1, bias=False)
+        if paired:
+            self.query_encoder = Encoder(vocabulary_size, embedding_size, hidden_size)
+            self.query = nn.Linear(states, hidden_size)
+            self.decode_context, self.decode_query = nn.Linear(states, hidden_size), nn.Linear(states, hidden_size)
+        self.decode = nn.Linear(hidden_size if paired else states, num_classes)
+
+    def forward(self, batch, embedded=None):
+        if embedded is None:
+            embedded = self.encoder.embedding(batch["tokens"])
+        hidden, _ = self.encoder(embedded, batch["length"])
+        key = self.key(hidden)
+        if self.paired:
+            query_embedded = self.query_encoder.embedding(batch["query"])
+            _, query = self.query_encoder(query_embedded, batch["query_length"])
+            key = key + self.query(query).unsqueeze(1)
+        scores = self.score(torch.tanh(key)).squeeze(2).masked_fill(batch["tokens"] < FIRST_MASKABLE, -1e30)
+        attention = torch.softmax(scores, dim=1)
+        context = torch.bmm(attention.unsqueeze(1), hidden).squeeze(1)
+        if self.paired:
+            context = torch.tanh(self.decode_context(context) + self.decode_query(query))
+        return self.decode(context), attention
+
+
+def copy_weights(ours, theirs):
+    """Give `theirs`, a `Model`, the weights of nlproar's."""
+    state = {}
+    for name, value in ours.state_dict().items():
+        query = "query_" if name.startswith("query_") else ""
+        if "embedding" in name:
+            name = f"{query}encoder.embedding.weight"
+        elif "_lstm." in name:
+            weight = name.rpartition(".")[2] + ("_reverse" if "backward_lstm" in name else "")
+            name = f"{query}encoder.rnn.{weight}"
+        state[name.removeprefix("attention.")] = value
+    theirs.load_state_dict(state)
+
+
+def observations(split):
+    """A split as a list of dictionaries of lists."""
+
+    def rows(flat, offsets):
+        return [flat[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+
+    found = [
+        {"tokens": tokens, "label": label}
+        for tokens, label in zip(rows(split.tokens, split.offsets), split.label.tolist(), strict=True)
+    ]
+    if split.query_tokens is not None:
+        for one, query in zip(found, rows(split.query_tokens, split.query_offsets), strict=True):
+            one["query"] = query
+    return found
+
+
+def collate(rows):
+    def padded(name):
+        tokens = [torch.tensor(row[name]) for row in rows]
+        return pad_sequence(tokens, batch_first=True), torch.tensor([len(one) for one in tokens])
+
+    batch = {"label": torch.tensor([row["label"] for row in rows])}
+    batch["tokens"], batch["length"] = padded("tokens")
+    if "query" in rows[0]:
+        batch["query"], batch["query_length"] = padded("query")
+    return batch
+
+
+def batches(rows, batch_size, device, shuffle=False):
+    for batch in DataLoader(rows, batch_size=batch_size, shuffle=shuffle, collate_fn=collate):
+        yield {name: value.to(device) for name, value in batch.items()}
+
+
+def train(model, rows, val, batch_size, device, epochs=1):
+    """Epochs over `rows`, each followed by the accuracy on `val`."""
+    attention = [p for name, p in model.named_parameters() if name.startswith(("key", "score"))]
+    undecayed = {id(p) for p in attention} if not model.paired else set()
+    groups = [
+        {"params": [p for p in model.parameters() if id(p) not in undecayed], "weight_decay": 1e-5},
+        {"params": [p for p in model.parameters() if id(p) in undecayed], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.Adam([group for group in groups if group["params"]], lr=1e-3, amsgrad=True)
+    for _ in range(epochs):
+        for batch in batches(rows, batch_size, device, shuffle=True):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(batch)[0], batch["label"]).backward()
+            optimizer.step()
+        test(model, val, batch_size, device)
+
+
+@torch.no_grad()
+def test(model, rows, batch_size, device):
+    hits = [(model(b)[0].argmax(dim=1) == b["label"]).float() for b in batches(rows, batch_size, device)]
+    return float(torch.cat(hits).mean())
+
+
+def _gradient(model, batch, embedded):
+    """d logit[gold] / d embedded, (B, T, E)."""
+    leaf = embedded.detach().requires_grad_()
+    gold = model(batch, leaf)[0].gather(1, batch["label"].unsqueeze(1)).sum()
+    (gradient,) = torch.autograd.grad(gold, leaf)
+    return gradient
+
+
+def attention(model, batch):
+    with torch.no_grad():
+        return model(batch)[1]
+
+
+def gradient(model, batch):
+    weight = model.encoder.embedding.weight.detach()
+    return torch.matmul(_gradient(model, batch, model.encoder.embedding(batch["tokens"])), weight.T).norm(dim=2)
+
+
+def input_times_gradient(model, batch):
+    weight = model.encoder.embedding.weight.detach()
+    by_word = torch.matmul(_gradient(model, batch, model.encoder.embedding(batch["tokens"])), weight.T)
+    return by_word.gather(2, batch["tokens"].unsqueeze(2)).squeeze(2).abs()
+
+
+def integrated_gradient(model, batch, steps=50):
+    """The true one, by right-Riemann steps; the published sum costs the same and is another quantity."""
+    embedded = model.encoder.embedding(batch["tokens"]).detach()
+    mean = torch.zeros_like(embedded)
+    for step in range(1, steps + 1):
+        mean += (_gradient(model, batch, embedded * (step / steps)) - mean) / step
+    return (mean * embedded).sum(dim=2).abs()
+
+
+MEASURES = {
+    "attention": attention,
+    "gradient": gradient,
+    "input-times-gradient": input_times_gradient,
+    "integrated-gradient": integrated_gradient,
+}
+
+
+def explain(measure, model, rows, batch_size, device):
+    """Importance of each observation's tokens, as a list of lists."""
+    found = []
+    for batch in batches(rows, batch_size, device):
+        values = MEASURES[measure](model, batch).cpu()
+        found += [value[:n].tolist() for value, n in zip(values, batch["length"].tolist(), strict=True)]
+    return found
+
+
+def mask(rows, importance, percent):
+    """The rows with their most important tokens masked, one observation after the other."""
+    masked = []
+    for row, values in zip(rows, importance, strict=True):
+        tokens = list(row["tokens"])
+        candidates = [i for i, token in enumerate(tokens) if token >= FIRST_MASKABLE]
+        ranked = sorted(candidates, key=lambda i: -values[i])
+        for i in ranked[: percent * len(candidates) // 100]:
+            tokens[i] = MASK
+        masked.append({**row, "tokens": tokens})
+    return masked
+
+
+def write(path: Path, rows) -> None:
+    path.write_bytes(marshal.dumps(rows))
+
+
+def read(path: Path):
+    return marshal.loads(path.read_bytes())
+
+
+def mutual_information(rows, vocabulary_size, num_classes):
+    """Per word, with one document more per label that holds every word, from a dense document-word matrix a label."""
+    present = np.zeros((num_classes, vocabulary_size))
+    count = np.zeros(num_classes)
+    for row in rows:
+        count[row["label"]] += 1
+        for word in set(row["tokens"]):
+            present[row["label"], word] += 1
+    present, count = present + 1, count + 1
+    total, word = count.sum(), present.sum(axis=0)
+    result = np.zeros(vocabulary_size)
+    for label in range(num_classes):
+        both = present[label]
+        for joint, a, b in (
+            (both, word, count[label]),
+            (word - both, word, total - count[label]),
+            (count[label] - both, total - word, count[label]),
+            (total - count[label] - word + both, total - word, total - count[label]),
+        ):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                term = joint / total * np.log2(joint * total / (a * b))
+            result += count[label] / total * np.where(joint > 0, term, 0)
+    return result
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--k", type=int, default=0)
+    parser.add_argument("--importance-measure", choices=tuple(MEASURES))
+    parser.parse_args()

@@ -1,0 +1,432 @@
+"""Time nlproar beside the same work done as the published code does it (experiments/baseline/), and print ratios.
+
+Both sides get the same generated data and weights, in one process, in turns; the table shows medians over the rounds.
+Before anything is timed, both must have computed the same numbers. Samples are small: times are for what a stage
+names, not for a whole data set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+SHAPES = ("sst", "imdb", "babi-1", "mimic")
+MEASURES = ("attention", "gradient", "input-times-gradient", "integrated-gradient", "mutual-information")
+STAGES = ("epoch", *MEASURES, "mask", "read", "step", "help")
+PERCENT = 10  # of the tokens are masked
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Data and model like those of a task. Sizes count the observations a stage works on; 0 leaves it out."""
+
+    title: str
+    vocabulary: int
+    embedding: int
+    hidden: int
+    classes: int
+    batch: int
+    length: Callable[[Any, int], Any]  # (rng, n) -> (n,) words
+    epoch: int
+    explained: int
+    integrated: int
+    masked: int
+    step: int = 0
+    paired: bool = False
+
+
+SHAPE = {
+    "sst": Shape("SST-like", 13_000, 300, 128, 2, 32, lambda rng, n: rng.gamma(4.0, 5.0, n) + 3, 960, 512, 32, 5_000),
+    "imdb": Shape(
+        "IMDB-like", 13_000, 300, 128, 2, 32, lambda rng, n: (170 * rng.lognormal(0, 0.5, n)).clip(7, 398),
+        320, 64, 8, 2_000, step=160,
+    ),
+    "babi-1": Shape(
+        "bAbI-1-like", 30, 50, 32, 36, 50, lambda rng, n: 7 * rng.integers(2, 11, n) - 1,
+        2_000, 1_000, 50, 5_000, paired=True,
+    ),
+    "mimic": Shape("MIMIC-like", 20_000, 300, 128, 2, 32, lambda rng, n: rng.normal(2000, 200, n), 32, 8, 0, 200),
+}  # fmt: skip
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--shape", nargs="+", choices=SHAPES, default=SHAPES, help="kinds of data")
+    parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES, help="what to time")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each side has its turn")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall",
+                        help="cpu counts this process's own time, for one thread on a busy machine")  # fmt: skip
+    parser.add_argument("--scaling", action="store_true", help="time and memory against the size of the data instead")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there")
+    parser.add_argument("--markdown", action="store_true", help="print the table as the README has it")
+    return parser.parse_args()
+
+
+class World:
+    """Data, weights and both models of one shape."""
+
+    def __init__(self, shape: Shape, device: Any) -> None:
+        import numpy as np
+        import torch
+        from baseline import published
+
+        from nlproar.dataset.vocabulary import Vocabulary
+        from nlproar.model.bilstm_attention import BiLSTMAttention
+
+        self.shape, self.device = shape, device
+        self.rng = np.random.default_rng(0)
+        self.words = Vocabulary(tuple(f"w{i}" for i in range(shape.vocabulary - 5)))
+        torch.manual_seed(0)
+        size = (shape.vocabulary, shape.embedding, shape.hidden, shape.classes, shape.paired)
+        self.ours = BiLSTMAttention(*size).to(device)
+        self.theirs = published.Model(*size).to(device)
+        published.copy_weights(self.ours, self.theirs)
+        self.start = {name: value.clone() for name, value in self.ours.state_dict().items()}
+
+    def split(self, n: int) -> Any:
+        """`n` observations: words by a law like Zipf's, lengths and labels of the shape."""
+        import numpy as np
+
+        from nlproar.dataset.encoding import Split
+
+        def flat(lengths: Any) -> tuple[Any, Any]:
+            share = 1 / np.arange(1, self.shape.vocabulary - 4)
+            rows = [[1, *self.rng.choice(len(share), k, p=share / share.sum()) + 5, 2] for k in lengths]
+            return np.concatenate(rows).astype(np.int32), np.concatenate([[0], np.cumsum(lengths + 2)])
+
+        lengths = self.shape.length(self.rng, n).astype(np.int64)
+        query = flat(self.rng.integers(4, 7, n)) if self.shape.paired else (None, None)
+        return Split(*flat(lengths), self.rng.integers(0, self.shape.classes, n), *query)
+
+    def dataset(self, **splits: Any) -> Any:
+        from nlproar.dataset.encoding import Dataset
+
+        return Dataset(self.words, splits, "benchmark")
+
+    def explained(self, dataset: Any, samples: int | None = None, model: Any = None) -> Any:
+        from nlproar.experiment.config import Config
+        from nlproar.explain.importance import Explained
+
+        tokens = Config.__dataclass_fields__["explain_tokens"].default
+        return Explained(model or self.ours, dataset, self.shape.classes, 0, samples, tokens)
+
+    def reset(self) -> None:
+        """Both models as they were."""
+        from baseline import published
+
+        self.ours.load_state_dict(self.start)
+        self.ours.requires_grad_(True)
+        published.copy_weights(self.ours, self.theirs)
+
+
+Pair = tuple[Callable[[], Any], Callable[[], Any], str]  # the baseline, ours, what one call does
+
+
+def check(world: World) -> float:
+    """The largest relative difference of logits and of gradients of all weights; fails above 1e-3."""
+    import numpy as np
+    import torch
+    from baseline import published
+
+    from nlproar.dataset.batch import make_batch
+
+    split = world.split(8)
+    ours, theirs = world.ours.requires_grad_(True), world.theirs
+    batch = make_batch(split, np.arange(8)).to(world.device)
+    rows = next(published.batches(published.observations(split), 8, world.device))
+    logits = (ours(batch).logits, theirs(rows)[0])
+    gradients = []
+    for model, found in zip((ours, theirs), logits, strict=True):
+        model.zero_grad()
+        torch.nn.functional.cross_entropy(found, batch.label).backward()
+        gradients.append(sum(parameter.grad.double().norm() ** 2 for parameter in model.parameters()).sqrt())
+    worst = 0.0
+    embeddings = (ours.embedding.weight.grad, theirs.encoder.embedding.weight.grad)
+    recurrent = (ours.encoder.backward_lstm.weight_hh_l0.grad, theirs.encoder.rnn.weight_hh_l0_reverse.grad)
+    for a, b in (logits, gradients, embeddings, recurrent):
+        worst = max(worst, float((a - b).norm() / b.norm()))
+    for measure in MEASURES[1:3]:
+        values = published.explain(measure, theirs, published.observations(split), 8, world.device)
+        worst = max(worst, difference(explain(world, measure, split), values))
+    assert worst < 1e-3, f"{world.shape.title}: the two sides differ by {worst}"
+    for model in (ours, theirs):
+        model.zero_grad()
+    return worst
+
+
+def difference(values: Any, rows: list[list[float]]) -> float:
+    import numpy as np
+
+    expected = np.concatenate(rows)
+    return float(np.linalg.norm(values - expected) / np.linalg.norm(expected))
+
+
+def explain(world: World, measure: str, split: Any) -> Any:
+    from nlproar.explain import MEASURES as OURS
+    from nlproar.explain.importance import importance
+
+    setting = world.explained(world.dataset(train=split), OURS[measure].default_samples)
+    return importance(measure, setting)[0]["train"]
+
+
+def training(world: World) -> Pair:
+    from baseline import published
+
+    train, val = world.split(world.shape.epoch), world.split(world.shape.epoch // 10 + 1)
+    rows, val_rows = published.observations(train), published.observations(val)
+
+    def theirs() -> None:
+        world.reset()
+        published.train(world.theirs, rows, val_rows, world.shape.batch, world.device)
+
+    def ours() -> None:
+        world.reset()
+        fit(world, world.ours, train, val, 1)
+
+    return theirs, ours, f"one epoch of {len(train)} observations, {len(val)} for validation"
+
+
+def fit(world: World, model: Any, train: Any, val: Any, epochs: int) -> None:
+    from nlproar.train import fit as library_fit
+
+    library_fit(model, train, val, batch_size=world.shape.batch, max_epochs=epochs, monitor="accuracy",
+                shuffle_seed=0, device=world.device)  # fmt: skip
+
+
+def explaining(measure: str) -> Callable[[World], Pair | None]:
+    def stage(world: World) -> Pair | None:
+        from baseline import published
+
+        shape = world.shape
+        n = {"integrated-gradient": shape.integrated, "mutual-information": shape.masked}.get(measure, shape.explained)
+        if not n:
+            return None
+        split = world.split(n)
+        rows = published.observations(split)
+        note = f"{n} observations"
+        if measure == "mutual-information":
+            return lambda: information(world, rows), lambda: explain(world, measure, split), note
+        if measure == "integrated-gradient":
+            note += ", " + errors(world, split, rows)
+        theirs = lambda: published.explain(measure, world.theirs, rows, min(shape.batch, n), world.device)  # noqa: E731
+        return theirs, lambda: explain(world, measure, split), note
+
+    return stage
+
+
+def information(world: World, rows: Any) -> list[list[float]]:
+    from baseline import published
+
+    values = published.mutual_information(rows, world.shape.vocabulary, world.shape.classes)
+    return [[values[token] for token in row["tokens"]] for row in rows]
+
+
+def errors(world: World, split: Any, rows: Any) -> str:
+    """How far both integrated gradients are from one with 200 points."""
+    from baseline import published
+
+    from nlproar.explain.importance import importance
+
+    exact = importance("integrated-gradient", world.explained(world.dataset(train=split), 200))[0]["train"]
+    theirs = published.explain("integrated-gradient", world.theirs, rows, world.shape.batch, world.device)
+    ours = [explain(world, "integrated-gradient", split)]
+    return f"error {difference(exact, theirs):.0e} (baseline), {difference(exact, ours):.0e} (ours)"
+
+
+def storing(read: bool) -> Callable[[World], Pair]:
+    def stage(world: World) -> Pair:
+        import numpy as np
+        from baseline import published
+
+        from nlproar import storage
+        from nlproar.roar import masking
+
+        split = world.split(world.shape.masked)
+        rows = published.observations(split)
+        flat = world.rng.random(len(split.tokens), dtype=np.float32)
+        values = [flat[a:b].tolist() for a, b in zip(split.offsets[:-1], split.offsets[1:], strict=True)]
+        folder = Path(tempfile.mkdtemp())
+        at_theirs, at_ours = folder / "theirs", folder / "ours.npz"
+
+        def make() -> storage.Arrays:
+            masked = masking.mask_most_important(flat, split.maskable, split.offsets, "quantile", PERCENT)
+            return {"train": masking.pack(masked)}
+
+        def cached() -> Any:
+            return storage.cached(at_ours, {"k": PERCENT}, make)
+
+        def ours() -> Any:
+            at_ours.unlink(missing_ok=True)
+            return cached()
+
+        def again() -> Any:
+            return split.masked(masking.unpack(cached()["train"], len(split.tokens)))
+
+        def theirs() -> None:
+            published.write(at_theirs, published.mask(rows, values, PERCENT))
+
+        theirs(), ours()
+        expected = np.concatenate([row["tokens"] for row in published.read(at_theirs)])
+        assert (again().tokens == expected).all()
+        size = at_theirs.stat().st_size, at_ours.stat().st_size
+        note = f"{len(split)} observations, {size[0]:,} and {size[1]:,} bytes: {size[0] / size[1]:.0f} times"
+        return (lambda: published.read(at_theirs), again, note) if read else (theirs, ours, note)
+
+    return stage
+
+
+def recursive_step(world: World) -> Pair | None:
+    """Explain every split, mask, write, read, train eight epochs, test."""
+    if not world.shape.step:
+        return None
+    import torch
+    from baseline import published
+
+    from nlproar import storage
+    from nlproar.explain.importance import importance
+    from nlproar.model.bilstm_attention import BiLSTMAttention
+    from nlproar.roar import masking
+    from nlproar.train import test
+
+    shape, n = world.shape, world.shape.step
+    splits = {"train": world.split(n), "val": world.split(n // 4), "test": world.split(n // 4)}
+    rows = {name: published.observations(split) for name, split in splits.items()}
+    size = (shape.vocabulary, shape.embedding, shape.hidden, shape.classes, shape.paired)
+    folder = Path(tempfile.mkdtemp())
+
+    def theirs() -> None:
+        masked = {}
+        for name, one in rows.items():
+            values = published.explain("gradient", world.theirs, one, shape.batch, world.device)
+            published.write(folder / name, published.mask(one, values, PERCENT))
+            masked[name] = published.read(folder / name)
+        model = published.Model(*size).to(world.device)
+        published.train(model, masked["train"], masked["val"], shape.batch, world.device, epochs=8)
+        published.test(model, masked["test"], shape.batch, world.device)
+
+    def ours() -> None:
+        dataset = world.dataset(**splits)
+
+        def make() -> storage.Arrays:
+            values, _ = importance("gradient", world.explained(dataset))
+            return {
+                name: masking.pack(
+                    masking.mask_most_important(values[name], one.maskable, one.offsets, "quantile", PERCENT)
+                )
+                for name, one in splits.items()
+            }
+
+        (folder / "ours.npz").unlink(missing_ok=True)
+        packed = storage.cached(folder / "ours.npz", {}, make)
+        masked = dataset.masked({k: masking.unpack(packed[k], len(s.tokens)) for k, s in splits.items()})
+        torch.manual_seed(0)
+        model = BiLSTMAttention(*size).to(world.device)
+        fit(world, model, masked.splits["train"], masked.splits["val"], 8)
+        test(model, masked.splits["test"])
+
+    return theirs, ours, f"{n} / {n // 4} / {n // 4} observations by gradient, 8 epochs"
+
+
+def start_up(_: World) -> Pair:
+    import subprocess
+
+    here = Path(__file__).parent
+
+    def call(script: str) -> Callable[[], Any]:
+        command = [sys.executable, str(here / script), "--help"]
+        return lambda: subprocess.run(command, check=True, capture_output=True)
+
+    return call("baseline/published.py"), call("imdb.py"), "until the help is there"
+
+
+STAGE: dict[str, Callable[[World], Pair | None]] = {
+    "epoch": training,
+    **{measure: explaining(measure) for measure in MEASURES},
+    "mask": storing(read=False),
+    "read": storing(read=True),
+    "step": recursive_step,
+    "help": start_up,
+}
+
+
+def time_pair(pair: Pair, rounds: int, clock: str, device: Any) -> tuple[list[float], list[float]]:
+    """Seconds of each call of both sides, in turns."""
+    import torch
+
+    now = time.perf_counter if clock == "wall" else time.process_time
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for side in (0, 1):
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            started = now()
+            pair[side]()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds[side].append(now() - started)
+    return seconds
+
+
+def main() -> None:
+    flags = parse()
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the scripts do
+    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    import torch
+
+    device = torch.device(flags.device)
+    started = time.monotonic()
+    results = []
+    print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {device}, {flags.clock} time")
+    for name in flags.shape:
+        world = World(SHAPE[name], device)
+        print(f"\n{world.shape.title}: the two sides agree within {check(world):.0e}", flush=True)
+        for stage in flags.stage:
+            if stage == "help" and name != flags.shape[0]:
+                continue
+            world.reset()
+            pair = STAGE[stage](world)
+            if pair is None:
+                continue
+            rounds = 1 if stage == "step" else flags.rounds
+            clock = "wall" if stage == "help" else flags.clock
+            theirs, ours = time_pair(pair, rounds, clock, device)
+            result = {"shape": name, "stage": stage, "baseline_s": theirs, "ours_s": ours, "note": pair[2]}
+            results.append({**result, "ratio": median(theirs) / median(ours)})
+            print(
+                f"{stage:22} {1000 * median(theirs):10.1f} ms {1000 * median(ours):9.1f} ms"
+                f" {results[-1]['ratio']:8.1f}x  {pair[2]}", flush=True,
+            )  # fmt: skip
+    print(f"\n{time.monotonic() - started:.0f} s in all")
+    if flags.markdown:
+        print(markdown(results))
+    if flags.json:
+        flags.json.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
+
+
+def machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} cores of {names[0] if names else 'an unnamed processor'}"
+
+
+def markdown(results: list[dict[str, Any]]) -> str:
+    shapes = list(dict.fromkeys(one["shape"] for one in results))
+    lines = ["| stage | " + " | ".join(SHAPE[shape].title for shape in shapes) + " |", "| --- |" + " --- |" * len(shapes)]
+    for stage in dict.fromkeys(one["stage"] for one in results):
+        found = {one["shape"]: one["ratio"] for one in results if one["stage"] == stage}
+        lines.append(f"| {stage} | " + " | ".join(f"{found[s]:.1f}x" if s in found else "" for s in shapes) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
