@@ -48,7 +48,7 @@ SHAPE = {
     "sst": Shape("SST-like", 13_000, 300, 128, 2, 32, lambda rng, n: rng.gamma(4.0, 5.0, n) + 3, 960, 512, 32, 5_000),
     "imdb": Shape(
         "IMDB-like", 13_000, 300, 128, 2, 32, lambda rng, n: (170 * rng.lognormal(0, 0.5, n)).clip(7, 398),
-        320, 64, 8, 2_000, step=160,
+        320, 128, 16, 2_000, step=160,
     ),
     "babi-1": Shape(
         "bAbI-1-like", 30, 50, 32, 36, 50, lambda rng, n: 7 * rng.integers(2, 11, n) - 1,
@@ -93,8 +93,9 @@ class World:
         published.copy_weights(self.ours, self.theirs)
         self.start = {name: value.clone() for name, value in self.ours.state_dict().items()}
 
-    def split(self, n: int) -> Any:
-        """`n` observations: words by a law like Zipf's, lengths and labels of the shape."""
+    def split(self, n: int, together: int = 1) -> Any:
+        """`n` observations: words by a law like Zipf's, lengths and labels of the shape. Lengths occur `together`
+        times, as in a whole data set, where many observations are equally long."""
         import numpy as np
 
         from nlproar.dataset.encoding import Split
@@ -104,7 +105,8 @@ class World:
             rows = [[1, *self.rng.choice(len(share), k, p=share / share.sum()) + 5, 2] for k in lengths]
             return np.concatenate(rows).astype(np.int32), np.concatenate([[0], np.cumsum(lengths + 2)])
 
-        lengths = self.shape.length(self.rng, n).astype(np.int64)
+        lengths = np.quantile(self.shape.length(self.rng, 10_000), (np.arange(n) // together + 0.5) * together / n)
+        lengths = self.rng.permutation(lengths.astype(np.int64))
         query = flat(self.rng.integers(4, 7, n)) if self.shape.paired else (None, None)
         return Split(*flat(lengths), self.rng.integers(0, self.shape.classes, n), *query)
 
@@ -154,7 +156,7 @@ def check(world: World) -> float:
     embeddings = (ours.embedding.weight.grad, theirs.encoder.embedding.weight.grad)
     recurrent = (ours.encoder.backward_lstm.weight_hh_l0.grad, theirs.encoder.rnn.weight_hh_l0_reverse.grad)
     for a, b in (logits, gradients, embeddings, recurrent):
-        worst = max(worst, float((a - b).norm() / b.norm()))
+        worst = max(worst, float(((a - b).norm() / b.norm()).detach()))
     for measure in MEASURES[1:3]:
         values = published.explain(measure, theirs, published.observations(split), 8, world.device)
         worst = max(worst, difference(explain(world, measure, split), values))
@@ -164,10 +166,10 @@ def check(world: World) -> float:
     return worst
 
 
-def difference(values: Any, rows: list[list[float]]) -> float:
+def difference(values: Any, rows: Any) -> float:
     import numpy as np
 
-    expected = np.concatenate(rows)
+    expected = np.concatenate([np.asarray(row) for row in rows])
     return float(np.linalg.norm(values - expected) / np.linalg.norm(expected))
 
 
@@ -211,7 +213,7 @@ def explaining(measure: str) -> Callable[[World], Pair | None]:
         n = {"integrated-gradient": shape.integrated, "mutual-information": shape.masked}.get(measure, shape.explained)
         if not n:
             return None
-        split = world.split(n)
+        split = world.split(n, together=min(n, 16))
         rows = published.observations(split)
         note = f"{n} observations"
         if measure == "mutual-information":
@@ -224,11 +226,11 @@ def explaining(measure: str) -> Callable[[World], Pair | None]:
     return stage
 
 
-def information(world: World, rows: Any) -> list[list[float]]:
+def information(world: World, rows: Any) -> Any:
     from baseline import published
 
     values = published.mutual_information(rows, world.shape.vocabulary, world.shape.classes)
-    return [[values[token] for token in row["tokens"]] for row in rows]
+    return [values[row["tokens"].numpy()] for row in rows]
 
 
 def errors(world: World, split: Any, rows: Any) -> str:
@@ -246,6 +248,7 @@ def errors(world: World, split: Any, rows: Any) -> str:
 def storing(read: bool) -> Callable[[World], Pair]:
     def stage(world: World) -> Pair:
         import numpy as np
+        import torch
         from baseline import published
 
         from nlproar import storage
@@ -254,7 +257,7 @@ def storing(read: bool) -> Callable[[World], Pair]:
         split = world.split(world.shape.masked)
         rows = published.observations(split)
         flat = world.rng.random(len(split.tokens), dtype=np.float32)
-        values = [flat[a:b].tolist() for a, b in zip(split.offsets[:-1], split.offsets[1:], strict=True)]
+        values = [torch.from_numpy(flat[a:b]) for a, b in zip(split.offsets[:-1], split.offsets[1:], strict=True)]
         folder = Path(tempfile.mkdtemp())
         at_theirs, at_ours = folder / "theirs", folder / "ours.npz"
 
@@ -276,7 +279,7 @@ def storing(read: bool) -> Callable[[World], Pair]:
             published.write(at_theirs, published.mask(rows, values, PERCENT))
 
         theirs(), ours()
-        expected = np.concatenate([row["tokens"] for row in published.read(at_theirs)])
+        expected = np.concatenate([row["tokens"].numpy() for row in published.read(at_theirs)])
         assert (again().tokens == expected).all()
         size = at_theirs.stat().st_size, at_ours.stat().st_size
         note = f"{len(split)} observations, {size[0]:,} and {size[1]:,} bytes: {size[0] / size[1]:.0f} times"

@@ -76,6 +76,8 @@ def fit(
             enable_model_summary=False,
             limit_val_batches=0,
         )
+        # a deterministic run also overwrites all memory it asks for with NaN, a fifth of the time of a step
+        torch.utils.deterministic.fill_uninitialized_memory = False
         try:
             trainer.fit(learner, train_dataloaders=batches)
         except SystemExit as error:  # what Lightning makes of Ctrl-C and SIGTERM

@@ -23,7 +23,7 @@ def everything(dataset, name="train"):
 
 
 def gold_logit(model, batch, embedded):
-    return model(batch, embedded).logits.gather(1, batch.label[:, None]).squeeze(1)
+    return model(batch, model.encoder.project(embedded)).logits.gather(1, batch.label[:, None]).squeeze(1)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -75,7 +75,7 @@ def test_integrated_gradient_is_complete(world):
     measure = build("integrated-gradient", explained(model, dataset, 40))
     signed = measure.signed(batch)
     with torch.no_grad():
-        embedded = model.embed(batch)
+        embedded = model.embedding(batch.tokens)
         expected = gold_logit(model, batch, embedded) - gold_logit(model, batch, torch.zeros_like(embedded))
     torch.testing.assert_close(signed.sum(dim=1), expected, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(measure(batch), signed.abs())
@@ -85,13 +85,13 @@ def test_integrated_gradient_is_complete(world):
 
 def test_integrated_gradient_of_a_model_linear_on_the_path_is_input_times_gradient(world, monkeypatch):
     model, dataset = world
-    weight = torch.randn(8)
     batch = everything(dataset)
+    weight = torch.randn(model.inputs(batch).size(2))
 
-    def linear(batch, embedded=None, query=None):
+    def linear(batch, inputs=None, query=None):
         from nlproar.model.bilstm_attention import Prediction
 
-        value = (embedded @ weight * batch.maskable).sum(dim=1)
+        value = (inputs @ weight * batch.maskable).sum(dim=1)
         return Prediction(torch.stack([value, 2 * value, -value], dim=1), value)
 
     monkeypatch.setattr(model, "forward", linear)
@@ -102,7 +102,7 @@ def test_integrated_gradient_of_a_model_linear_on_the_path_is_input_times_gradie
 def test_published_integrated_gradient_differentiates_the_unscaled_embedding(world):
     model, dataset = world
     batch = everything(dataset)
-    embedded = model.embed(batch).detach().requires_grad_()
+    embedded = model.embedding(batch.tokens).detach().requires_grad_()
     total = sum(gold_logit(model, batch, (step / 10) * embedded).sum() for step in range(1, 11)) / 10
     (gradient,) = torch.autograd.grad(total, embedded)
     found = build("integrated-gradient-published", explained(model, dataset, 10))(batch)
@@ -204,7 +204,7 @@ def test_vocabulary_smaller_than_the_embedding_has_a_gradient_norm():
     dataset = Dataset(Vocabulary(("a", "b")), {"test": split}, "d")
     model = BiLSTMAttention(7, 20, 4, 2, False)
     batch = make_batch(split, np.arange(5))
-    embedded = model.embed(batch).detach().requires_grad_()
+    embedded = model.embedding(batch.tokens).detach().requires_grad_()
     gold_logit(model, batch, embedded).sum().backward()
     expected = (embedded.grad @ model.embedding.weight.T).norm(dim=2).detach()
     torch.testing.assert_close(build("gradient", explained(model, dataset))(batch), expected, rtol=1e-4, atol=1e-7)

@@ -60,7 +60,7 @@ class Model(nn.Module):
             query_embedded = self.query_encoder.embedding(batch["query"])
             _, query = self.query_encoder(query_embedded, batch["query_length"])
             key = key + self.query(query).unsqueeze(1)
-        scores = self.score(torch.tanh(key)).squeeze(2).masked_fill(batch["tokens"] < FIRST_MASKABLE, -1e30)
+        scores = self.score(torch.tanh(key)).squeeze(2).masked_fill(~batch["mask"], -1e30)
         attention = torch.softmax(scores, dim=1)
         context = torch.bmm(attention.unsqueeze(1), hidden).squeeze(1)
         if self.paired:
@@ -83,31 +83,36 @@ def copy_weights(ours, theirs):
 
 
 def observations(split):
-    """A split as a list of dictionaries of lists."""
+    """A split as a list of dictionaries of tensors."""
 
     def rows(flat, offsets):
-        return [flat[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        return [torch.tensor(flat[a:b], dtype=torch.int64) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
 
     found = [
-        {"tokens": tokens, "label": label}
-        for tokens, label in zip(rows(split.tokens, split.offsets), split.label.tolist(), strict=True)
+        {
+            "tokens": tokens,
+            "mask": tokens >= FIRST_MASKABLE,
+            "length": torch.tensor(len(tokens)),
+            "label": torch.tensor(label),
+            "index": torch.tensor(index),
+        }
+        for index, (tokens, label) in enumerate(
+            zip(rows(split.tokens, split.offsets), split.label.tolist(), strict=True)
+        )
     ]
     if split.query_tokens is not None:
         for one, query in zip(found, rows(split.query_tokens, split.query_offsets), strict=True):
-            one["query"] = query
+            one["query"], one["query_length"] = query, torch.tensor(len(query))
     return found
 
 
 def collate(rows):
-    def padded(name):
-        tokens = [torch.tensor(row[name]) for row in rows]
-        return pad_sequence(tokens, batch_first=True), torch.tensor([len(one) for one in tokens])
-
-    batch = {"label": torch.tensor([row["label"] for row in rows])}
-    batch["tokens"], batch["length"] = padded("tokens")
-    if "query" in rows[0]:
-        batch["query"], batch["query_length"] = padded("query")
-    return batch
+    return {
+        name: (pad_sequence if rows[0][name].dim() else torch.stack)(
+            [row[name] for row in rows], **({"batch_first": True} if rows[0][name].dim() else {})
+        )
+        for name in rows[0]
+    }
 
 
 def batches(rows, batch_size, device, shuffle=False):
@@ -180,24 +185,24 @@ MEASURES = {
 
 
 def explain(measure, model, rows, batch_size, device):
-    """Importance of each observation's tokens, as a list of lists."""
+    """Importance of each observation's tokens, as a list of tensors."""
     found = []
     for batch in batches(rows, batch_size, device):
         values = MEASURES[measure](model, batch).cpu()
-        found += [value[:n].tolist() for value, n in zip(values, batch["length"].tolist(), strict=True)]
+        found += [value[:n] for value, n in zip(values, batch["length"].tolist(), strict=True)]
     return found
 
 
 def mask(rows, importance, percent):
-    """The rows with their most important tokens masked, one observation after the other."""
+    """The rows with their most important tokens masked, as lists, one observation after the other."""
     masked = []
     for row, values in zip(rows, importance, strict=True):
-        tokens = list(row["tokens"])
-        candidates = [i for i, token in enumerate(tokens) if token >= FIRST_MASKABLE]
-        ranked = sorted(candidates, key=lambda i: -values[i])
-        for i in ranked[: percent * len(candidates) // 100]:
-            tokens[i] = MASK
-        masked.append({**row, "tokens": tokens})
+        values, tokens = values.clone(), row["tokens"].clone()
+        values[torch.logical_not(row["mask"])] = -np.inf
+        values[tokens == MASK] = np.inf
+        _, found = torch.topk(values, k=percent * int(row["mask"].sum()) // 100, sorted=False)
+        tokens[found] = MASK
+        masked.append({name: value.tolist() for name, value in {**row, "tokens": tokens}.items()})
     return masked
 
 
@@ -206,7 +211,11 @@ def write(path: Path, rows) -> None:
 
 
 def read(path: Path):
-    return marshal.loads(path.read_bytes())
+    types = {"mask": torch.bool}
+    return [
+        {name: torch.tensor(value, dtype=types.get(name, torch.int64)) for name, value in row.items()}
+        for row in marshal.loads(path.read_bytes())
+    ]
 
 
 def mutual_information(rows, vocabulary_size, num_classes):
@@ -214,9 +223,10 @@ def mutual_information(rows, vocabulary_size, num_classes):
     present = np.zeros((num_classes, vocabulary_size))
     count = np.zeros(num_classes)
     for row in rows:
-        count[row["label"]] += 1
-        for word in set(row["tokens"]):
-            present[row["label"], word] += 1
+        label = int(row["label"])
+        count[label] += 1
+        for word in set(row["tokens"].tolist()):
+            present[label, word] += 1
     present, count = present + 1, count + 1
     total, word = count.sum(), present.sum(axis=0)
     result = np.zeros(vocabulary_size)

@@ -10,15 +10,15 @@ from nlproar.explain.importance import Explained
 from nlproar.model.bilstm_attention import BiLSTMAttention
 
 
-def embedding_gradient(
-    model: BiLSTMAttention, batch: SequenceBatch, embedded: Tensor, query: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """d logit[gold] / d embedded, (B, T, E), 0 at padding, and the logits of the gold labels (B,)."""
-    embedded = embedded.detach().requires_grad_()
+def input_gradient(
+    model: BiLSTMAttention, batch: SequenceBatch, inputs: Tensor, query: Tensor | None
+) -> Tensor:
+    """d logit[gold] / d inputs, (B, T, P), 0 at padding. `inputs` are the model's, linear in the embeddings."""
+    inputs = inputs.detach().requires_grad_()
     with torch.enable_grad():
-        gold = model(batch, embedded, query).logits.gather(1, batch.label[:, None]).squeeze(1)
-    (gradient,) = torch.autograd.grad(gold.sum(), embedded)
-    return gradient, gold.detach()
+        gold = model(batch, inputs, query).logits.gather(1, batch.label[:, None])
+    (gradient,) = torch.autograd.grad(gold.sum(), inputs)
+    return gradient
 
 
 class FromGradient:
@@ -32,9 +32,9 @@ class FromGradient:
         self.model = explained.model.train().requires_grad_(False)
 
     def gradient(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        """The gradient and the embedding it was taken at, both (B, T, E)."""
-        embedded = self.model.embed(batch)
-        return embedding_gradient(self.model, batch, embedded, self.model.encode_query(batch))[0], embedded
+        """The gradient and the inputs of the model it was taken at, both (B, T, P)."""
+        inputs = self.model.inputs(batch)
+        return input_gradient(self.model, batch, inputs, self.model.encode_query(batch)), inputs
 
 
 class Gradient(FromGradient):
@@ -49,7 +49,8 @@ class Gradient(FromGradient):
         super().__init__(explained)
         weight = self.model.embedding.weight.double()
         values, vectors = torch.linalg.eigh(weight.T @ weight)
-        self.factor = (vectors * values.clamp(min=0).sqrt()).to(self.model.embedding.weight.dtype)
+        factor = (vectors * values.clamp(min=0).sqrt()).to(self.model.embedding.weight.dtype)
+        self.factor = self.model.encoder.project(factor.T).T  # (P, E), for the gradient at the inputs
 
     def __call__(self, batch: SequenceBatch) -> Tensor:
         """(B, T), >= 0; 0 at padding."""
@@ -61,5 +62,5 @@ class InputTimesGradient(FromGradient):
 
     def __call__(self, batch: SequenceBatch) -> Tensor:
         """(B, T), >= 0; 0 at padding."""
-        gradient, embedded = self.gradient(batch)
-        return (gradient * embedded).sum(dim=2).abs()
+        gradient, inputs = self.gradient(batch)
+        return (gradient * inputs).sum(dim=2).abs()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nlproar.dataset.batch import SequenceBatch
-from nlproar.explain.gradient import FromGradient, embedding_gradient
+from nlproar.explain.gradient import FromGradient, input_gradient
 from nlproar.explain.importance import Explained
 
 
@@ -25,18 +25,19 @@ class _PathGradient(FromGradient):
         self.samples, self.tokens_per_batch = explained.samples, explained.tokens_per_batch
 
     def signed(self, batch: SequenceBatch) -> Tensor:
-        """(B, T), the sum times the embedding; 0 at padding."""
-        embedded, query = self.model.embed(batch), self.model.encode_query(batch)
-        total = torch.zeros_like(embedded)
+        """(B, T), the sum times the embedding; 0 at padding. Taken at the inputs of the recurrence: they are linear in
+        the embeddings, so both products are the same."""
+        inputs, query = self.model.inputs(batch), self.model.encode_query(batch)
+        total = torch.zeros_like(inputs)
         size = max(1, self.tokens_per_batch // batch.tokens.numel())
         for start in range(0, len(self.points), size):
-            points = torch.from_numpy(self.points[start : start + size]).to(embedded)
-            scaled = (points[:, None, None, None] * embedded).flatten(0, 1)
+            points = torch.from_numpy(self.points[start : start + size]).to(inputs)
+            scaled = (points[:, None, None, None] * inputs).flatten(0, 1)
             repeated = None if query is None else query.repeat(len(points), 1)
-            gradient, _ = embedding_gradient(self.model, batch.repeat(len(points)), scaled, repeated)
+            gradient = input_gradient(self.model, batch.repeat(len(points)), scaled, repeated)
             for weight, one in zip(self.weights[start:], gradient.chunk(len(points)), strict=False):
                 total += float(weight) * one
-        return (total * embedded).sum(dim=2)
+        return (total * inputs).sum(dim=2)
 
 
 class IntegratedGradient(_PathGradient):
@@ -64,9 +65,9 @@ class IntegratedGradient(_PathGradient):
     @torch.no_grad()
     def _difference(self, batch: SequenceBatch) -> Tensor:
         """logit[gold](x) - logit[gold](0), (B,)."""
-        embedded, query = self.model.embed(batch), self.model.encode_query(batch)
-        at_input = self.model(batch, embedded, query).logits
-        at_zero = self.model(batch, torch.zeros_like(embedded), query).logits
+        inputs, query = self.model.inputs(batch), self.model.encode_query(batch)
+        at_input = self.model(batch, inputs, query).logits
+        at_zero = self.model(batch, torch.zeros_like(inputs), query).logits
         return (at_input - at_zero).gather(1, batch.label[:, None]).squeeze(1)
 
 

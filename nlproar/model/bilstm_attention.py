@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nlproar.dataset.batch import SequenceBatch
 from nlproar.dataset.vocabulary import PAD
+from nlproar.model.recurrence import Recurrence, gate_order
 
 
 class Prediction(NamedTuple):
@@ -29,8 +30,10 @@ def reverse_within(x: Tensor, length: Tensor) -> Tensor:
 class BiLSTM(nn.Module):
     """One bidirectional LSTM layer on padded batches, equal to the one on packed sequences.
 
-    The backward direction runs forward over sequences reversed within their length, so neither direction ever
-    sees padding before a token; pack_padded_sequence makes the backward pass several times slower on a CPU.
+    It takes what `project` makes of the embeddings, which is linear in them: on a CPU the product with the input
+    weights, so that a caller can make it once for words that repeat and for points on a line; on a GPU the embeddings
+    themselves, as cuDNN wants them. There the backward direction runs forward over sequences reversed within their
+    length, so that neither direction sees padding before a token (packed sequences make a CPU several times slower).
     """
 
     def __init__(self, embedding_size: int, hidden_size: int) -> None:
@@ -38,13 +41,31 @@ class BiLSTM(nn.Module):
         self.forward_lstm = nn.LSTM(embedding_size, hidden_size, batch_first=True)
         self.backward_lstm = nn.LSTM(embedding_size, hidden_size, batch_first=True)
 
-    def forward(self, x: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, T, E), length (B,) to outputs (B, T, 2H), meaningless at padding, and last states (B, 2H)."""
-        ahead, _ = self.forward_lstm(x)
-        mirrored, _ = self.backward_lstm(reverse_within(x, length))
-        last = (length - 1)[:, None, None].expand(-1, 1, ahead.size(2))
-        states = torch.cat([ahead.gather(1, last), mirrored.gather(1, last)], dim=2).squeeze(1)
-        return torch.cat([ahead, reverse_within(mirrored, length)], dim=2), states
+    def project(self, x: Tensor) -> Tensor:
+        """x (*, E) to (*, P): what enters the recurrence. Linear, without a constant."""
+        if x.device.type != "cpu":
+            return x
+        weights = [gate_order(one.weight_ih_l0) for one in (self.forward_lstm, self.backward_lstm)]
+        return nn.functional.linear(x, torch.cat(weights))
+
+    def forward(self, projected: Tensor, length: Tensor) -> Tensor:
+        """projected (B, T, P), length (B,) to states (B, T, 2H), meaningless at padding."""
+        if projected.device.type != "cpu":
+            ahead, _ = self.forward_lstm(projected)
+            mirrored, _ = self.backward_lstm(reverse_within(projected, length))
+            return torch.cat([ahead, reverse_within(mirrored, length)], dim=2)
+        directions = (self.forward_lstm, self.backward_lstm)
+        weight = torch.stack([gate_order(one.weight_hh_l0).T for one in directions])
+        bias = torch.stack([gate_order(one.bias_ih_l0 + one.bias_hh_l0)[None] for one in directions])
+        inside = torch.arange(projected.size(1))[:, None] < length
+        states: Tensor = Recurrence.apply(projected.transpose(0, 1), weight, bias, inside)  # type: ignore[no-untyped-call]
+        return states.transpose(0, 1)
+
+
+def last_states(states: Tensor, length: Tensor) -> Tensor:
+    """The last state of each direction, (B, 2H), of states (B, T, 2H)."""
+    ahead, back = states.chunk(2, dim=2)
+    return torch.cat([ahead[torch.arange(len(length), device=length.device), length - 1], back[:, 0]], dim=1)
 
 
 class BiLSTMAttention(nn.Module):
@@ -86,23 +107,23 @@ class BiLSTMAttention(nn.Module):
         """Parameters without weight decay: the attention of the single-sequence model (Jain & Wallace)."""
         return [] if self.paired else list(self.attention.parameters())
 
-    def embed(self, batch: SequenceBatch) -> Tensor:
-        """(B, T, E), of the first sequence: what gradients are taken with respect to."""
-        embedded: Tensor = self.embedding(batch.tokens)
-        return embedded
+    def inputs(self, batch: SequenceBatch) -> Tensor:
+        """(B, T, P), of the first sequence, linear in its embeddings: what gradients are taken with respect to."""
+        return _look_up(self.embedding, self.encoder, batch.tokens)
 
     def encode_query(self, batch: SequenceBatch) -> Tensor | None:
         """(B, 2H), the last states of the second sequence; None for a single one."""
         if not self.paired:
             return None
-        _, states = self.query_encoder(self.query_embedding(batch.query_tokens), batch.query_length)
-        return states
+        assert batch.query_tokens is not None and batch.query_length is not None
+        projected = _look_up(self.query_embedding, self.query_encoder, batch.query_tokens)
+        return last_states(self.query_encoder(projected, batch.query_length), batch.query_length)
 
-    def forward(self, batch: SequenceBatch, embedded: Tensor | None = None, query: Tensor | None = None) -> Prediction:
-        """Predict `batch`; `embedded` (B, T, E) and `query` (B, 2H) take the place of what it would compute."""
+    def forward(self, batch: SequenceBatch, inputs: Tensor | None = None, query: Tensor | None = None) -> Prediction:
+        """Predict `batch`; `inputs` (B, T, P) and `query` (B, 2H) take the place of what it would compute."""
         if query is None:
             query = self.encode_query(batch)
-        hidden, _ = self.encoder(self.embed(batch) if embedded is None else embedded, batch.length)
+        hidden = self.encoder(self.inputs(batch) if inputs is None else inputs, batch.length)
         key = self.attention["key"](hidden)
         if query is not None:
             key = key + self.attention["query"](query)[:, None]
@@ -111,6 +132,14 @@ class BiLSTMAttention(nn.Module):
         if query is not None:
             context = torch.tanh(self.decode_context(context) + self.decode_query(query))
         return Prediction(self.decode(context), attention)
+
+
+def _look_up(embedding: nn.Embedding, encoder: BiLSTM, tokens: Tensor) -> Tensor:
+    """The projected embeddings (B, T, P) of tokens (B, T); on a CPU each distinct word is projected once."""
+    if tokens.device.type != "cpu":
+        return encoder.project(embedding(tokens))
+    words, index = torch.unique(tokens.T, return_inverse=True)
+    return nn.functional.embedding(index, encoder.project(embedding(words))).transpose(0, 1)
 
 
 def masked_softmax(scores: Tensor, maskable: Tensor) -> Tensor:
