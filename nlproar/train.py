@@ -77,7 +77,7 @@ def fit(
             limit_val_batches=0,
         )
         # a deterministic run also overwrites all memory it asks for with NaN, a fifth of the time of a step
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         try:
             trainer.fit(learner, train_dataloaders=batches)
         except SystemExit as error:  # what Lightning makes of Ctrl-C and SIGTERM

@@ -1,11 +1,20 @@
 """The model on padded batches is the model on packed sequences, whatever shares the batch."""
 
 import numpy as np
+import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from nlproar.dataset.batch import make_batch
-from nlproar.model.bilstm_attention import BiLSTM, BiLSTMAttention, last_states, masked_softmax, reverse_within
+from nlproar.model.bilstm_attention import (
+    BiLSTM,
+    BiLSTMAttention,
+    ProjectedVocabulary,
+    last_states,
+    masked_softmax,
+    reverse_within,
+)
+from nlproar.model.recurrence import Recurrence
 from tests.reference import reference_model
 
 
@@ -16,30 +25,80 @@ def test_reversing_twice_changes_nothing_and_padding_stays():
     assert torch.equal(reverse_within(x, length)[0, 0], x[0, 3])
 
 
-def test_bilstm_equals_torch_on_packed_sequences():
+def packed_lstm(ours):
+    """torch.nn.LSTM with the weights of a BiLSTM, on packed sequences: states, 0 at padding, and last states."""
+    theirs = torch.nn.LSTM(5, 4, batch_first=True, bidirectional=True)
+    theirs.load_state_dict({torch_name(name): value for name, value in ours.state_dict().items()})
+
+    def run(x, length):
+        out, (last, _) = theirs(pack_padded_sequence(x, length, batch_first=True, enforce_sorted=False))
+        out, _ = pad_packed_sequence(out, batch_first=True, total_length=x.size(1))
+        return out, torch.cat([last[0], last[1]], dim=1)
+
+    return theirs, run
+
+
+def torch_name(name):
+    direction, _, parameter = name.partition(".")
+    return parameter + {"forward_lstm": "", "backward_lstm": "_reverse"}[direction]
+
+
+def test_bilstm_and_all_its_gradients_equal_torch_on_packed_sequences():
     torch.manual_seed(0)
-    ours, theirs = BiLSTM(5, 4), torch.nn.LSTM(5, 4, batch_first=True, bidirectional=True)
-    state = ours.state_dict()
-    theirs.load_state_dict(
-        {name.partition(".")[2]: v for name, v in state.items() if name.startswith("forward_lstm")}
-        | {name.partition(".")[2] + "_reverse": v for name, v in state.items() if name.startswith("backward_lstm")}
-    )
+    ours = BiLSTM(5, 4)
+    theirs, packed = packed_lstm(ours)
     x, length = torch.randn(4, 7, 5), torch.tensor([3, 7, 1, 5])
+
+    def padded(x, length):
+        out = ours(ours.project(x), length)
+        return out * (torch.arange(7) < length[:, None])[..., None], last_states(out, length)
+
     results = []
-    for packed in (False, True):
+    for run in (padded, packed):
         leaf = x.clone().requires_grad_()
-        if packed:
-            out, (last, _) = theirs(pack_padded_sequence(leaf, length, batch_first=True, enforce_sorted=False))
-            out, _ = pad_packed_sequence(out, batch_first=True, total_length=7)
-            states = torch.cat([last[0], last[1]], dim=1)
-        else:
-            out = ours(ours.project(leaf), length)
-            states = last_states(out, length)
-            out = out * (torch.arange(7) < length[:, None])[..., None]
+        out, states = run(leaf, length)
         (out.pow(2).sum() + states.pow(3).sum()).backward()
         results.append((out, states, leaf.grad))
     for ours_value, theirs_value in zip(*results, strict=True):
         torch.testing.assert_close(ours_value, theirs_value, rtol=1e-5, atol=1e-6)
+    expected = dict(theirs.named_parameters())
+    assert len(expected) == len(dict(ours.named_parameters())) == 8
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[torch_name(name)].grad, rtol=1e-5, atol=1e-5)
+
+
+def test_the_recurrences_gradient_agrees_with_finite_differences():
+    torch.manual_seed(0)
+    inputs = torch.randn(4, 3, 16, dtype=torch.double, requires_grad=True)
+    weight = torch.randn(2, 2, 8, dtype=torch.double, requires_grad=True)
+    bias = torch.randn(2, 1, 8, dtype=torch.double, requires_grad=True)
+    inside = torch.arange(4)[:, None] < torch.tensor([2, 4, 1])
+    assert torch.autograd.gradcheck(Recurrence.apply, (inputs, weight, bias, inside))
+
+
+def test_states_are_the_same_with_and_without_a_gradient():
+    torch.manual_seed(0)
+    encoder, length = BiLSTM(5, 4), torch.tensor([3, 7, 1, 5])
+    x = encoder.project(torch.randn(4, 7, 5)).detach()
+    with torch.no_grad():
+        without = encoder(x, length)
+    frozen = encoder.requires_grad_(False)(x.requires_grad_(), length)
+    assert torch.equal(without, frozen) and frozen.requires_grad
+
+
+def test_a_second_derivative_is_refused():
+    encoder = BiLSTM(5, 4)
+    x = encoder.project(torch.randn(2, 3, 5)).detach().requires_grad_()
+    states = encoder(x, torch.tensor([3, 2]))
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(states.sum(), x, create_graph=True)
+
+
+def test_a_vocabulary_projected_once_gives_the_same_inputs(world):
+    model, dataset = world
+    batch, vocabulary = make_batch(dataset.splits["train"], np.arange(40)), ProjectedVocabulary(model)
+    torch.testing.assert_close(vocabulary.inputs(batch), model.inputs(batch))
+    torch.testing.assert_close(vocabulary.encode_query(batch), model.encode_query(batch))
 
 
 def test_padding_and_company_do_not_change_a_prediction(world):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from nlproar.dataset.batch import SequenceBatch
 from nlproar.explain.importance import Explained
+from nlproar.model.bilstm_attention import ProjectedVocabulary
 
 
 class Attention:
@@ -14,10 +15,11 @@ class Attention:
 
     def __init__(self, explained: Explained) -> None:
         assert explained.model
-        self.model = explained.model
+        self.model, self.vocabulary = explained.model, ProjectedVocabulary(explained.model)
 
     @torch.no_grad()
     def __call__(self, batch: SequenceBatch) -> Tensor:
         """(B, T), in [0, 1], sums to 1 over the maskable tokens; 0 at padding and special tokens."""
-        attention: Tensor = self.model(batch).attention
+        inputs, query = self.vocabulary.inputs(batch), self.vocabulary.encode_query(batch)
+        attention: Tensor = self.model(batch, inputs, query).attention
         return attention

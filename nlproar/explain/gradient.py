@@ -7,12 +7,10 @@ from torch import Tensor
 
 from nlproar.dataset.batch import SequenceBatch
 from nlproar.explain.importance import Explained
-from nlproar.model.bilstm_attention import BiLSTMAttention
+from nlproar.model.bilstm_attention import BiLSTMAttention, ProjectedVocabulary
 
 
-def input_gradient(
-    model: BiLSTMAttention, batch: SequenceBatch, inputs: Tensor, query: Tensor | None
-) -> Tensor:
+def input_gradient(model: BiLSTMAttention, batch: SequenceBatch, inputs: Tensor, query: Tensor | None) -> Tensor:
     """d logit[gold] / d inputs, (B, T, P), 0 at padding. `inputs` are the model's, linear in the embeddings."""
     inputs = inputs.detach().requires_grad_()
     with torch.enable_grad():
@@ -30,11 +28,12 @@ class FromGradient:
     def __init__(self, explained: Explained) -> None:
         assert explained.model
         self.model = explained.model.train().requires_grad_(False)
+        self.vocabulary = ProjectedVocabulary(self.model)
 
     def gradient(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
         """The gradient and the inputs of the model it was taken at, both (B, T, P)."""
-        inputs = self.model.inputs(batch)
-        return input_gradient(self.model, batch, inputs, self.model.encode_query(batch)), inputs
+        inputs, query = self.vocabulary.inputs(batch), self.vocabulary.encode_query(batch)
+        return input_gradient(self.model, batch, inputs, query), inputs
 
 
 class Gradient(FromGradient):

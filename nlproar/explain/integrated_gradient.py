@@ -27,7 +27,7 @@ class _PathGradient(FromGradient):
     def signed(self, batch: SequenceBatch) -> Tensor:
         """(B, T), the sum times the embedding; 0 at padding. Taken at the inputs of the recurrence: they are linear in
         the embeddings, so both products are the same."""
-        inputs, query = self.model.inputs(batch), self.model.encode_query(batch)
+        inputs, query = self.vocabulary.inputs(batch), self.vocabulary.encode_query(batch)
         total = torch.zeros_like(inputs)
         size = max(1, self.tokens_per_batch // batch.tokens.numel())
         for start in range(0, len(self.points), size):
@@ -65,7 +65,7 @@ class IntegratedGradient(_PathGradient):
     @torch.no_grad()
     def _difference(self, batch: SequenceBatch) -> Tensor:
         """logit[gold](x) - logit[gold](0), (B,)."""
-        inputs, query = self.model.inputs(batch), self.model.encode_query(batch)
+        inputs, query = self.vocabulary.inputs(batch), self.vocabulary.encode_query(batch)
         at_input = self.model(batch, inputs, query).logits
         at_zero = self.model(batch, torch.zeros_like(inputs), query).logits
         return (at_input - at_zero).gather(1, batch.label[:, None]).squeeze(1)

@@ -45,8 +45,9 @@ class BiLSTM(nn.Module):
         """x (*, E) to (*, P): what enters the recurrence. Linear, without a constant."""
         if x.device.type != "cpu":
             return x
-        weights = [gate_order(one.weight_ih_l0) for one in (self.forward_lstm, self.backward_lstm)]
-        return nn.functional.linear(x, torch.cat(weights))
+        return nn.functional.linear(
+            x, torch.cat([gate_order(weight) for weight in self._parameters_named("weight_ih")])
+        )
 
     def forward(self, projected: Tensor, length: Tensor) -> Tensor:
         """projected (B, T, P), length (B,) to states (B, T, 2H), meaningless at padding."""
@@ -54,12 +55,15 @@ class BiLSTM(nn.Module):
             ahead, _ = self.forward_lstm(projected)
             mirrored, _ = self.backward_lstm(reverse_within(projected, length))
             return torch.cat([ahead, reverse_within(mirrored, length)], dim=2)
-        directions = (self.forward_lstm, self.backward_lstm)
-        weight = torch.stack([gate_order(one.weight_hh_l0).T for one in directions])
-        bias = torch.stack([gate_order(one.bias_ih_l0 + one.bias_hh_l0)[None] for one in directions])
+        weight = torch.stack([gate_order(one).T for one in self._parameters_named("weight_hh")])
+        biases = zip(self._parameters_named("bias_ih"), self._parameters_named("bias_hh"), strict=True)
+        bias = torch.stack([gate_order(one + other)[None] for one, other in biases])
         inside = torch.arange(projected.size(1))[:, None] < length
-        states: Tensor = Recurrence.apply(projected.transpose(0, 1), weight, bias, inside)  # type: ignore[no-untyped-call]
+        states: Tensor = Recurrence.apply(projected.transpose(0, 1), weight, bias, inside)
         return states.transpose(0, 1)
+
+    def _parameters_named(self, name: str) -> tuple[Tensor, Tensor]:
+        return self.forward_lstm.get_parameter(f"{name}_l0"), self.backward_lstm.get_parameter(f"{name}_l0")
 
 
 def last_states(states: Tensor, length: Tensor) -> Tensor:
@@ -109,15 +113,16 @@ class BiLSTMAttention(nn.Module):
 
     def inputs(self, batch: SequenceBatch) -> Tensor:
         """(B, T, P), of the first sequence, linear in its embeddings: what gradients are taken with respect to."""
-        return _look_up(self.embedding, self.encoder, batch.tokens)
+        return _project_words(self.embedding, self.encoder, batch.tokens)
 
-    def encode_query(self, batch: SequenceBatch) -> Tensor | None:
-        """(B, 2H), the last states of the second sequence; None for a single one."""
+    def encode_query(self, batch: SequenceBatch, inputs: Tensor | None = None) -> Tensor | None:
+        """(B, 2H), the last states of the second sequence; None for a single one. `inputs` (B, Q, P): see `forward`."""
         if not self.paired:
             return None
         assert batch.query_tokens is not None and batch.query_length is not None
-        projected = _look_up(self.query_embedding, self.query_encoder, batch.query_tokens)
-        return last_states(self.query_encoder(projected, batch.query_length), batch.query_length)
+        if inputs is None:
+            inputs = _project_words(self.query_embedding, self.query_encoder, batch.query_tokens)
+        return last_states(self.query_encoder(inputs, batch.query_length), batch.query_length)
 
     def forward(self, batch: SequenceBatch, inputs: Tensor | None = None, query: Tensor | None = None) -> Prediction:
         """Predict `batch`; `inputs` (B, T, P) and `query` (B, 2H) take the place of what it would compute."""
@@ -134,12 +139,38 @@ class BiLSTMAttention(nn.Module):
         return Prediction(self.decode(context), attention)
 
 
-def _look_up(embedding: nn.Embedding, encoder: BiLSTM, tokens: Tensor) -> Tensor:
+class ProjectedVocabulary:
+    """All words of a model, projected once, for many batches. Its weights must not change meanwhile."""
+
+    def __init__(self, model: BiLSTMAttention) -> None:
+        self.model = model
+        with torch.no_grad():
+            self.words = model.encoder.project(model.embedding.weight)  # (V, P)
+            if model.paired:
+                self.query_words = model.query_encoder.project(model.query_embedding.weight)
+
+    def inputs(self, batch: SequenceBatch) -> Tensor:
+        """`BiLSTMAttention.inputs`, looked up, without a gradient of the weights."""
+        return _look_up(self.words, batch.tokens)
+
+    def encode_query(self, batch: SequenceBatch) -> Tensor | None:
+        """`BiLSTMAttention.encode_query`."""
+        if batch.query_tokens is None:
+            return None
+        return self.model.encode_query(batch, _look_up(self.query_words, batch.query_tokens))
+
+
+def _project_words(embedding: nn.Embedding, encoder: BiLSTM, tokens: Tensor) -> Tensor:
     """The projected embeddings (B, T, P) of tokens (B, T); on a CPU each distinct word is projected once."""
     if tokens.device.type != "cpu":
         return encoder.project(embedding(tokens))
-    words, index = torch.unique(tokens.T, return_inverse=True)
-    return nn.functional.embedding(index, encoder.project(embedding(words))).transpose(0, 1)
+    words, index = torch.unique(tokens, return_inverse=True)
+    return _look_up(encoder.project(embedding(words)), index)
+
+
+def _look_up(words: Tensor, index: Tensor) -> Tensor:
+    """(B, T, P), rows of words (*, P) by index (B, T), laid out as the recurrence goes: token after token."""
+    return nn.functional.embedding(index.T, words).transpose(0, 1)
 
 
 def masked_softmax(scores: Tensor, maskable: Tensor) -> Tensor:

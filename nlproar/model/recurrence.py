@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
@@ -38,8 +37,10 @@ class Recurrence(torch.autograd.Function):
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, inside: Tensor) -> Tensor:
         t, b, h = inputs.size(0), inputs.size(1), weight.size(1)
         begun = torch.stack([inside, inside.flip(0)], dim=1)[..., None].to(inputs.dtype)  # (T, 2, B, 1), 0 or 1
-        gates = inputs.new_empty(t, 2, b, 4 * h)  # after their nonlinearity; the first index counts steps
-        cell, squashed = inputs.new_zeros(t + 1, 2, b, h), inputs.new_empty(t, 2, b, h)  # squashed: tanh of the cell
+        kept = any(ctx.needs_input_grad)  # for the way back; else every step works in the same place
+        gates = inputs.new_empty(t if kept else 1, 2, b, 4 * h).expand(t, -1, -1, -1)  # after their nonlinearity
+        cell = inputs.new_zeros(t + 1 if kept else 1, 2, b, h).expand(t + 1, -1, -1, -1)
+        squashed = inputs.new_empty(t if kept else 1, 2, b, h).expand(t, -1, -1, -1)  # tanh of the cell
         out, state = inputs.new_empty(t, b, 2 * h), inputs.new_zeros(2, b, h)
         product, minus_one = inputs.new_empty(2, b, 4 * h), inputs.new_tensor(-1.0)
         product_ahead, product_back = product
@@ -60,12 +61,14 @@ class Recurrence(torch.autograd.Function):
             torch.mul(o, tanh, out=state)
             out_ahead.copy_(state_ahead)
             out_back.copy_(state_back)
-        ctx.save_for_backward(begun, gates, cell, squashed, out, weight)
+        if kept:
+            ctx.save_for_backward(begun, gates, cell, squashed, out, weight)
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("this recurrence has no second derivative: differentiate without create_graph")
         begun, gates, cell, squashed, out, weight = ctx.saved_tensors
         t, _, b, h = squashed.shape
         d_inputs = gates.new_empty(t, b, 8 * h)
