@@ -424,7 +424,10 @@ def machine() -> str:
 
 def markdown(results: list[dict[str, Any]]) -> str:
     shapes = list(dict.fromkeys(one["shape"] for one in results))
-    lines = ["| stage | " + " | ".join(SHAPE[shape].title for shape in shapes) + " |", "| --- |" + " --- |" * len(shapes)]
+    lines = [
+        "| stage | " + " | ".join(SHAPE[shape].title for shape in shapes) + " |",
+        "| --- |" + " --- |" * len(shapes),
+    ]
     for stage in dict.fromkeys(one["stage"] for one in results):
         found = {one["shape"]: one["ratio"] for one in results if one["stage"] == stage}
         lines.append(f"| {stage} | " + " | ".join(f"{found[s]:.1f}x" if s in found else "" for s in shapes) + " |")
