@@ -21,8 +21,10 @@ from typing import Any
 
 SHAPES = ("sst", "imdb", "babi-1", "mimic")
 MEASURES = ("attention", "gradient", "input-times-gradient", "integrated-gradient", "mutual-information")
-STAGES = ("epoch", *MEASURES, "mask", "read", "step", "help")
+FEWER = "integrated-gradient-10"  # 10 points, more accurate than the baseline's 50, instead of the default
+STAGES = ("epoch", *MEASURES, FEWER, "mask", "read", "step", "help")
 PERCENT = 10  # of the tokens are masked
+LONG = 15.0  # seconds: a round that takes longer is not repeated
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,10 @@ class Shape:
 
 
 SHAPE = {
-    "sst": Shape("SST-like", 13_000, 300, 128, 2, 32, lambda rng, n: rng.gamma(4.0, 5.0, n) + 3, 960, 512, 32, 5_000),
+    "sst": Shape("SST-like", 13_000, 300, 128, 2, 32, lambda rng, n: rng.gamma(4.0, 5.0, n) + 3, 960, 512, 16, 5_000),
     "imdb": Shape(
         "IMDB-like", 13_000, 300, 128, 2, 32, lambda rng, n: (170 * rng.lognormal(0, 0.5, n)).clip(7, 398),
-        320, 128, 16, 2_000, step=160,
+        320, 128, 8, 2_000, step=96,
     ),
     "babi-1": Shape(
         "bAbI-1-like", 30, 50, 32, 36, 50, lambda rng, n: 7 * rng.integers(2, 11, n) - 1,
@@ -105,7 +107,7 @@ class World:
             rows = [[1, *self.rng.choice(len(share), k, p=share / share.sum()) + 5, 2] for k in lengths]
             return np.concatenate(rows).astype(np.int32), np.concatenate([[0], np.cumsum(lengths + 2)])
 
-        lengths = np.quantile(self.shape.length(self.rng, 10_000), (np.arange(n) // together + 0.5) * together / n)
+        lengths = np.quantile(self.shape.length(self.rng, 10_000), (np.arange(n) // together + 0.5) / -(-n // together))
         lengths = self.rng.permutation(lengths.astype(np.int64))
         query = flat(self.rng.integers(4, 7, n)) if self.shape.paired else (None, None)
         return Split(*flat(lengths), self.rng.integers(0, self.shape.classes, n), *query)
@@ -116,10 +118,9 @@ class World:
         return Dataset(self.words, splits, "benchmark")
 
     def explained(self, dataset: Any, samples: int | None = None, model: Any = None) -> Any:
-        from nlproar.experiment.config import Config
-        from nlproar.explain.importance import Explained
+        from nlproar.explain.importance import TOKENS_PER_BATCH, Explained
 
-        tokens = Config.__dataclass_fields__["explain_tokens"].default
+        tokens = TOKENS_PER_BATCH[self.device.type]
         return Explained(model or self.ours, dataset, self.shape.classes, 0, samples, tokens)
 
     def reset(self) -> None:
@@ -173,11 +174,11 @@ def difference(values: Any, rows: Any) -> float:
     return float(np.linalg.norm(values - expected) / np.linalg.norm(expected))
 
 
-def explain(world: World, measure: str, split: Any) -> Any:
+def explain(world: World, measure: str, split: Any, samples: int | None = None) -> Any:
     from nlproar.explain import MEASURES as OURS
     from nlproar.explain.importance import importance
 
-    setting = world.explained(world.dataset(train=split), OURS[measure].default_samples)
+    setting = world.explained(world.dataset(train=split), samples or OURS[measure].default_samples)
     return importance(measure, setting)[0]["train"]
 
 
@@ -205,7 +206,7 @@ def fit(world: World, model: Any, train: Any, val: Any, epochs: int) -> None:
                 shuffle_seed=0, device=world.device)  # fmt: skip
 
 
-def explaining(measure: str) -> Callable[[World], Pair | None]:
+def explaining(measure: str, samples: int | None = None) -> Callable[[World], Pair | None]:
     def stage(world: World) -> Pair | None:
         from baseline import published
 
@@ -213,15 +214,16 @@ def explaining(measure: str) -> Callable[[World], Pair | None]:
         n = {"integrated-gradient": shape.integrated, "mutual-information": shape.masked}.get(measure, shape.explained)
         if not n:
             return None
-        split = world.split(n, together=min(n, 16))
+        # equal lengths fill batches of one width, as in a whole data set; the points of a path do so by themselves
+        split = world.split(n, together=1 if measure == "integrated-gradient" else 16)
         rows = published.observations(split)
         note = f"{n} observations"
         if measure == "mutual-information":
             return lambda: information(world, rows), lambda: explain(world, measure, split), note
         if measure == "integrated-gradient":
-            note += ", " + errors(world, split, rows)
+            note += ", " + errors(world, split, rows, samples)
         theirs = lambda: published.explain(measure, world.theirs, rows, min(shape.batch, n), world.device)  # noqa: E731
-        return theirs, lambda: explain(world, measure, split), note
+        return theirs, lambda: explain(world, measure, split, samples), note
 
     return stage
 
@@ -233,7 +235,7 @@ def information(world: World, rows: Any) -> Any:
     return [values[row["tokens"].numpy()] for row in rows]
 
 
-def errors(world: World, split: Any, rows: Any) -> str:
+def errors(world: World, split: Any, rows: Any, samples: int | None) -> str:
     """How far both integrated gradients are from one with 200 points."""
     from baseline import published
 
@@ -241,7 +243,7 @@ def errors(world: World, split: Any, rows: Any) -> str:
 
     exact = importance("integrated-gradient", world.explained(world.dataset(train=split), 200))[0]["train"]
     theirs = published.explain("integrated-gradient", world.theirs, rows, world.shape.batch, world.device)
-    ours = [explain(world, "integrated-gradient", split)]
+    ours = [explain(world, "integrated-gradient", split, samples)]
     return f"error {difference(exact, theirs):.0e} (baseline), {difference(exact, ours):.0e} (ours)"
 
 
@@ -355,6 +357,7 @@ def start_up(_: World) -> Pair:
 STAGE: dict[str, Callable[[World], Pair | None]] = {
     "epoch": training,
     **{measure: explaining(measure) for measure in MEASURES},
+    FEWER: explaining("integrated-gradient", 10),
     "mask": storing(read=False),
     "read": storing(read=True),
     "step": recursive_step,
@@ -377,6 +380,8 @@ def time_pair(pair: Pair, rounds: int, clock: str, device: Any) -> tuple[list[fl
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds[side].append(now() - started)
+        if seconds[0][-1] > LONG:
+            break
     return seconds
 
 
@@ -387,9 +392,23 @@ def main() -> None:
     import torch
 
     device = torch.device(flags.device)
-    started = time.monotonic()
-    results = []
     print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {device}, {flags.clock} time")
+    if flags.scaling:
+        from baseline import scaling
+
+        results = scaling.run()
+    else:
+        results = compare(flags, device)
+        if flags.markdown:
+            print(markdown(results))
+    if flags.json:
+        flags.json.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
+
+
+def compare(flags: argparse.Namespace, device: Any) -> list[dict[str, Any]]:
+    """Both sides, for each shape and stage, and the limit of each shape."""
+    started = time.monotonic()
+    results: list[dict[str, Any]] = []
     for name in flags.shape:
         world = World(SHAPE[name], device)
         print(f"\n{world.shape.title}: the two sides agree within {check(world):.0e}", flush=True)
@@ -400,20 +419,67 @@ def main() -> None:
             pair = STAGE[stage](world)
             if pair is None:
                 continue
-            rounds = 1 if stage == "step" else flags.rounds
-            clock = "wall" if stage == "help" else flags.clock
-            theirs, ours = time_pair(pair, rounds, clock, device)
+            theirs, ours = time_pair(pair, flags.rounds, "wall" if stage == "help" else flags.clock, device)
             result = {"shape": name, "stage": stage, "baseline_s": theirs, "ours_s": ours, "note": pair[2]}
             results.append({**result, "ratio": median(theirs) / median(ours)})
             print(
                 f"{stage:22} {1000 * median(theirs):10.1f} ms {1000 * median(ours):9.1f} ms"
                 f" {results[-1]['ratio']:8.1f}x  {pair[2]}", flush=True,
             )  # fmt: skip
+            if stage == "epoch" and device.type == "cpu":
+                results[-1]["limit"] = limit(world)
     print(f"\n{time.monotonic() - started:.0f} s in all")
-    if flags.markdown:
-        print(markdown(results))
-    if flags.json:
-        flags.json.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
+    return results
+
+
+def limit(world: World) -> dict[str, float]:
+    """How much of a training step is matrix products, and how long they would take at the rate of large ones."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from nlproar.dataset.batch import TrainingBatches
+
+    world.reset()
+    batches = list(TrainingBatches(world.split(8 * world.shape.batch), world.shape.batch, 0))
+    optimizer = torch.optim.Adam(world.ours.parameters(), lr=1e-3, amsgrad=True, fused=True)
+
+    def steps() -> None:
+        for batch in batches:
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(world.ours(batch).logits, batch.label).backward()
+            optimizer.step()
+
+    steps()
+    with FlopCounterMode(display=False) as counter:
+        steps()
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        steps()
+    events = profiled.key_averages()
+    total = sum(event.self_cpu_time_total for event in events) / 1e6
+    products = sum(e.self_cpu_time_total for e in events if e.key in ("aten::mm", "aten::bmm", "aten::addmm")) / 1e6
+    operations = counter.get_total_flops()
+    ideal = operations / matrix_rate()
+    print(
+        f"{'':22} a step: {100 * products / total:.0f} % of its time in matrix products,"
+        f" {operations / len(batches) / 1e9:.2f} GFLOP; at the machine's {operations / ideal / 1e9:.0f} GFLOP/s"
+        f" they would take {100 * ideal / total:.0f} %", flush=True,
+    )  # fmt: skip
+    return {"share_of_products": products / total, "share_at_full_rate": ideal / total,
+            "flop_per_step": operations / len(batches), "flop_per_second": operations / ideal}  # fmt: skip
+
+
+def matrix_rate() -> float:
+    """Floating point operations a second of a product of large matrices."""
+    import torch
+
+    a = torch.randn(1024, 1024)
+    seconds = []
+    for _ in range(30):
+        started = time.perf_counter()
+        a @ a
+        seconds.append(time.perf_counter() - started)
+    return 2 * 1024**3 / median(seconds)
 
 
 def machine() -> str:

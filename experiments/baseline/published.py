@@ -10,6 +10,7 @@ which is as fast and as compact as `pickle` and cannot run code when it is read.
 
 import argparse
 import marshal
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def observations(split):
     """A split as a list of dictionaries of tensors."""
 
     def rows(flat, offsets):
-        return [torch.tensor(flat[a:b], dtype=torch.int64) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        return [torch.tensor(flat[a:b], dtype=torch.int64) for a, b in pairwise(offsets)]
 
     found = [
         {

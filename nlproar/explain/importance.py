@@ -25,7 +25,7 @@ _TOLERATED_ERROR = 0.01
 
 # Tokens explained at a time. No flag: kernels round by the size of a batch, and the numbers of a run must not depend on
 # an option. A note of 4,000 tokens at 30 points takes 1.2 GB.
-TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65536, "mps": 16384}
+TOKENS_PER_BATCH = {"cpu": 16384, "cuda": 65536, "mps": 16384}
 
 
 @dataclass(frozen=True)
