@@ -479,7 +479,7 @@ def matrix_rate() -> float:
         started = time.perf_counter()
         a @ a
         seconds.append(time.perf_counter() - started)
-    return 2 * 1024**3 / median(seconds)
+    return 2 * 1024**3 / min(seconds)  # what the machine can, also when others use it
 
 
 def machine() -> str:
