@@ -24,8 +24,7 @@ log = logging.getLogger(__name__)
 _TOLERATED_ERROR = 0.01
 
 # Tokens explained at a time. No flag: kernels round by the size of a batch, and the numbers of a run must not depend on
-# an option. Four notes of 4,000 tokens by an
-# integrated gradient: the process takes 1.0 GB.
+# an option. Four notes of 4,000 tokens by an integrated gradient: the process takes 1.0 GB.
 TOKENS_PER_BATCH = {"cpu": 16384, "cuda": 65536, "mps": 16384}
 
 
