@@ -11,7 +11,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["nlproar", "nlproar.*"]),
-    package_data={"nlproar": ["py.typed"]},
+    package_data={"nlproar": ["py.typed"], "nlproar.report": ["published.csv", "template/*"]},
     install_requires=[
         "filelock>=3.12",
         "gensim>=4.3",

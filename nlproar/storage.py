@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -140,3 +140,17 @@ def _read(path: Path, key: Mapping[str, Any]) -> Arrays | None:
     except Exception as error:  # damage takes many forms, and every one is mended by making the file again
         log.warning("%s is damaged (%s); making it again", path, error)
     return None
+
+
+def stored(path: Path, names: Collection[str] | None = None) -> tuple[Arrays, dict[str, Any]] | None:
+    """The arrays (only those of `names`, if given) in a file that `cached` wrote, and the key they were made under.
+    None where there is no such file or it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            key = json.loads(file["key"].tobytes())
+            return {name: file[name] for name in (file.files if names is None else names) if name != "key"}, key
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # as in `_read`
+        log.warning("%s is damaged (%s)", path, error)
+        return None

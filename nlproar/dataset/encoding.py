@@ -94,6 +94,15 @@ def load(task: Task, source: str, raw_dir: Path, cache_dir: Path, num_workers: i
     return _unpack(storage.cached(path, key, lambda: encode(task, raw, num_workers)))
 
 
+def find(task: str, source: str, digest: str, cache_dir: Path) -> Dataset | None:
+    """The encoded data with this `digest`, if they are still cached: the raw files need not be there."""
+    for path in sorted((cache_dir / "encoded").glob(f"{task}_{source}-*.npz")):
+        arrays = storage.stored(path)
+        if arrays and (dataset := _unpack(arrays[0])).digest == digest:
+            return dataset
+    return None
+
+
 @dataclass
 class _Column:
     """The observations of one split while they are read; words have provisional numbers."""

@@ -74,3 +74,19 @@ class Layout:
     def log(self, config: Config) -> Path:
         """What the process of a chain says; `config` is its last level."""
         return self.logs / f"{config.id}.log"
+
+    def convergence(self, config: Config) -> Path:
+        """The error of integrated gradient by its number of points, on the model of `config`."""
+        return self.cache / "convergence" / f"{config.id}.npz"
+
+    @property
+    def tables(self) -> Path:
+        return self.root / "tables"
+
+    @property
+    def plots(self) -> Path:
+        return self.root / "plots"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"

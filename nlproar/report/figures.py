@@ -1,0 +1,170 @@
+"""Pictures made of panels: as PDF and PNG for a paper, and as SVG that follows the colours of a page."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from nlproar import storage
+from nlproar.explain import MEASURES
+
+INK, FAINT, PAPER = "#1b1b1e", "#dcdce0", "#ffffff"
+_STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "axes.linewidth": 0.8,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # names of folders may hold a dollar
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one thing is drawn, everywhere."""
+
+    label: str
+    color: str
+    marker: str
+    linestyle: str = "-"
+    hollow: bool = False
+
+    def style(self) -> dict[str, object]:
+        """Keywords of `Axes.plot`."""
+        face = "none" if self.hollow else self.color
+        return {"color": self.color, "marker": self.marker, "linestyle": self.linestyle, "markerfacecolor": face}
+
+
+# Okabe and Ito's colours, which stay apart for all kinds of colour blindness; the markers differ too.
+_PALETTE = ("#7a7a7a", "#e69f00", "#009e73", "#0072b2", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d1f", "#5b4fa2")
+_MARKERS = "xsD^vopP*"
+_LINESTYLES = ("-", ":", "-.", (0, (5, 1)))
+
+
+_ON_DARK = {
+    "#7a7a7a": "#a3a3a8", "#e69f00": "#f0b840", "#009e73": "#35c39a", "#0072b2": "#58b0e8", "#d55e00": "#f28a4b",
+    "#cc79a7": "#e2a3c5", "#56b4e9": "#8fd0f5", "#8c6d1f": "#c8a85a", "#5b4fa2": "#a59be6",
+    INK: "#ececf0", FAINT: "#3b3c45", PAPER: "#17181d",
+}  # fmt: skip
+
+
+def on_dark(color: str) -> str:
+    """The same colour, light enough for a dark page."""
+    return _ON_DARK[color]
+
+
+def look(series: str, measure: str, variant: int = 0) -> Look:
+    """Of a measure; of several series of one measure the line differs."""
+    number = list(MEASURES).index(measure) if measure in MEASURES else len(MEASURES)
+    line = "--" if measure == "random" else _LINESTYLES[variant % len(_LINESTYLES)]
+    return Look(series, _PALETTE[number % len(_PALETTE)], _MARKERS[number % len(_MARKERS)], line)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One coordinate system: `draw` fills it, `description` says in words what it shows."""
+
+    title: str
+    description: str
+    draw: Callable[[Axes], object]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Panels that belong together, in rows of `columns`; `name` is that of its files."""
+
+    name: str
+    title: str
+    caption: str
+    panels: Sequence[Panel]
+    legend: Sequence[Look] = ()
+    columns: int = 2
+    size: tuple[float, float] = (3.4, 2.5)  # inches of a panel
+
+
+def save(picture: Picture, folder: Path) -> list[Path]:
+    """Write NAME.pdf and NAME.png; the same picture gives the same bytes."""
+    columns = min(picture.columns, len(picture.panels))
+    rows = -(-len(picture.panels) // columns)
+    width, height = picture.size[0] * columns, picture.size[1] * rows + 0.3 * bool(picture.legend)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).flat
+        for panel, ax in zip(picture.panels, axes, strict=False):
+            _draw(panel, ax)
+        for ax in list(figure.axes)[len(picture.panels) :]:
+            ax.remove()
+        _legend(figure, picture, int(width / 1.7))
+        paths = []
+        for ending, options in (("pdf", {"metadata": {"CreationDate": None}}), ("png", {"dpi": 200})):
+            path = folder / f"{picture.name}.{ending}"
+            with storage.whole_file(path) as file:
+                figure.savefig(file, format=ending, **options)  # type: ignore[arg-type]
+            paths.append(path)
+    return paths
+
+
+def _legend(figure: Figure, picture: Picture, columns: int) -> None:
+    if picture.legend:
+        handles = [Line2D([], [], label=one.label, **one.style()) for one in picture.legend]  # type: ignore[arg-type]
+        columns = max(1, min(len(handles), columns))
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.5)
+
+
+def _draw(panel: Panel, ax: Axes) -> None:
+    panel.draw(ax)
+    ax.set_title(panel.title)
+
+
+def svg(picture: Picture, panel: Panel, variables: dict[str, str]) -> str:
+    """One panel as inline SVG without title and legend, which are the page's. Colours become `variables` of CSS
+    (hexadecimal colour to variable), so that they follow its light and dark."""
+    number = list(picture.panels).index(panel)
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": picture.name, "font.size": 9, "axes.labelsize": 9}):
+        width = min(picture.size[0], 4.2) if len(picture.panels) > 1 else 5
+        legend_rows = -(-len(picture.legend) // 2)
+        height = width * picture.size[1] / picture.size[0] + 0.19 * legend_rows
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.patch.set_alpha(0)
+        ax = figure.subplots()
+        ax.patch.set_alpha(0)
+        panel.draw(ax)
+        _legend(figure, picture, 2)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
+    text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{picture.name}-{number}-", text)  # unique in the page
+    for color, variable in variables.items():
+        text = text.replace(color, f"var({variable})")
+    return re.sub(r'^<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', text, flags=re.S)
+
+
+def variables(looks: Iterable[Look]) -> dict[str, str]:
+    """The CSS variable of every colour."""
+    found = {INK: "--ink", FAINT: "--faint", PAPER: "--paper"}
+    for one in looks:
+        found.setdefault(one.color, f"--c-{one.color[1:]}")
+    return found

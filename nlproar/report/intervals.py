@@ -1,0 +1,77 @@
+"""Intervals over seeds, and differences between measures that were trained with the same seeds."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+
+
+class Interval(NamedTuple):
+    """Mean of n values and its t interval; the bounds are NaN for n = 1, everything for n = 0."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+class Difference(NamedTuple):
+    """Row `first` minus row `second`, over the n columns that both have. `p` is of the paired t test, `p_holm`
+    the same after Holm's correction for all pairs; NaN for n < 2."""
+
+    first: int
+    second: int
+    difference: Interval
+    p: float
+    p_holm: float
+
+
+def t_interval(values: np.ndarray) -> Interval:
+    """Mean and 95 % t interval of `values` (n,); NaNs are left out.
+
+    Not a bootstrap: of five values a BCa interval covers the mean in 85 % of the cases, this one in 94 %.
+    """
+    values = np.asarray(values, dtype=float)
+    values = values[~np.isnan(values)]
+    n = len(values)
+    if n < 2:
+        return Interval(float(values[0]) if n else np.nan, np.nan, np.nan, n)
+    half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * stats.sem(values)
+    return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half), n)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's (1979) correction of the p values (P,) of one family; NaNs stay, and do not count."""
+    p = np.asarray(p, dtype=float)
+    corrected = np.full_like(p, np.nan)
+    order = np.argsort(p, kind="stable")[: np.count_nonzero(~np.isnan(p))]
+    steps = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1))
+    corrected[order] = np.minimum(steps, 1)
+    return corrected
+
+
+def paired_differences(values: np.ndarray) -> list[Difference]:
+    """Every pair of the rows of `values` (measures, seeds), NaN where a seed is missing, paired by seed."""
+    pairs = list(combinations(range(len(values)), 2))
+    found = [(t_interval(values[i] - values[j]), _p_value(values[i] - values[j])) for i, j in pairs]
+    corrected = holm(np.array([p for _, p in found]))
+    return [
+        Difference(i, j, interval, p, float(q))
+        for (i, j), (interval, p), q in zip(pairs, found, corrected, strict=True)
+    ]
+
+
+def _p_value(differences: np.ndarray) -> float:
+    """Of the two-sided t test that the mean of `differences` (n,), NaNs left out, is 0."""
+    differences = differences[~np.isnan(differences)]
+    if len(differences) < 2:
+        return float("nan")
+    error = stats.sem(differences)
+    if error == 0:  # the same difference in every seed
+        return float(differences[0] == 0)
+    return float(2 * stats.t.sf(abs(differences.mean() / error), len(differences) - 1))

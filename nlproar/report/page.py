@@ -1,0 +1,97 @@
+"""The report as one HTML file that needs nothing else: no network, no other file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from nlproar.report import figures, tables
+from nlproar.report.figures import Look, Picture
+from nlproar.report.frame import Study
+from nlproar.report.results import Results
+from nlproar.report.strips import strips
+
+_FACTS = ("source", "model_type", "max_epochs", "batch_size", "vectors", "data")
+
+
+def render(results: Results, pictures: Sequence[Picture]) -> str:
+    """The page. Texts and names are escaped, also within scripts; no text of a confidential task is in it."""
+    environment = Environment(
+        loader=PackageLoader("nlproar.report", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    used = [*(one for picture in pictures for one in picture.legend), *_measures(results.points)]
+    variables = figures.variables(used)
+    read = tables.to_read(results)
+    racu = read["racu"].drop(columns=[] if _any_published(read["racu"]) else ["published %", "published interval"])
+    return environment.get_template("page.html").render(
+        racu=_table(racu),
+        differences=_table(read["differences"]),
+        tasks=_table(read["tasks"]),
+        cost=_table(read["cost"]),
+        pictures=[_picture(picture, variables) for picture in pictures],
+        strips=[{"study": cache.study.label, "number": i, **strips(cache)} for i, cache in enumerate(results.caches)],
+        colors={measure: variables[one.color] for measure, one in _looks(results.points).items()},
+        palette=[(variable, color, figures.on_dark(color)) for color, variable in variables.items()],
+        setting=[_setting(study) for study in results.studies],
+        notes=results.notes,
+        records=sum(len(study.records) for study in results.studies),
+        seeds=max(len(study.seeds) for study in results.studies),
+    )
+
+
+def _looks(points: pd.DataFrame) -> dict[str, Look]:
+    return {measure: figures.look(measure, measure) for measure in points["measure"].unique()}
+
+
+def _measures(points: pd.DataFrame) -> list[Look]:
+    return list(_looks(points).values())
+
+
+def _any_published(racu: pd.DataFrame) -> bool:
+    return bool((racu["published %"] != tables.NOTHING).any())
+
+
+def _table(frame: pd.DataFrame) -> dict[str, Any]:
+    """Columns, with whether they hold numbers, and rows; a cell that repeats the one above it is empty in the first
+    two columns."""
+    right = [tables.is_numeric(frame[name]) for name in frame.columns]
+    rows = [list(map(str, row)) for row in frame.itertuples(index=False)]
+    return {"columns": list(zip(frame.columns, right, strict=True)), "rows": rows}
+
+
+def _picture(picture: Picture, variables: dict[str, str]) -> dict[str, Any]:
+    """Title, caption and panels: title, description and SVG, which is ours and escaped by matplotlib."""
+    shown = [
+        {"title": panel.title, "description": panel.description, "svg": Markup(figures.svg(picture, panel, variables))}
+        for panel in picture.panels
+    ]
+    return {"name": picture.name, "title": picture.title, "caption": picture.caption, "panels": shown}
+
+
+def _setting(study: Study) -> dict[str, Any]:
+    """What a study was run with: its configuration, and every version, device and commit among its records."""
+    facts = {name.replace("_", " "): study.facts[name] for name in _FACTS}
+    facts |= {f"task: {name.replace('_', ' ')}": value for name, value in study.facts["task"].items()}
+    facts["task: labels"] = ", ".join(study.facts["task"]["labels"])
+    environments = [content["environment"] for content in study.records]
+    for name in ("python", "system", "device", "threads", "commit"):
+        facts[name] = _counted([environment.get(name) for environment in environments])
+    for library in sorted({name for environment in environments for name in environment["versions"]}):
+        facts[library] = _counted([environment["versions"].get(library) for environment in environments])
+    facts["most memory"] = f"{max(environment.get('peak_memory_gb', 0) for environment in environments):.2f} GB"
+    return {"study": study.label, "facts": {key: str(value) for key, value in facts.items()}}
+
+
+def _counted(values: list[Any]) -> str:
+    """All values there are, most frequent first, with how often if they differ."""
+    counts = Counter("unknown" if value is None else str(value) for value in values).most_common()
+    return counts[0][0] if len(counts) == 1 else ", ".join(f"{value} ({n})" for value, n in counts)

@@ -1,0 +1,119 @@
+"""All numbers of a report, from its studies."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from nlproar.report import frame, sparsity, summary, tables
+from nlproar.report.caches import Caches, Gone
+from nlproar.report.convergence import convergence
+from nlproar.report.frame import Study
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Frames as `summary` and `tables` describe them; `notes` say what there is not, and why."""
+
+    studies: Sequence[Study]
+    caches: Sequence[Caches]
+    points: pd.DataFrame
+    missing: pd.DataFrame
+    racu_by_seed: pd.DataFrame
+    racu: pd.DataFrame
+    differences: pd.DataFrame
+    tasks: pd.DataFrame
+    cost: pd.DataFrame
+    sparsity: pd.DataFrame
+    convergence: dict[str, dict[str, np.ndarray]]
+    notes: list[str]
+
+
+def collect(studies: Sequence[Study], device: str, with_convergence: bool) -> Results:
+    """Everything that the records and caches of `studies` tell."""
+    caches = [Caches(study) for study in studies]
+    points = frame.points(studies)
+    by_seed = summary.racu_by_seed(points)
+    missing = summary.missing(points, {study.label: study.seeds for study in studies})
+    notes = [*_missing_levels(missing), *_undefined(by_seed)]
+    errors = {}
+    for cache in caches if with_convergence else []:
+        try:
+            errors[cache.study.label] = convergence(cache, device)
+        except Gone as reason:
+            notes.append(f"{cache.study.label}: no convergence of integrated gradient, as {reason}")
+    return Results(
+        studies=studies,
+        caches=caches,
+        points=points,
+        missing=missing,
+        racu_by_seed=by_seed,
+        racu=summary.racu(by_seed),
+        differences=summary.differences(by_seed),
+        tasks=tables.tasks(studies, caches),
+        cost=tables.cost(studies),
+        sparsity=_sparsity(caches, notes),
+        convergence=errors,
+        notes=notes,
+    )
+
+
+def _missing_levels(missing: pd.DataFrame) -> list[str]:
+    notes = []
+    told = missing.assign(levels=missing["levels"].map(lambda ks: ", ".join(map(str, ks))))
+    for key, rows in told.groupby([*summary.PANEL, "series", "levels"], sort=False):
+        study, strategy, recursive, series, levels = key
+        seeds = ", ".join(str(seed) for seed in rows["seed"])
+        noun = "seed" if len(rows) == 1 else "seeds"
+        unit = " %" if strategy == "quantile" else " tokens"
+        notes.append(f"{study}, {tables.mode(recursive)}, {series}, {noun} {seeds}: no record of k = {levels}{unit}")
+    return notes
+
+
+def _undefined(by_seed: pd.DataFrame) -> list[str]:
+    rows = by_seed[by_seed["problem"].str.startswith("undefined")]
+    return [
+        f"{row.study}, {tables.mode(row.recursive)}, {row.series}, seed {row.seed}: RACU is {row.problem}"
+        for row in rows.itertuples()
+    ]
+
+
+def _sparsity(caches: Sequence[Caches], notes: list[str]) -> pd.DataFrame:
+    """Mass at the top, of the importance that the unmasked models were given, mean over seeds."""
+    rows = []
+    for cache in caches:
+        reasons: dict[str, str] = {}
+        done: set[tuple[str, int]] = set()
+        for content in cache.study.records:
+            config = content["config"]
+            key = config["importance_measure"], config["seed"]
+            first = not config["recursive"] or config["k"] == config["recursive_step_size"]
+            if key[0] is None or not first or key in done:
+                continue
+            try:
+                rows += _mass(cache, content)
+                done.add(key)
+            except Gone as reason:
+                reasons[key[0]] = str(reason)
+        for measure in reasons.keys() - {name for name, _ in done}:
+            notes.append(f"{cache.study.label}, {measure}: no sparsity, as {reasons[measure]}")
+    found = pd.DataFrame(rows, columns=["study", "strategy", "measure", "level", "share"])
+    return found.groupby(["study", "strategy", "measure", "level"], sort=False, as_index=False).mean()
+
+
+def _mass(cache: Caches, content: frame.Record) -> list[dict[str, object]]:
+    values = cache.importance(content)
+    assert cache.dataset
+    split = cache.dataset.splits["test"]
+    rows: list[dict[str, object]] = []
+    for strategy, levels in (("count", sparsity.TOKENS), ("quantile", sparsity.PER_CENT)):
+        shares = sparsity.mass_at_the_top(values, split.maskable, split.offsets, strategy, levels)
+        place = {"study": cache.study.label, "strategy": strategy, "measure": content["config"]["importance_measure"]}
+        rows += [{**place, "level": k, "share": share} for k, share in zip(levels, shares, strict=True)]
+    return rows

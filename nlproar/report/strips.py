@@ -1,0 +1,122 @@
+"""A few test observations, token by token: how important each measure calls a token, and what was masked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nlproar.dataset import load_task
+from nlproar.dataset.encoding import Split
+from nlproar.report.caches import Caches, Gone
+from nlproar.report.frame import Record
+from nlproar.report.tables import mode
+
+OBSERVATIONS = 4
+SHADES = 9  # importance is shown as 0 to 9, of the largest in the observation
+
+
+def strips(caches: Caches) -> dict[str, Any]:
+    """What the page shows of a study, as JSON can hold it: the observations and, for every panel, series and level
+    of the lowest seed, one string of digits per observation, a digit per token: `shade` and `masked` (1 or 0).
+
+    Where the caches do not hold what a record was made with, `gone` says why. Confidential texts: nothing but that.
+    """
+    study = caches.study
+    if study.confidential:
+        return {"gone": "The texts of this task are confidential."}
+    if caches.dataset is None:
+        return {"gone": "The cache of encoded data was deleted; any run of this task makes it again."}
+    split = caches.dataset.splits["test"]
+    rows = choose(split)
+    seed = study.seeds[0]
+    groups: dict[tuple[str, bool], dict[str, dict[int, Record]]] = {}
+    baseline: dict[str, dict[int, Record]] = {}
+    for content in study.records:
+        config = content["config"]
+        if config["seed"] != seed or config["importance_measure"] is None:
+            continue
+        if config["importance_measure"] == "random":
+            baseline.setdefault(config["roar_strategy"], {})[config["k"]] = content
+            continue
+        series = groups.setdefault((config["roar_strategy"], config["recursive"]), {})
+        series.setdefault(_name(config), {})[config["k"]] = content
+    for strategy in set(baseline) - {strategy for strategy, _ in groups}:
+        groups[strategy, False] = {}
+    shown = []
+    for (strategy, recursive), series in sorted(groups.items()):
+        both = {"random": baseline.get(strategy, {}), **dict(sorted(series.items()))}
+        shown.append(
+            {
+                "name": f"{mode(recursive)}, {strategy}",
+                "unit": "%" if strategy == "quantile" else "tokens",
+                "levels": sorted({0} | {k for records in both.values() for k in records}),
+                "series": [_series(caches, name, records, rows) for name, records in both.items() if records],
+            }
+        )
+    if not shown:
+        return {"gone": "There is no record of a masked level yet."}
+    return {"seed": seed, "observations": [_observation(caches, row) for row in rows], "groups": shown}
+
+
+def choose(split: Split) -> list[int]:
+    """Observations that are not longer than the median, from all over the split: nobody's choice."""
+    lengths = split.lengths - 2  # [CLS] and [EOS]
+    fitting = np.flatnonzero((lengths <= np.median(lengths)) & (lengths > 0))
+    chosen = np.linspace(0, len(fitting) - 1, min(OBSERVATIONS, len(fitting))).round().astype(int)
+    return [int(row) for row in fitting[chosen]]
+
+
+def _name(config: Mapping[str, Any]) -> str:
+    notes = [f"step {config['recursive_step_size']}"] if config["recursive"] else []
+    notes += [f"{config['riemann_samples']} points"] if config["riemann_samples"] else []
+    return f"{config['importance_measure']} ({', '.join(notes)})" if notes else str(config["importance_measure"])
+
+
+def _observation(caches: Caches, row: int) -> dict[str, Any]:
+    assert caches.dataset
+    split, vocabulary = caches.dataset.splits["test"], caches.dataset.vocabulary
+    query: list[str] = []
+    if split.query_tokens is not None and split.query_offsets is not None:
+        query = vocabulary.decode(split.query_tokens[slice(*split.query_offsets[row : row + 2])])
+    return {
+        "number": row,
+        "label": load_task(caches.study.dataset).labels[int(split.label[row])],
+        "tokens": vocabulary.decode(split.tokens[slice(*split.offsets[row : row + 2])]),
+        "query": query,
+    }
+
+
+def _series(caches: Caches, name: str, records: Mapping[int, Record], rows: list[int]) -> dict[str, Any]:
+    assert caches.dataset
+    split = caches.dataset.splits["test"]
+    levels: dict[str, Any] = {}
+    for k, content in sorted(records.items()):
+        try:
+            importance, masked = caches.importance(content), caches.masks(content)
+        except Gone as reason:
+            levels[str(k)] = {"gone": str(reason)}
+            continue
+        shades = [_shades(_tokens(split, importance, row)) for row in rows]
+        levels[str(k)] = {"shade": shades, "masked": [_digits(_tokens(split, masked, row)) for row in rows]}
+        step = content["config"]["recursive_step_size"]
+        if "0" not in levels and (step is None or step == k):  # what the unmasked model was explained by
+            levels["0"] = {"shade": shades, "masked": ["0" * len(shade) for shade in shades]}
+    measure = next(iter(records.values()))["config"]["importance_measure"]
+    return {"name": name, "measure": measure, "levels": levels}
+
+
+def _tokens(split: Split, values: np.ndarray, row: int) -> np.ndarray:
+    """Those of observation `row` that can be masked."""
+    place = slice(*split.offsets[row : row + 2])
+    return np.asarray(values[place][split.maskable[place]])
+
+
+def _shades(values: np.ndarray) -> str:
+    most = values.max(initial=0)
+    return _digits(np.round(SHADES * values / most) if most > 0 else np.zeros(len(values)))
+
+
+def _digits(values: np.ndarray) -> str:
+    return "".join(str(int(value)) for value in values)

@@ -1,0 +1,185 @@
+"""Tables of the report as text: data frames in full, and for reading as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from nlproar import storage
+from nlproar.report import published
+from nlproar.report.caches import Caches
+from nlproar.report.frame import Study
+from nlproar.report.intervals import Interval, t_interval
+from nlproar.report.majority import majority_performance
+
+if TYPE_CHECKING:
+    from nlproar.report.results import Results
+
+STAGES = ("encode", "explain", "mask", "vectors", "train", "test")
+NOTHING = "–"
+
+
+def racu(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
+    """RACU in per cent, for reading, beside the published value."""
+    by_label = {study.label: study for study in studies}
+    rows = []
+    for row in found.itertuples():
+        theirs = published.racu(by_label[row.study], row.measure, row.strategy, row.recursive)
+        rows.append(
+            {
+                "task": row.study,
+                "masking": mode(row.recursive),
+                "measure": row.series,
+                "RACU %": number(100 * row.racu),
+                "95 % interval": between(100 * row.low, 100 * row.high),
+                "seeds": row.n,
+                "published %": number(theirs.percent) if theirs else NOTHING,
+                "published interval": between(theirs.low, theirs.high) if theirs else NOTHING,
+            }
+        )
+    columns = ["task", "masking", "measure", "RACU %", "95 % interval", "seeds", "published %", "published interval"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def differences(found: pd.DataFrame) -> pd.DataFrame:
+    """Differences of RACU in percentage points, for reading."""
+    return pd.DataFrame(
+        {
+            "task": found["study"],
+            "masking": [mode(recursive) for recursive in found["recursive"]],
+            "measures": found["first"] + " − " + found["second"],
+            "difference": [number(100 * value) for value in found["difference"]],
+            "95 % interval": [between(100 * a, 100 * b) for a, b in zip(found["low"], found["high"], strict=True)],
+            "seeds": found["n"],
+            "p": [p_value(p) for p in found["p"]],
+            "p (Holm)": [p_value(p) for p in found["p_holm"]],
+        }
+    )
+
+
+def tasks(studies: Sequence[Study], caches: Sequence[Caches]) -> pd.DataFrame:
+    """What each study's task is and what its models reach, in per cent: one row per study, NaN where unknown."""
+    rows = []
+    for study, cache in zip(studies, caches, strict=True):
+        sizes = study.records[0]["data"]
+        unmasked = _performance(study, 0)
+        masked = _performance(study, 100)
+        row = {"study": study.label, "metric": study.metric.replace("_", " "), "vocabulary": sizes["vocabulary"]}
+        row |= sizes["observations"]
+        length = majority = None
+        if cache.dataset:
+            train, test = cache.dataset.splits["train"], cache.dataset.splits["test"]
+            length = train.maskable.sum() / len(train)
+            majority = 100 * majority_performance(train.label, test.label, study.metric)
+        row |= {"mean length": length, "majority class": majority}
+        for name, ours, quantity in (("unmasked", unmasked, "unmasked"), ("fully masked", masked, "masked")):
+            row |= {name: ours.mean, f"{name} low": ours.low, f"{name} high": ours.high, f"{name} seeds": ours.n}
+            for theirs in published.performance(study, quantity):
+                row[f"{name}, {theirs.source}"] = theirs.percent
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _performance(study: Study, k: int) -> Interval:
+    return t_interval(np.array([100 * content["metrics"]["test"][study.metric] for content in study.at(k)]))
+
+
+def tasks_to_read(found: pd.DataFrame) -> pd.DataFrame:
+    """The same for reading."""
+    shown = pd.DataFrame({"task": found["study"], "vocabulary": [f"{n:,}" for n in found["vocabulary"]]})
+    sizes = zip(found["train"], found["val"], found["test"], strict=True)
+    shown["train / val / test"] = [" / ".join(f"{n:,}" for n in size) for size in sizes]
+    shown["mean length"] = [number(value) for value in found["mean length"]]
+    shown["metric"] = found["metric"]
+    shown["majority class %"] = [number(value) for value in found["majority class"]]
+    for name in ("unmasked", "fully masked"):
+        bounds = zip(found[f"{name} low"], found[f"{name} high"], strict=True)
+        shown[f"{name} %"] = [number(value) for value in found[name]]
+        shown[f"{name}, 95 %"] = [between(*pair) for pair in bounds]
+    for column in [column for column in found.columns if ", " in column]:
+        shown[column] = [number(value) for value in found[column]]
+    return shown
+
+
+def cost(studies: Sequence[Study]) -> pd.DataFrame:
+    """Mean minutes of a run by stage and measure, the number of runs, and their hours together."""
+    rows = []
+    for study in studies:
+        for content in study.records:
+            config = content["config"]
+            measure = config["importance_measure"] or ("unmasked" if config["k"] == 0 else "fully masked")
+            minutes = {stage: content["durations"].get(stage, 0.0) / 60 for stage in STAGES}
+            rows.append({"study": study.label, "recursive": config["recursive"], "measure": measure, **minutes})
+    frame = pd.DataFrame(rows)
+    groups = frame.groupby(["study", "recursive", "measure"], sort=False)
+    means = groups[list(STAGES)].mean()
+    means["run"] = means.sum(axis=1)
+    means["runs"] = groups.size()
+    means["hours together"] = means["run"] * means["runs"] / 60
+    return means.reset_index()
+
+
+def cost_to_read(found: pd.DataFrame) -> pd.DataFrame:
+    shown = found.rename(
+        columns={"study": "task", "recursive": "masking", "run": "minutes a run", "hours together": "hours"}
+    )
+    shared = found["measure"].isin(["unmasked", "fully masked"])
+    shown["masking"] = [NOTHING if s else mode(r) for s, r in zip(shared, found["recursive"], strict=True)]
+    for name in (*STAGES, "minutes a run", "hours"):
+        shown[name] = [f"{value:.2f}" for value in shown[name]]
+    return shown
+
+
+def to_read(results: Results) -> dict[str, pd.DataFrame]:
+    """The tables for reading, by name."""
+    return {
+        "racu": racu(results.racu, results.studies),
+        "differences": differences(results.differences),
+        "tasks": tasks_to_read(results.tasks),
+        "cost": cost_to_read(results.cost),
+    }
+
+
+def mode(recursive: bool) -> str:
+    return "recursive" if recursive else "ROAR"
+
+
+def number(value: float | None) -> str:
+    return NOTHING if value is None or pd.isna(value) else f"{value:.1f}".replace("-", "−")
+
+
+def between(low: float | None, high: float | None) -> str:
+    return NOTHING if low is None or pd.isna(low) else f"{number(low)} to {number(high)}"
+
+
+def p_value(p: float) -> str:
+    return NOTHING if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A table of Markdown; numbers to the right."""
+    lines = [list(frame.columns), ["---:" if is_numeric(frame[name]) else "---" for name in frame.columns]]
+    lines += [[str(cell).replace("|", "\\|") for cell in row] for row in frame.itertuples(index=False)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def is_numeric(column: pd.Series) -> bool:
+    """Whether all cells are numbers, as they are written here, or nothing."""
+    return all(str(cell)[:1] in "−–-0123456789<" for cell in column)
+
+
+def latex(frame: pd.DataFrame) -> str:
+    """A tabular with the rules of booktabs."""
+    text = frame.map(lambda cell: str(cell).replace("−", "-").replace("–", "--") if isinstance(cell, str) else cell)
+    alignment = "".join("r" if is_numeric(frame[name]) else "l" for name in frame.columns)
+    return str(text.to_latex(index=False, escape=True, column_format=alignment))
+
+
+def write(path: Path, text: str) -> Path:
+    with storage.whole_file(path) as file:
+        file.write(text.encode())
+    return path
