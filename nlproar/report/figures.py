@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -17,7 +19,7 @@ from nlproar import storage
 from nlproar.explain import MEASURES
 
 INK, FAINT, PAPER = "#1b1b1e", "#dcdce0", "#ffffff"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 9,
     "axes.titleweight": "bold",
@@ -50,7 +52,7 @@ class Look:
     linestyle: str = "-"
     hollow: bool = False
 
-    def style(self) -> dict[str, object]:
+    def style(self) -> dict[str, Any]:
         """Keywords of `Axes.plot`."""
         face = "none" if self.hollow else self.color
         return {"color": self.color, "marker": self.marker, "linestyle": self.linestyle, "markerfacecolor": face}
@@ -112,7 +114,8 @@ def save(picture: Picture, folder: Path) -> list[Path]:
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).flat
         for panel, ax in zip(picture.panels, axes, strict=False):
-            _draw(panel, ax)
+            panel.draw(ax)
+            ax.set_title(fill(panel.title, int(13 * picture.size[0]) - 8))
         for ax in list(figure.axes)[len(picture.panels) :]:
             ax.remove()
         _legend(figure, picture, int(width / 1.7))
@@ -120,21 +123,16 @@ def save(picture: Picture, folder: Path) -> list[Path]:
         for ending, options in (("pdf", {"metadata": {"CreationDate": None}}), ("png", {"dpi": 200})):
             path = folder / f"{picture.name}.{ending}"
             with storage.whole_file(path) as file:
-                figure.savefig(file, format=ending, **options)  # type: ignore[arg-type]
+                figure.savefig(file, format=ending, **options)
             paths.append(path)
     return paths
 
 
 def _legend(figure: Figure, picture: Picture, columns: int) -> None:
     if picture.legend:
-        handles = [Line2D([], [], label=one.label, **one.style()) for one in picture.legend]  # type: ignore[arg-type]
+        handles = [Line2D([], [], label=one.label, **one.style()) for one in picture.legend]
         columns = max(1, min(len(handles), columns))
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.5)
-
-
-def _draw(panel: Panel, ax: Axes) -> None:
-    panel.draw(ax)
-    ax.set_title(panel.title)
 
 
 def svg(picture: Picture, panel: Panel, variables: dict[str, str]) -> str:
@@ -142,10 +140,8 @@ def svg(picture: Picture, panel: Panel, variables: dict[str, str]) -> str:
     (hexadecimal colour to variable), so that they follow its light and dark."""
     number = list(picture.panels).index(panel)
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": picture.name, "font.size": 9, "axes.labelsize": 9}):
-        width = min(picture.size[0], 4.2) if len(picture.panels) > 1 else 5
-        legend_rows = -(-len(picture.legend) // 2)
-        height = width * picture.size[1] / picture.size[0] + 0.19 * legend_rows
-        figure = Figure(figsize=(width, height), layout="constrained")
+        height = picture.size[1] + 0.19 * -(-len(picture.legend) // 2)
+        figure = Figure(figsize=(4.2, height), layout="constrained")
         figure.patch.set_alpha(0)
         ax = figure.subplots()
         ax.patch.set_alpha(0)

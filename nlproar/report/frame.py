@@ -148,7 +148,7 @@ def _study_points(study: Study) -> Iterable[dict[str, Any]]:
         if config["importance_measure"] is None:
             shared[place] = value
         else:
-            series = config["importance_measure"], config["recursive_step_size"], config["riemann_samples"]
+            series = series_of(config)
             curves[config["roar_strategy"], config["recursive"], series][place] = value
     for (strategy, recursive), series_here in _panels(curves).items():
         for series in series_here:
@@ -161,7 +161,7 @@ def _study_points(study: Study) -> Iterable[dict[str, Any]]:
                     "strategy": strategy,
                     "recursive": recursive,
                     "measure": series[0],
-                    "series": _name(series, series_here),
+                    "series": series_name(series, series_here),
                     "step": series[1],
                     "samples": series[2],
                     "seed": seed,
@@ -188,7 +188,12 @@ def _panels(curves: Iterable[tuple[str, bool, Series]]) -> dict[tuple[str, bool]
     return found or {("quantile", False): [_BASELINE]}
 
 
-def _name(series: Series, others: Iterable[Series]) -> str:
+def series_of(config: Mapping[str, Any]) -> Series:
+    return config["importance_measure"], config["recursive_step_size"], config["riemann_samples"]
+
+
+def series_name(series: Series, others: Iterable[Series]) -> str:
+    """The measure, and what tells this series from another of the same measure."""
     measure, step, samples = series
     twins = [other for other in others if other[0] == measure]
     notes = [f"step {step}"] * (len({other[1] for other in twins}) > 1)

@@ -31,9 +31,12 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
     used = [*(one for picture in pictures for one in picture.legend), *_measures(results.points)]
     variables = figures.variables(used)
     read = tables.to_read(results)
-    racu = read["racu"].drop(columns=[] if _any_published(read["racu"]) else ["published %", "published interval"])
+    racu = read.pop("racu")
+    if (racu["published % (95 %)"] == tables.NOTHING).all():
+        racu = racu.drop(columns="published % (95 %)")
     return environment.get_template("page.html").render(
         racu=_table(racu),
+        beside=[(name, _table(frame)) for name, frame in read.items() if name.startswith("racu_")],
         differences=_table(read["differences"]),
         tasks=_table(read["tasks"]),
         cost=_table(read["cost"]),
@@ -56,16 +59,19 @@ def _measures(points: pd.DataFrame) -> list[Look]:
     return list(_looks(points).values())
 
 
-def _any_published(racu: pd.DataFrame) -> bool:
-    return bool((racu["published %"] != tables.NOTHING).any())
-
-
 def _table(frame: pd.DataFrame) -> dict[str, Any]:
-    """Columns, with whether they hold numbers, and rows; a cell that repeats the one above it is empty in the first
-    two columns."""
-    right = [tables.is_numeric(frame[name]) for name in frame.columns]
-    rows = [list(map(str, row)) for row in frame.itertuples(index=False)]
-    return {"columns": list(zip(frame.columns, right, strict=True)), "rows": rows}
+    """Columns, with whether they hold numbers, and blocks of rows with the task and masking they share."""
+    grouped = [name for name in ("task", "masking") if name in frame.columns[:2]] if "measure" in frame else []
+    grouped += ["task", "masking"] if "measures" in frame else []
+    rest = frame.drop(columns=grouped)
+    columns = [(name, tables.is_numeric(frame[name])) for name in rest.columns]
+    blocks: list[dict[str, Any]] = []
+    for heads, row in zip(frame[grouped].itertuples(index=False), rest.itertuples(index=False), strict=True):
+        title = ", ".join(head for head in heads if head != tables.NOTHING)
+        if not blocks or blocks[-1]["title"] != title:
+            blocks.append({"title": title, "rows": []})
+        blocks[-1]["rows"].append(list(map(str, row)))
+    return {"columns": columns, "blocks": blocks}
 
 
 def _picture(picture: Picture, variables: dict[str, str]) -> dict[str, Any]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from nlproar.report import convergence, published, sparsity, summary
 from nlproar.report.figures import FAINT, INK, PAPER, Look, Panel, Picture, look
 from nlproar.report.frame import Study
 from nlproar.report.results import Results
-from nlproar.report.tables import between, mode, number
+from nlproar.report.tables import between, metric_name, mode, number
 
 PUBLISHED = Look("published, recursive", INK, "D", "", hollow=True)
 FLOOR = Look("fully masked", INK, "", "--")
@@ -33,7 +35,8 @@ def curves(points: pd.DataFrame, studies: Sequence[Study]) -> list[Picture]:
     by_label = {study.label: study for study in studies}
     pictures = []
     for strategy, part in points.groupby("strategy"):
-        found, panels, legend = summary.curves(part), [], {}
+        found, panels = summary.curves(part), []
+        legend: dict[str, Look] = {}
         for place, panel in summary.panels(found):
             study = by_label[place["study"]]
             raw = part[part["study"] == place["study"]]
@@ -85,16 +88,16 @@ def _draw_curves(
         values = 100 * values.reindex(sorted({*values.index, *grid[series]}))  # a missing level breaks the line
         style = styles[series]
         ax.fill_between(values.index, values["low"], values["high"], color=style.color, alpha=0.18, linewidth=0)
-        ax.plot(values.index, values["performance"], **style.style())  # type: ignore[arg-type]
+        ax.plot(values.index, values["performance"], **style.style())
     floor = panel.loc[panel["k"] == 100, "performance"] if strategy == "quantile" else panel.iloc[:0]["performance"]
     if len(floor):
         ax.axhline(100 * floor.iloc[0], color=FLOOR.color, linestyle=FLOOR.linestyle, linewidth=0.9, zorder=1)
     margin = max(0.06 * (limits[1] - limits[0]), 1)
     ax.set_ylim(limits[0] - margin, limits[1] + margin)
     ax.set_xlabel("tokens masked (%)" if strategy == "quantile" else "tokens masked")
-    ax.set_ylabel(f"{metric.replace('_', ' ').replace('f1', 'F1')} (%)")
+    ax.set_ylabel(f"{metric_name(metric)} (%)")
     if strategy == "count":
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def racu(found: pd.DataFrame, by_seed: pd.DataFrame, studies: Sequence[Study]) -> Picture | None:
@@ -143,8 +146,8 @@ def _draw_racu(
         style = styles[str(row.series)]
         own = 100 * seeds.loc[seeds["series"] == row.series, "racu"]
         ax.plot(own, np.full(len(own), y), ".", color=style.color, alpha=0.5, markersize=4)
-        ax.plot([100 * row.low, 100 * row.high], [y, y], color=style.color, linewidth=2, solid_capstyle="butt")  # type: ignore[operator]
-        ax.plot(100 * row.racu, y, style.marker, color=style.color, markersize=6)  # type: ignore[operator]
+        ax.plot([100 * row.low, 100 * row.high], [y, y], color=style.color, linewidth=2, solid_capstyle="butt")
+        ax.plot(100 * row.racu, y, style.marker, color=style.color, markersize=6)
         if other:
             low, high = other.low or other.percent, other.high or other.percent
             ax.plot([low, high], [y + 0.32] * 2, color=INK, linewidth=0.8)
@@ -186,7 +189,7 @@ def sparse(found: pd.DataFrame) -> Picture | None:
 
 def _draw_sparse(ax: Axes, part: pd.DataFrame, unit: str) -> None:
     for measure, curve in part.groupby("measure", sort=False):
-        ax.plot(curve["level"], 100 * curve["share"], **look(measure, measure).style())  # type: ignore[arg-type]
+        ax.plot(curve["level"], 100 * curve["share"], **look(measure, measure).style())
     ax.set_xticks(sorted(part["level"].unique()))
     ax.set_xlabel(f"most important {unit}")
     ax.set_ylabel("share of importance (%)")
@@ -225,13 +228,19 @@ def converging(found: Mapping[str, Mapping[str, np.ndarray]]) -> Picture | None:
 
 def _draw_converging(ax: Axes, values: np.ndarray, label: str) -> None:
     for rule, row in zip(convergence.RULES, values, strict=True):
-        ax.plot(convergence.POINTS, np.maximum(row, _SMALLEST), **RULE_LOOKS[rule].style())  # type: ignore[arg-type]
+        ax.plot(convergence.POINTS, np.maximum(row, _SMALLEST), **RULE_LOOKS[rule].style())
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xticks(convergence.POINTS, [str(n) for n in convergence.POINTS])
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: _power(y)))
     ax.minorticks_off()
     ax.set_xlabel("points")
     ax.set_ylabel(label)
+
+
+def _power(value: float) -> str:
+    """10⁻³ for 0.001."""
+    return "10" + str(round(np.log10(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 _MAJORITY = Look("majority class", "#7a7a7a", "x", "")
@@ -254,7 +263,7 @@ def lengths(tasks: pd.DataFrame) -> Picture | None:
     theirs = [name for name in tasks.columns if ", Madsen" in name]
     legend = [_MAJORITY, _LENGTHS, _UNMASKED, *([_PUBLISHED] if theirs else [])]
     panel = Panel("Effect of the sequence length", text, lambda ax: _draw_lengths(ax, rows, theirs))
-    return Picture("lengths", "Sequence length", caption, [panel], legend, 1, (6.8, 1.0 + 0.36 * len(rows)))
+    return Picture("lengths", "Sequence length", caption, [panel], legend, 1, (6.8, 1.1 + 0.4 * len(rows)))
 
 
 def _draw_lengths(ax: Axes, rows: pd.DataFrame, theirs: list[str]) -> None:
@@ -264,8 +273,8 @@ def _draw_lengths(ax: Axes, rows: pd.DataFrame, theirs: list[str]) -> None:
             ax.plot(row[name], y, one.marker, color=one.color, markersize=6)
         ax.plot(row["majority class"], y, _MAJORITY.marker, color=_MAJORITY.color, markersize=7, markeredgewidth=2)
         for name in theirs:
-            ax.plot(row[name], y + 0.25, _PUBLISHED.marker, color=INK, markersize=4.5, markerfacecolor=PAPER)  # type: ignore[operator]
-    ax.set_yticks(range(len(rows)), rows["study"])
+            ax.plot(row[name], y + 0.25, _PUBLISHED.marker, color=INK, markersize=4.5, markerfacecolor=PAPER)
+    ax.set_yticks(range(len(rows)), [fill(study, 28) for study in rows["study"]])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlim(0, 103)
     ax.grid(axis="y", color=FAINT)

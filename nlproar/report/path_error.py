@@ -65,13 +65,11 @@ def rank_error(values: np.ndarray, exact: np.ndarray, split: Split) -> float:
 
 def _first(split: Split, observations: int) -> Split:
     offsets = split.offsets[: observations + 1]
-    query: dict[str, np.ndarray] = {}
-    if split.query_tokens is not None and split.query_offsets is not None:
-        ends = split.query_offsets[: observations + 1]
-        query = {"query_tokens": split.query_tokens[: ends[-1]], "query_offsets": ends}
-    return replace(
-        split, tokens=split.tokens[: offsets[-1]], offsets=offsets, label=split.label[:observations], **query
-    )
+    first = replace(split, tokens=split.tokens[: offsets[-1]], offsets=offsets, label=split.label[:observations])
+    if split.query_tokens is None or split.query_offsets is None:
+        return first
+    ends = split.query_offsets[: observations + 1]
+    return replace(first, query_tokens=split.query_tokens[: ends[-1]], query_offsets=ends)
 
 
 def _signed(explainer: IntegratedGradient, split: Split) -> np.ndarray:

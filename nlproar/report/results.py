@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from nlproar.explain import MEASURES
 from nlproar.report import frame, sparsity, summary, tables
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.convergence import convergence
@@ -86,7 +88,8 @@ def _undefined(by_seed: pd.DataFrame) -> list[str]:
 
 def _sparsity(caches: Sequence[Caches], notes: list[str]) -> pd.DataFrame:
     """Mass at the top, of the importance that the unmasked models were given, mean over seeds."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    known = list(MEASURES)
     for cache in caches:
         reasons: dict[str, str] = {}
         done: set[tuple[str, int]] = set()
@@ -94,7 +97,7 @@ def _sparsity(caches: Sequence[Caches], notes: list[str]) -> pd.DataFrame:
             config = content["config"]
             key = config["importance_measure"], config["seed"]
             first = not config["recursive"] or config["k"] == config["recursive_step_size"]
-            if key[0] is None or not first or key in done:
+            if key[0] not in known or not first or key in done:
                 continue
             try:
                 rows += _mass(cache, content)
@@ -103,15 +106,16 @@ def _sparsity(caches: Sequence[Caches], notes: list[str]) -> pd.DataFrame:
                 reasons[key[0]] = str(reason)
         for measure in reasons.keys() - {name for name, _ in done}:
             notes.append(f"{cache.study.label}, {measure}: no sparsity, as {reasons[measure]}")
+    rows.sort(key=lambda row: known.index(row["measure"]))  # the sort is stable
     found = pd.DataFrame(rows, columns=["study", "strategy", "measure", "level", "share"])
     return found.groupby(["study", "strategy", "measure", "level"], sort=False, as_index=False).mean()
 
 
-def _mass(cache: Caches, content: frame.Record) -> list[dict[str, object]]:
+def _mass(cache: Caches, content: frame.Record) -> list[dict[str, Any]]:
     values = cache.importance(content)
     assert cache.dataset
     split = cache.dataset.splits["test"]
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for strategy, levels in (("count", sparsity.TOKENS), ("quantile", sparsity.PER_CENT)):
         shares = sparsity.mass_at_the_top(values, split.maskable, split.offsets, strategy, levels)
         place = {"study": cache.study.label, "strategy": strategy, "measure": content["config"]["importance_measure"]}

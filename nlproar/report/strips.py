@@ -9,8 +9,9 @@ import numpy as np
 
 from nlproar.dataset import load_task
 from nlproar.dataset.encoding import Split
+from nlproar.explain import MEASURES
 from nlproar.report.caches import Caches, Gone
-from nlproar.report.frame import Record
+from nlproar.report.frame import Record, Series, series_name, series_of
 from nlproar.report.tables import mode
 
 OBSERVATIONS = 4
@@ -31,28 +32,22 @@ def strips(caches: Caches) -> dict[str, Any]:
     split = caches.dataset.splits["test"]
     rows = choose(split)
     seed = study.seeds[0]
-    groups: dict[tuple[str, bool], dict[str, dict[int, Record]]] = {}
-    baseline: dict[str, dict[int, Record]] = {}
-    for content in study.records:
-        config = content["config"]
-        if config["seed"] != seed or config["importance_measure"] is None:
-            continue
-        if config["importance_measure"] == "random":
-            baseline.setdefault(config["roar_strategy"], {})[config["k"]] = content
-            continue
-        series = groups.setdefault((config["roar_strategy"], config["recursive"]), {})
-        series.setdefault(_name(config), {})[config["k"]] = content
-    for strategy in set(baseline) - {strategy for strategy, _ in groups}:
-        groups[strategy, False] = {}
+    mine = [c for c in study.records if c["config"]["seed"] == seed and c["config"]["importance_measure"]]
     shown = []
-    for (strategy, recursive), series in sorted(groups.items()):
-        both = {"random": baseline.get(strategy, {}), **dict(sorted(series.items()))}
+    for strategy, recursive in sorted({_panel(c) for c in mine if c["config"]["importance_measure"] != "random"}
+                                      or {_panel(c) for c in mine}):  # fmt: skip
+        curves: dict[Series, dict[int, Record]] = {}
+        for content in mine:
+            baseline = _panel(content)[0] == strategy and content["config"]["importance_measure"] == "random"
+            if baseline or _panel(content) == (strategy, recursive):
+                curves.setdefault(series_of(content["config"]), {})[content["config"]["k"]] = content
+        order = sorted(curves, key=lambda series: (list(MEASURES).index(series[0]), str(series)))
         shown.append(
             {
                 "name": f"{mode(recursive)}, {strategy}",
                 "unit": "%" if strategy == "quantile" else "tokens",
-                "levels": sorted({0} | {k for records in both.values() for k in records}),
-                "series": [_series(caches, name, records, rows) for name, records in both.items() if records],
+                "levels": sorted({0} | {k for records in curves.values() for k in records}),
+                "series": [_series(caches, series_name(one, curves), curves[one], rows) for one in order],
             }
         )
     if not shown:
@@ -60,18 +55,16 @@ def strips(caches: Caches) -> dict[str, Any]:
     return {"seed": seed, "observations": [_observation(caches, row) for row in rows], "groups": shown}
 
 
+def _panel(content: Record) -> tuple[str, bool]:
+    return content["config"]["roar_strategy"], content["config"]["recursive"]
+
+
 def choose(split: Split) -> list[int]:
-    """Observations that are not longer than the median, from all over the split: nobody's choice."""
-    lengths = split.lengths - 2  # [CLS] and [EOS]
-    fitting = np.flatnonzero((lengths <= np.median(lengths)) & (lengths > 0))
+    """Observations of the second quarter by length, evenly from all over the split: nobody's choice."""
+    low, high = np.quantile(split.lengths, [0.25, 0.5])
+    fitting = np.flatnonzero((split.lengths >= low) & (split.lengths <= high) & (split.lengths > 2))
     chosen = np.linspace(0, len(fitting) - 1, min(OBSERVATIONS, len(fitting))).round().astype(int)
     return [int(row) for row in fitting[chosen]]
-
-
-def _name(config: Mapping[str, Any]) -> str:
-    notes = [f"step {config['recursive_step_size']}"] if config["recursive"] else []
-    notes += [f"{config['riemann_samples']} points"] if config["riemann_samples"] else []
-    return f"{config['importance_measure']} ({', '.join(notes)})" if notes else str(config["importance_measure"])
 
 
 def _observation(caches: Caches, row: int) -> dict[str, Any]:

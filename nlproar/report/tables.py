@@ -24,7 +24,7 @@ NOTHING = "–"
 
 
 def racu(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
-    """RACU in per cent, for reading, beside the published value."""
+    """RACU in per cent with its 95 % interval, for reading, beside the published value."""
     by_label = {study.label: study for study in studies}
     rows = []
     for row in found.itertuples():
@@ -34,26 +34,41 @@ def racu(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
                 "task": row.study,
                 "masking": mode(row.recursive),
                 "measure": row.series,
-                "RACU %": number(100 * row.racu),
-                "95 % interval": between(100 * row.low, 100 * row.high),
+                "RACU % (95 %)": estimate(100 * row.racu, 100 * row.low, 100 * row.high),
                 "seeds": row.n,
-                "published %": number(theirs.percent) if theirs else NOTHING,
-                "published interval": between(theirs.low, theirs.high) if theirs else NOTHING,
+                "published % (95 %)": estimate(theirs.percent, theirs.low, theirs.high) if theirs else NOTHING,
             }
         )
-    columns = ["task", "masking", "measure", "RACU %", "95 % interval", "seeds", "published %", "published interval"]
+    columns = ["task", "masking", "measure", "RACU % (95 %)", "seeds", "published % (95 %)"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def side_by_side(found: pd.DataFrame, studies: Sequence[Study]) -> dict[str, pd.DataFrame]:
+    """For each data set with more than one study, RACU with a column per study."""
+    tables = {}
+    for dataset in dict.fromkeys(study.dataset for study in studies):
+        labels = [study.label for study in studies if study.dataset == dataset]
+        rows: dict[tuple[str, str], dict[str, str]] = {}
+        for row in found[found["study"].isin(labels)].itertuples():
+            cells = rows.setdefault((mode(row.recursive), row.series), {})
+            cells[row.study] = estimate(100 * row.racu, 100 * row.low, 100 * row.high)
+        if len(labels) > 1 and rows:
+            tables[dataset] = pd.DataFrame(
+                [{"masking": m, "measure": s, **{label: cells.get(label, NOTHING) for label in labels}}
+                 for (m, s), cells in rows.items()]
+            )  # fmt: skip
+    return tables
 
 
 def differences(found: pd.DataFrame) -> pd.DataFrame:
     """Differences of RACU in percentage points, for reading."""
+    bounds = zip(found["difference"], found["low"], found["high"], strict=True)
     return pd.DataFrame(
         {
             "task": found["study"],
             "masking": [mode(recursive) for recursive in found["recursive"]],
             "measures": found["first"] + " − " + found["second"],
-            "difference": [number(100 * value) for value in found["difference"]],
-            "95 % interval": [between(100 * a, 100 * b) for a, b in zip(found["low"], found["high"], strict=True)],
+            "difference (95 %)": [estimate(*(100 * value for value in values)) for values in bounds],
             "seeds": found["n"],
             "p": [p_value(p) for p in found["p"]],
             "p (Holm)": [p_value(p) for p in found["p_holm"]],
@@ -68,7 +83,7 @@ def tasks(studies: Sequence[Study], caches: Sequence[Caches]) -> pd.DataFrame:
         sizes = study.records[0]["data"]
         unmasked = _performance(study, 0)
         masked = _performance(study, 100)
-        row = {"study": study.label, "metric": study.metric.replace("_", " "), "vocabulary": sizes["vocabulary"]}
+        row = {"study": study.label, "metric": metric_name(study.metric), "vocabulary": sizes["vocabulary"]}
         row |= sizes["observations"]
         length = majority = None
         if cache.dataset:
@@ -97,11 +112,10 @@ def tasks_to_read(found: pd.DataFrame) -> pd.DataFrame:
     shown["metric"] = found["metric"]
     shown["majority class %"] = [number(value) for value in found["majority class"]]
     for name in ("unmasked", "fully masked"):
-        bounds = zip(found[f"{name} low"], found[f"{name} high"], strict=True)
-        shown[f"{name} %"] = [number(value) for value in found[name]]
-        shown[f"{name}, 95 %"] = [between(*pair) for pair in bounds]
-    for column in [column for column in found.columns if ", " in column]:
-        shown[column] = [number(value) for value in found[column]]
+        bounds = zip(found[name], found[f"{name} low"], found[f"{name} high"], strict=True)
+        shown[f"{name} % (95 %)"] = [estimate(*values) for values in bounds]
+        for column in [column for column in found.columns if column.startswith(f"{name}, ")]:
+            shown[column] = [number(value) for value in found[column]]
     return shown
 
 
@@ -127,7 +141,7 @@ def cost_to_read(found: pd.DataFrame) -> pd.DataFrame:
     shown = found.rename(
         columns={"study": "task", "recursive": "masking", "run": "minutes a run", "hours together": "hours"}
     )
-    shared = found["measure"].isin(["unmasked", "fully masked"])
+    shared = found["measure"].isin(["unmasked", "fully masked", "random"])
     shown["masking"] = [NOTHING if s else mode(r) for s, r in zip(shared, found["recursive"], strict=True)]
     for name in (*STAGES, "minutes a run", "hours"):
         shown[name] = [f"{value:.2f}" for value in shown[name]]
@@ -136,12 +150,18 @@ def cost_to_read(found: pd.DataFrame) -> pd.DataFrame:
 
 def to_read(results: Results) -> dict[str, pd.DataFrame]:
     """The tables for reading, by name."""
+    beside = side_by_side(results.racu, results.studies)
     return {
         "racu": racu(results.racu, results.studies),
+        **{f"racu_{dataset}": table for dataset, table in beside.items()},
         "differences": differences(results.differences),
         "tasks": tasks_to_read(results.tasks),
         "cost": cost_to_read(results.cost),
     }
+
+
+def metric_name(metric: str) -> str:
+    return metric.replace("_", " ").replace("f1", "F1")
 
 
 def mode(recursive: bool) -> str:
@@ -154,6 +174,12 @@ def number(value: float | None) -> str:
 
 def between(low: float | None, high: float | None) -> str:
     return NOTHING if low is None or pd.isna(low) else f"{number(low)} to {number(high)}"
+
+
+def estimate(value: float, low: float | None, high: float | None) -> str:
+    """A value, and its interval if there is one: 37.8 (32.5 to 42.4)."""
+    bounds = between(low, high)
+    return number(value) if bounds == NOTHING else f"{number(value)} ({bounds})"
 
 
 def p_value(p: float) -> str:

@@ -16,7 +16,7 @@ function words(tokens, level, row, color) {
     const shade = Number(level.shade[row][i]);
     const word = element(masked ? "del" : "span", "token", token);
     word.style.setProperty("--shade", `var(${color})`);
-    word.style.setProperty("--share", `${7 * shade}%`);
+    word.style.setProperty("--share", `${5 * shade}%`);
     word.title = `importance ${shade} of 9${masked ? ", masked" : ""}`;
     line.append(word, " ");
   });
