@@ -12,6 +12,9 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -105,13 +108,13 @@ class Picture:
     size: tuple[float, float] = (3.4, 2.5)  # inches of a panel
 
 
-def save(picture: Picture, folder: Path) -> list[Path]:
+def save(picture: Picture, folder: Path) -> None:
     """Write NAME.pdf and NAME.png; the same picture gives the same bytes."""
     columns = min(picture.columns, len(picture.panels))
     rows = -(-len(picture.panels) // columns)
     width, height = picture.size[0] * columns, picture.size[1] * rows + 0.3 * bool(picture.legend)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), dpi=200, layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).flat
         for panel, ax in zip(picture.panels, axes, strict=False):
             panel.draw(ax)
@@ -119,13 +122,11 @@ def save(picture: Picture, folder: Path) -> list[Path]:
         for ax in list(figure.axes)[len(picture.panels) :]:
             ax.remove()
         _legend(figure, picture, int(width / 1.7))
-        paths = []
-        for ending, options in (("pdf", {"metadata": {"CreationDate": None}}), ("png", {"dpi": 200})):
-            path = folder / f"{picture.name}.{ending}"
-            with storage.whole_file(path) as file:
-                figure.savefig(file, format=ending, **options)
-            paths.append(path)
-    return paths
+        with storage.whole_file(folder / f"{picture.name}.pdf") as file:
+            FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None})
+        figure.set_layout_engine("none")  # it is laid out, and that takes as long as drawing
+        with storage.whole_file(folder / f"{picture.name}.png") as file:
+            FigureCanvasAgg(figure).print_png(file)
 
 
 def _legend(figure: Figure, picture: Picture, columns: int) -> None:
@@ -148,7 +149,7 @@ def svg(picture: Picture, panel: Panel, variables: dict[str, str]) -> str:
         panel.draw(ax)
         _legend(figure, picture, 2)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)

@@ -85,7 +85,7 @@ def tasks(studies: Sequence[Study], caches: Sequence[Caches]) -> pd.DataFrame:
         masked = _performance(study, 100)
         row = {"study": study.label, "metric": metric_name(study.metric), "vocabulary": sizes["vocabulary"]}
         row |= sizes["observations"]
-        length = majority = None
+        length = majority = np.nan
         if cache.dataset:
             train, test = cache.dataset.splits["train"], cache.dataset.splits["test"]
             length = train.maskable.sum() / len(train)
