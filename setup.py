@@ -15,11 +15,15 @@ setup(
     install_requires=[
         "filelock>=3.12",
         "gensim>=4.3",
+        "jinja2>=3.1",
+        "matplotlib>=3.8",
         "numpy>=1.26",
+        "pandas>=2.2",
         "pooch>=1.8",
         "pytorch-lightning>=2.4",
         "requests>=2.31",  # pooch uses it; its errors are caught here
         "safetensors>=0.4.3",
+        "scipy>=1.11",
         "spacy>=3.7",
         "tabulate>=0.9",
         "torch>=2.4",
@@ -35,6 +39,7 @@ setup(
             "pytest-xdist>=3.5",
             "ruff>=0.4",
             "setuptools>=70.1",
+            "selenium>=4.15",
             "scikit-learn>=1.4",  # the reference our metrics are compared with
         ],
     },
