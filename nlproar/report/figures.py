@@ -118,15 +118,16 @@ def save(picture: Picture, folder: Path) -> None:
         axes = figure.subplots(rows, columns, squeeze=False).flat
         for panel, ax in zip(picture.panels, axes, strict=False):
             panel.draw(ax)
-            ax.set_title(fill(panel.title, int(13 * picture.size[0]) - 8))
+            names = max((len(tick.get_text()) for tick in ax.get_yticklabels()), default=0)
+            ax.set_title(fill(panel.title, max(12, int((picture.size[0] - 0.6 - 0.062 * names) / 0.085))))
         for ax in list(figure.axes)[len(picture.panels) :]:
             ax.remove()
         _legend(figure, picture, int(width / 1.7))
-        with storage.whole_file(folder / f"{picture.name}.pdf") as file:
-            FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None})
-        figure.set_layout_engine("none")  # it is laid out, and that takes as long as drawing
         with storage.whole_file(folder / f"{picture.name}.png") as file:
             FigureCanvasAgg(figure).print_png(file)
+        figure.set_layout_engine("none")  # it is laid out, and that takes as long as drawing
+        with storage.whole_file(folder / f"{picture.name}.pdf") as file:  # last: it changes the resolution
+            FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None})
 
 
 def _legend(figure: Figure, picture: Picture, columns: int) -> None:

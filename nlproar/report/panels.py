@@ -141,7 +141,8 @@ def _draw_racu(
     styles: Mapping[str, Look],
 ) -> None:
     ax.axvline(0, color=INK, linewidth=0.8)
-    extent = [0.0, *(100 * seeds["racu"])]
+    bounds = 100 * panel[["low", "high"]].to_numpy()
+    extent = [0.0, *(100 * seeds["racu"]), *bounds[~np.isnan(bounds)]]
     for y, (row, other) in enumerate(zip(panel.itertuples(), theirs, strict=True)):
         style = styles[str(row.series)]
         own = 100 * seeds.loc[seeds["series"] == row.series, "racu"]
