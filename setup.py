@@ -24,8 +24,10 @@ setup(
         "requests>=2.31",  # pooch uses it; its errors are caught here
         "safetensors>=0.4.3",
         "scipy>=1.11",
+        "scikit-learn>=1.4",
         "spacy>=3.7",
         "tabulate>=0.9",
+        "threadpoolctl>=3.1",
         "torch>=2.4",
         "torchmetrics>=1.4",
         "tqdm>=4.66",
@@ -40,7 +42,6 @@ setup(
             "ruff>=0.4",
             "setuptools>=70.1",
             "selenium>=4.15",
-            "scikit-learn>=1.4",  # the reference our metrics are compared with
         ],
     },
 )
