@@ -1,16 +1,20 @@
 """Why recursion: where features are redundant, the ranking by one model misses some that later models live on.
 
-Of x = a z / 10 + d η + ε / 10 with y = (z > 0), only the first four of 16 features know z, but any three features
-give it away if one of these is among them. So accuracy stays at 100 % until the last or last but one informative
-feature is masked: a ranking is as good as its worst placed informative feature. Hooker et al. 2019 (section 3),
-whose least squares Madsen et al. 2022 (appendix) replaced by logistic regression.
+Of x = a z / 10 + d η + ε / 10 with y = (z > 0), only the first four of 16 features know z, but any three features give
+it away if one of these is among them. So accuracy stays at 100 % as long as one informative feature is left beside two
+others: a ranking is as good as its worst placed informative feature. Hooker et al. 2019 (section 3), whose least
+squares Madsen et al. 2022 (appendix) replaced by logistic regression.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
-from functools import cache
+import csv
+import io
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,21 +22,23 @@ import numpy as np
 from nlproar.experiment.cli import Parser, add_options, exit_codes
 from nlproar.experiment.layout import Layout
 from nlproar.experiment.seeds import derive
+from nlproar.experiment.workers import available_cores
 from nlproar.storage import lock, whole_file
 
 if TYPE_CHECKING:  # --help must not wait for matplotlib
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FEATURES, INFORMATIVE = 16, 4
 TRAIN, TEST = 200_000, 50_000
-TOLERANCE = 1e-6  # of the largest gradient; 1e-8 changes no accuracy by more than one in 10,000
+RANKINGS = ("truth", "recursive ROAR", "ROAR", "random", "worst case")
 
-_STYLE: dict[str, dict[str, Any]] = {  # colours of Okabe and Ito; curves coincide, so those below are drawn larger
-    "truth": {"color": "#E69F00", "marker": "o", "markersize": 11, "linewidth": 5},
-    "worst case": {"color": "#CC79A7", "marker": "s", "markersize": 8, "linewidth": 3.5},
-    "random": {"color": "#7F7F7F", "marker": "D", "markersize": 6, "linewidth": 2.4},
-    "ROAR": {"color": "#D55E00", "marker": "^", "markersize": 7, "linewidth": 1.8},
-    "recursive ROAR": {"color": "#0072B2", "marker": "o", "markersize": 3.5, "linewidth": 1.2},
+_STYLE: dict[str, dict[str, Any]] = {  # colours of Okabe and Ito; curves coincide, so those below are drawn wider
+    "truth": {"color": "#E69F00", "marker": "o", "markersize": 9, "linewidth": 5.5},
+    "worst case": {"color": "#CC79A7", "marker": "s", "markersize": 7.5, "linewidth": 4},
+    "random": {"color": "#7F7F7F", "marker": "D", "markersize": 5, "linewidth": 2.6},
+    "ROAR": {"color": "#D55E00", "marker": "^", "markersize": 5.5, "linewidth": 1.8},
+    "recursive ROAR": {"color": "#0072B2", "marker": "o", "markersize": 2.5, "linewidth": 1},
 }
 
 
@@ -48,9 +54,12 @@ class Data(NamedTuple):
 
 
 class Level(NamedTuple):
+    """A row of the table."""
+
+    seed: int
     ranking: str
-    masked: int  # how many features are masked
-    feature: int | None  # the one masked last, from 0; None at the first level
+    masked: int  # how many features are
+    feature: int | None  # the one masked last, from 1 as in the formula; None at the first level
     accuracy: float  # on the test observations
 
 
@@ -58,7 +67,8 @@ def generate(seed: int, train: int = TRAIN, test: int = TEST) -> Data:
     """Draw a and d, and with them the observations.
 
     z, η and ε are one number each per observation: ε moves all features alike, like η with d = 1. Hence x has rank 3,
-    the classes can be separated, and of the directions that do so the fit finds the shortest.
+    the classes can be separated, and of the directions that do so the fit, which starts at 0, finds the shortest:
+    a less its projection on d and (1, …, 1).
     """
     rng = np.random.default_rng(derive(seed, "synthetic coefficients"))
     a = np.concatenate([rng.standard_normal(INFORMATIVE), np.zeros(FEATURES - INFORMATIVE)])
@@ -71,7 +81,7 @@ def generate(seed: int, train: int = TRAIN, test: int = TEST) -> Data:
     return Data(a, d, *observations("synthetic train", train), *observations("synthetic test", test))
 
 
-def fit(data: Data, left: tuple[int, ...], tolerance: float = TOLERANCE) -> tuple[float, np.ndarray]:
+def fit(data: Data, left: Iterable[int]) -> tuple[float, np.ndarray]:
     """Test accuracy of a logistic regression without penalty, trained with all features but `left` masked by zero,
     and the importance |weight| of every feature, (16,).
 
@@ -81,28 +91,29 @@ def fit(data: Data, left: tuple[int, ...], tolerance: float = TOLERANCE) -> tupl
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    keep = np.isin(np.arange(FEATURES), left)
-    model = LogisticRegression(C=np.inf, tol=tolerance, max_iter=1000)
-    with threadpool_limits(1):  # products this small gain nothing by more, and take ten times as long on busy cores
-        model.fit(data.train_x * keep, data.train_y)
+    keep = np.isin(np.arange(FEATURES), list(left))
+    with threadpool_limits(1):  # two threads take twice as long for products this small
+        model = LogisticRegression(C=np.inf, max_iter=1000).fit(data.train_x * keep, data.train_y)
         return float(model.score(data.test_x * keep, data.test_y)), np.abs(model.coef_[0])
 
 
 def by_importance(importance: np.ndarray) -> np.ndarray:
+    """Features, the most important first."""
     return np.argsort(-importance, kind="stable")
 
 
-def run(data: Data, seed: int) -> list[Level]:
-    """The curves of all rankings, each from no feature masked to all. `seed` draws the random ranking.
+def curves(data: Data, seed: int) -> list[Level]:
+    """Of every ranking, from no feature masked to all. `seed` draws the random one.
 
     Every ranking is one order for all observations, the random one too. "truth" orders by |a|, "worst case" is its
     inverse: the twelve features without information first.
     """
     refit = cache(lambda left: fit(data, left))
-    first = by_importance(refit(tuple(range(FEATURES)))[1])
+    everything = tuple(range(FEATURES))
+    first = by_importance(refit(everything)[1])
     truth = by_importance(np.abs(data.a))
     random = np.random.default_rng(derive(seed, "synthetic random ranking")).permutation(FEATURES)
-    rankings: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # from the importance of the latest model
+    orders: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # from the importance of the latest model
         "truth": lambda _: truth,
         "recursive ROAR": by_importance,
         "ROAR": lambda _: first,
@@ -111,76 +122,117 @@ def run(data: Data, seed: int) -> list[Level]:
     }
 
     def curve(ranking: str) -> list[Level]:
-        levels, left, feature = [], tuple(range(FEATURES)), None
-        for masked in range(FEATURES + 1):
-            accuracy, importance = refit(left)
-            levels.append(Level(ranking, masked, feature, accuracy))
-            feature = next((int(j) for j in rankings[ranking](importance) if j in left), None)
+        accuracy, importance = refit(everything)
+        levels, left = [Level(seed, ranking, 0, None, accuracy)], everything
+        while left:
+            feature = next(int(j) for j in orders[ranking](importance) if j in left)
             left = tuple(j for j in left if j != feature)
+            accuracy, importance = refit(left)
+            levels.append(Level(seed, ranking, FEATURES - len(left), feature + 1, accuracy))
         return levels
 
-    return [level for ranking in rankings for level in curve(ranking)]
+    return [level for ranking in RANKINGS for level in curve(ranking)]
+
+
+def run(seed: int, train: int = TRAIN, test: int = TEST) -> list[Level]:
+    """The curves of a seed, which draws everything that is random."""
+    return curves(generate(seed, train, test), seed)
 
 
 def table(levels: Iterable[Level]) -> str:
-    """Rows are counts of masked features, columns rankings: the accuracy, and the feature (from 1) masked last."""
+    """What each ranking masks, in order, and at which number of masked features accuracy is below 75 %."""
     from tabulate import tabulate
 
-    curves: dict[str, list[str]] = {}
+    found: dict[tuple[int, str], list[Level]] = {}
     for level in levels:
-        feature = "" if level.feature is None else f" ({level.feature + 1:2d})"
-        curves.setdefault(level.ranking, []).append(f"{level.accuracy:.3f}{feature or '     '}")
-    rows = [[masked, *cells] for masked, cells in enumerate(zip(*curves.values(), strict=True))]
-    return tabulate(rows, ["masked", *curves], tablefmt="plain", disable_numparse=True)
+        found.setdefault((level.seed, level.ranking), []).append(level)
+    rows = [
+        (seed, ranking, " ".join(str(level.feature) for level in curve[1:]), falls_at(curve))
+        for (seed, ranking), curve in found.items()
+    ]
+    headers = ["seed", "ranking", f"features in the order masked (1 to {INFORMATIVE} are informative)", "falls at"]
+    return tabulate(rows, headers, tablefmt="simple")
 
 
-def draw(levels: Iterable[Level]) -> Figure:
-    """Accuracy against the number of masked features, one line a ranking."""
+def falls_at(curve: Iterable[Level]) -> int:
+    """The number of masked features from which on accuracy is nearer to chance than to 100 %."""
+    return max((level.masked for level in curve if level.accuracy >= 0.75), default=-1) + 1
+
+
+def draw(levels: Sequence[Level]) -> Figure:
+    """Accuracy against the number of masked features, one line a ranking, one panel a seed."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    levels = list(levels)
-    figure = Figure(figsize=(5.5, 3.4), layout="constrained")
-    axes = figure.add_subplot()
-    for ranking, style in _STYLE.items():
-        points = [(level.masked, level.accuracy) for level in levels if level.ranking == ranking]
-        axes.plot(*zip(*points, strict=True), label=ranking, markeredgecolor="white", markeredgewidth=0.6, **style)
-    axes.set(xlabel="features masked", ylabel="test accuracy", xticks=range(0, FEATURES + 1, 2), ylim=(0.45, 1.03))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    figure.legend(loc="outside lower center", ncols=len(_STYLE), frameon=False, fontsize=8.5, columnspacing=1.2)
+    seeds = sorted({level.seed for level in levels})
+    columns = min(len(seeds), 3)
+    rows = -(-len(seeds) // columns)
+    figure = Figure(figsize=(max(2.6 * columns, 5), 2.4 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1))  # shared
+    panels[0, 0].set_ylim(0.44, 1.06)
+    for seed, axes in zip(seeds, panels.flat, strict=False):
+        _panel(axes, [level for level in levels if level.seed == seed])
+        axes.set_title(f"seed {seed}", fontsize=9)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("test accuracy", fontsize=9)
+    for axes in panels.flat[len(seeds) :]:
+        axes.set_axis_off()
+    lines, names = panels[0, 0].get_legend_handles_labels()
+    figure.legend(
+        lines, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=8, columnspacing=1.2
+    )
     return figure
 
 
-def write(layout: Layout, seed: int, levels: list[Level]) -> None:
-    """tables/synthetic.csv (features count from 1, as in the formula) and plots/synthetic.pdf and .png."""
+def _panel(axes: Axes, levels: Sequence[Level]) -> None:
+    for ranking, style in _STYLE.items():
+        points = [(level.masked, level.accuracy) for level in levels if level.ranking == ranking]
+        axes.plot(*zip(*points, strict=True), label=ranking, markeredgecolor="white", markeredgewidth=0.5, **style)
+    axes.set_xlabel("features masked", fontsize=9)
+    axes.set_xticks(range(0, FEATURES + 1, 4))
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def write(layout: Layout, levels: Sequence[Level]) -> list[str]:
+    """tables/synthetic.csv, plots/synthetic.pdf and .png; the same numbers give the same bytes. Returns the paths."""
     from matplotlib import rc_context
 
-    path = layout.tables / "synthetic.csv"
-    with lock(path):
-        with whole_file(path) as file:
-            file.write(b"seed,ranking,masked,feature,accuracy\n")
-            for ranking, masked, feature, accuracy in levels:
-                number = "" if feature is None else feature + 1
-                file.write(f"{seed},{ranking},{masked},{number},{accuracy}\n".encode())
-        figure = draw(levels)
-        for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {})):  # no date: same numbers, same bytes
-            with whole_file(layout.plots / f"synthetic.{kind}") as file, rc_context({"pdf.fonttype": 42}):
-                figure.savefig(file, format=kind, dpi=200, metadata=metadata)
+    paths = [layout.tables / "synthetic.csv", layout.plots / "synthetic.pdf", layout.plots / "synthetic.png"]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([Level._fields, *levels])
+    with whole_file(paths[0]) as file:
+        file.write(text.getvalue().encode())
+    figure = draw(levels)
+    for path, metadata in zip(paths[1:], ({"CreationDate": None}, {}), strict=True):
+        with whole_file(path) as file, rc_context({"pdf.fonttype": 42}):  # text stays text
+            figure.savefig(file, format=path.suffix[1:], dpi=200, metadata=metadata)
+    return [str(path) for path in paths]
 
 
 def main(description: str, argv: list[str] | None = None) -> None:
-    """Run the experiment and write its table and figure."""
-    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add_options(parser, "seed", "persistent_dir")
+    """Run the experiment, seeds side by side, and write its table and figure."""
+    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+    parser.add_argument(
+        "--seed", nargs="+", type=int, default=[0, 1, 2], help="seeds of all that is drawn, a panel each"
+    )
+    parser.add_argument("--train", type=int, default=TRAIN, help="training observations")
+    parser.add_argument("--test", type=int, default=TEST, help="test observations")
+    add_options(parser, "persistent_dir")
     flags = parser.parse_args(argv)
-    if flags.seed < 0:
-        parser.error(f"--seed {flags.seed}: must be 0 or more")
+    for name, value, least in [("train", flags.train, 100), ("test", flags.test, 1), ("seed", min(flags.seed), 0)]:
+        if value < least:
+            parser.error(f"--{name} {value}: must be {least} or more")
+    seeds = sorted(set(flags.seed))
     layout = Layout.at(getattr(flags, "persistent_dir", None))
-    with exit_codes("interrupted; the same command starts it again"):
-        levels = run(generate(flags.seed), flags.seed)
-        write(layout, flags.seed, levels)
-        print(f"test accuracy by number of masked features, seed {flags.seed}\n{table(levels)}")
-        print(f"{layout.tables / 'synthetic.csv'}, {layout.plots / 'synthetic.pdf'}, {layout.plots / 'synthetic.png'}")
+    with exit_codes("interrupted; nothing is written"), lock(layout.tables / "synthetic.csv"):
+        spawn = multiprocessing.get_context("spawn")
+        silent = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process, which then ends the others
+        with spawn.Pool(min(len(seeds), available_cores()), signal.signal, silent) as pool:
+            found = pool.map(partial(run, train=flags.train, test=flags.test), seeds, chunksize=1)
+        levels = [level for curves_of_seed in found for level in curves_of_seed]
+        paths = write(layout, levels)
+        print(table(levels), *paths, sep="\n")
