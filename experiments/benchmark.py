@@ -14,10 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from baseline.world import World
 
 SHAPES = ("sst", "imdb", "babi-1", "mimic")
 MEASURES = ("attention", "gradient", "input-times-gradient", "integrated-gradient", "mutual-information")
@@ -25,39 +27,6 @@ FEWER = "integrated-gradient-10"  # 10 points, more accurate than the baseline's
 STAGES = ("epoch", *MEASURES, FEWER, "mask", "read", "step", "help")
 PERCENT = 10  # of the tokens are masked
 LONG = 15.0  # seconds: a round that takes longer is not repeated
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Data and model like those of a task. Sizes count the observations a stage works on; 0 leaves it out."""
-
-    title: str
-    vocabulary: int
-    embedding: int
-    hidden: int
-    classes: int
-    batch: int
-    length: Callable[[Any, int], Any]  # (rng, n) -> (n,) words
-    epoch: int
-    explained: int
-    integrated: int
-    masked: int
-    step: int = 0
-    paired: bool = False
-
-
-SHAPE = {
-    "sst": Shape("SST-like", 13_000, 300, 128, 2, 32, lambda rng, n: rng.gamma(4.0, 5.0, n) + 3, 960, 512, 16, 5_000),
-    "imdb": Shape(
-        "IMDB-like", 13_000, 300, 128, 2, 32, lambda rng, n: (170 * rng.lognormal(0, 0.5, n)).clip(7, 398),
-        320, 128, 8, 2_000, step=96,
-    ),
-    "babi-1": Shape(
-        "bAbI-1-like", 30, 50, 32, 36, 50, lambda rng, n: 7 * rng.integers(2, 11, n) - 1,
-        2_000, 1_000, 50, 5_000, paired=True,
-    ),
-    "mimic": Shape("MIMIC-like", 20_000, 300, 128, 2, 32, lambda rng, n: rng.normal(2000, 200, n), 32, 8, 0, 200),
-}  # fmt: skip
 
 
 def parse() -> argparse.Namespace:
@@ -72,64 +41,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there")
     parser.add_argument("--markdown", action="store_true", help="print the table as the README has it")
     return parser.parse_args()
-
-
-class World:
-    """Data, weights and both models of one shape."""
-
-    def __init__(self, shape: Shape, device: Any) -> None:
-        import numpy as np
-        import torch
-        from baseline import published
-
-        from nlproar.dataset.vocabulary import Vocabulary
-        from nlproar.model.bilstm_attention import BiLSTMAttention
-
-        self.shape, self.device = shape, device
-        self.rng = np.random.default_rng(0)
-        self.words = Vocabulary(tuple(f"w{i}" for i in range(shape.vocabulary - 5)))
-        torch.manual_seed(0)
-        size = (shape.vocabulary, shape.embedding, shape.hidden, shape.classes, shape.paired)
-        self.ours = BiLSTMAttention(*size).to(device)
-        self.theirs = published.Model(*size).to(device)
-        published.copy_weights(self.ours, self.theirs)
-        self.start = {name: value.clone() for name, value in self.ours.state_dict().items()}
-
-    def split(self, n: int, together: int = 1) -> Any:
-        """`n` observations: words by a law like Zipf's, lengths and labels of the shape. Lengths occur `together`
-        times, as in a whole data set, where many observations are equally long."""
-        import numpy as np
-
-        from nlproar.dataset.encoding import Split
-
-        def flat(lengths: Any) -> tuple[Any, Any]:
-            share = 1 / np.arange(1, self.shape.vocabulary - 4)
-            rows = [[1, *self.rng.choice(len(share), k, p=share / share.sum()) + 5, 2] for k in lengths]
-            return np.concatenate(rows).astype(np.int32), np.concatenate([[0], np.cumsum(lengths + 2)])
-
-        lengths = np.quantile(self.shape.length(self.rng, 10_000), (np.arange(n) // together + 0.5) / -(-n // together))
-        lengths = self.rng.permutation(lengths.astype(np.int64))
-        query = flat(self.rng.integers(4, 7, n)) if self.shape.paired else (None, None)
-        return Split(*flat(lengths), self.rng.integers(0, self.shape.classes, n), *query)
-
-    def dataset(self, **splits: Any) -> Any:
-        from nlproar.dataset.encoding import Dataset
-
-        return Dataset(self.words, splits, "benchmark")
-
-    def explained(self, dataset: Any, samples: int | None = None, model: Any = None) -> Any:
-        from nlproar.explain.importance import TOKENS_PER_BATCH, Explained
-
-        tokens = TOKENS_PER_BATCH[self.device.type]
-        return Explained(model or self.ours, dataset, self.shape.classes, 0, samples, tokens)
-
-    def reset(self) -> None:
-        """Both models as they were."""
-        from baseline import published
-
-        self.ours.load_state_dict(self.start)
-        self.ours.requires_grad_(True)
-        published.copy_weights(self.ours, self.theirs)
 
 
 Pair = tuple[Callable[[], Any], Callable[[], Any], str]  # the baseline, ours, what one call does
@@ -407,6 +318,9 @@ def main() -> None:
 
 def compare(flags: argparse.Namespace, device: Any) -> list[dict[str, Any]]:
     """Both sides, for each shape and stage, and the limit of each shape."""
+    from baseline.limit import limit
+    from baseline.world import SHAPE, World
+
     started = time.monotonic()
     results: list[dict[str, Any]] = []
     for name in flags.shape:
@@ -432,56 +346,6 @@ def compare(flags: argparse.Namespace, device: Any) -> list[dict[str, Any]]:
     return results
 
 
-def limit(world: World) -> dict[str, float]:
-    """How much of a training step is matrix products, and how long they would take at the rate of large ones."""
-    import torch
-    from torch.profiler import ProfilerActivity, profile
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from nlproar.dataset.batch import TrainingBatches
-
-    world.reset()
-    batches = list(TrainingBatches(world.split(8 * world.shape.batch), world.shape.batch, 0))
-    optimizer = torch.optim.Adam(world.ours.parameters(), lr=1e-3, amsgrad=True, fused=True)
-
-    def steps() -> None:
-        for batch in batches:
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(world.ours(batch).logits, batch.label).backward()
-            optimizer.step()
-
-    steps()
-    with FlopCounterMode(display=False) as counter:
-        steps()
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        steps()
-    events = profiled.key_averages()
-    total = sum(event.self_cpu_time_total for event in events) / 1e6
-    products = sum(e.self_cpu_time_total for e in events if e.key in ("aten::mm", "aten::bmm", "aten::addmm")) / 1e6
-    operations = counter.get_total_flops()
-    ideal = operations / matrix_rate()
-    print(
-        f"{'':22} a step: {100 * products / total:.0f} % of its time in matrix products,"
-        f" {operations / len(batches) / 1e9:.2f} GFLOP; at the machine's {operations / ideal / 1e9:.0f} GFLOP/s"
-        f" they would take {100 * ideal / total:.0f} %", flush=True,
-    )  # fmt: skip
-    return {"share_of_products": products / total, "share_at_full_rate": ideal / total,
-            "flop_per_step": operations / len(batches), "flop_per_second": operations / ideal}  # fmt: skip
-
-
-def matrix_rate() -> float:
-    """Floating point operations a second of a product of large matrices."""
-    import torch
-
-    a = torch.randn(1024, 1024)
-    seconds = []
-    for _ in range(30):
-        started = time.perf_counter()
-        a @ a
-        seconds.append(time.perf_counter() - started)
-    return 2 * 1024**3 / min(seconds)  # what the machine can, also when others use it
-
-
 def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -489,6 +353,8 @@ def machine() -> str:
 
 
 def markdown(results: list[dict[str, Any]]) -> str:
+    from baseline.world import SHAPE
+
     shapes = list(dict.fromkeys(one["shape"] for one in results))
     lines = [
         "| stage | " + " | ".join(SHAPE[shape].title for shape in shapes) + " |",

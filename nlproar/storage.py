@@ -126,6 +126,19 @@ def _as_bytes(key: Mapping[str, Any]) -> np.ndarray:
 
 
 def _read(path: Path, key: Mapping[str, Any]) -> Arrays | None:
+    found = stored(path)
+    if found is None:
+        return None
+    arrays, made_for = found
+    if np.array_equal(_as_bytes(made_for), _as_bytes(key)):
+        return arrays
+    log.warning("%s was made for something else; making it again", path)
+    return None
+
+
+def stored(path: Path, names: Collection[str] | None = None) -> tuple[Arrays, dict[str, Any]] | None:
+    """The arrays (only those of `names`, if given) in a file that `cached` wrote, and the key they were made under.
+    None where there is no such file, or, with a warning, where it is damaged."""
     if not path.exists():
         return None
     try:
@@ -133,24 +146,8 @@ def _read(path: Path, key: Mapping[str, Any]) -> Arrays | None:
             if bad := archive.testzip():
                 raise ValueError(f"wrong checksum of {bad}")
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        if np.array_equal(arrays.pop("key"), _as_bytes(key)):
-            return arrays
-        log.warning("%s was made for something else; making it again", path)
-    except Exception as error:  # damage takes many forms, and every one is mended by making the file again
-        log.warning("%s is damaged (%s); making it again", path, error)
-    return None
-
-
-def stored(path: Path, names: Collection[str] | None = None) -> tuple[Arrays, dict[str, Any]] | None:
-    """The arrays (only those of `names`, if given) in a file that `cached` wrote, and the key they were made under.
-    None where there is no such file or it is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            key = json.loads(file["key"].tobytes())
-            return {name: file[name] for name in (file.files if names is None else names) if name != "key"}, key
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # as in `_read`
-        log.warning("%s is damaged (%s)", path, error)
+            arrays = {name: file[name] for name in (file.files if names is None else names) if name != "key"}
+            return arrays, json.loads(file["key"].tobytes())
+    except Exception as error:  # damage takes many forms, and to every one the file is as good as absent
+        log.warning("%s is damaged (%s); doing without it", path, error)
         return None

@@ -42,14 +42,15 @@ def point(size: dict[str, int]) -> dict[str, float]:
     the process's peak of memory (bytes) in all of these; bytes stored."""
     import benchmark
     import torch
+    from baseline.world import SHAPE, World
 
     from nlproar import storage
     from nlproar.roar import masking
 
     shape = replace(
-        benchmark.SHAPE["imdb"], vocabulary=size["vocabulary"], length=lambda rng, n: rng.normal(size["tokens"], 5, n)
+        SHAPE["imdb"], vocabulary=size["vocabulary"], length=lambda rng, n: rng.normal(size["tokens"], 5, n)
     )
-    world = benchmark.World(shape, torch.device("cpu"))
+    world = World(shape, torch.device("cpu"))
     train, val = world.split(size["observations"]), world.split(8)
     benchmark.fit(world, world.ours, val, val, 1)  # what the first call allocates and imports
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

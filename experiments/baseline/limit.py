@@ -1,0 +1,56 @@
+"""How near a training step is to what the machine can do."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from baseline.world import World
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from nlproar.dataset.batch import TrainingBatches
+
+
+def limit(world: World) -> dict[str, float]:
+    """How much of a training step is matrix products, and how long they would take at the rate of large ones."""
+
+    world.reset()
+    batches = list(TrainingBatches(world.split(8 * world.shape.batch), world.shape.batch, 0))
+    optimizer = torch.optim.Adam(world.ours.parameters(), lr=1e-3, amsgrad=True, fused=True)
+
+    def steps() -> None:
+        for batch in batches:
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(world.ours(batch).logits, batch.label).backward()
+            optimizer.step()
+
+    steps()
+    with FlopCounterMode(display=False) as counter:
+        steps()
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        steps()
+    events = profiled.key_averages()
+    total = sum(event.self_cpu_time_total for event in events) / 1e6
+    products = sum(e.self_cpu_time_total for e in events if e.key in ("aten::mm", "aten::bmm", "aten::addmm")) / 1e6
+    operations = counter.get_total_flops()
+    ideal = operations / matrix_rate()
+    print(
+        f"{'':22} a step: {100 * products / total:.0f} % of its time in matrix products,"
+        f" {operations / len(batches) / 1e9:.2f} GFLOP; at the machine's {operations / ideal / 1e9:.0f} GFLOP/s"
+        f" they would take {100 * ideal / total:.0f} %", flush=True,
+    )  # fmt: skip
+    return {"share_of_products": products / total, "share_at_full_rate": ideal / total,
+            "flop_per_step": operations / len(batches), "flop_per_second": operations / ideal}  # fmt: skip
+
+
+def matrix_rate() -> float:
+    """Floating point operations a second of a product of large matrices."""
+
+    a = torch.randn(1024, 1024)
+    seconds = []
+    for _ in range(30):
+        started = time.perf_counter()
+        a @ a
+        seconds.append(time.perf_counter() - started)
+    return 2 * 1024**3 / min(seconds)  # what the machine can, also when others use it

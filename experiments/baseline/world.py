@@ -1,0 +1,91 @@
+"""Generated data of the shape of a task, and both models with the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from baseline import published
+
+from nlproar.dataset.encoding import Dataset, Split
+from nlproar.dataset.vocabulary import Vocabulary
+from nlproar.explain.importance import TOKENS_PER_BATCH, Explained
+from nlproar.model.bilstm_attention import BiLSTMAttention
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Data and model like those of a task. Sizes count the observations a stage works on; 0 leaves it out."""
+
+    title: str
+    vocabulary: int
+    embedding: int
+    hidden: int
+    classes: int
+    batch: int
+    length: Callable[[Any, int], Any]  # (rng, n) -> (n,) words
+    epoch: int
+    explained: int
+    integrated: int
+    masked: int
+    step: int = 0
+    paired: bool = False
+
+
+SHAPE = {
+    "sst": Shape("SST-like", 13_000, 300, 128, 2, 32, lambda rng, n: rng.gamma(4.0, 5.0, n) + 3, 960, 512, 16, 5_000),
+    "imdb": Shape(
+        "IMDB-like", 13_000, 300, 128, 2, 32, lambda rng, n: (170 * rng.lognormal(0, 0.5, n)).clip(7, 398),
+        320, 128, 8, 2_000, step=96,
+    ),
+    "babi-1": Shape(
+        "bAbI-1-like", 30, 50, 32, 36, 50, lambda rng, n: 7 * rng.integers(2, 11, n) - 1,
+        2_000, 1_000, 50, 5_000, paired=True,
+    ),
+    "mimic": Shape("MIMIC-like", 20_000, 300, 128, 2, 32, lambda rng, n: rng.normal(2000, 200, n), 32, 8, 0, 200),
+}  # fmt: skip
+
+
+class World:
+    """Data, weights and both models of one shape."""
+
+    def __init__(self, shape: Shape, device: Any) -> None:
+        self.shape, self.device = shape, device
+        self.rng = np.random.default_rng(0)
+        self.words = Vocabulary(tuple(f"w{i}" for i in range(shape.vocabulary - 5)))
+        torch.manual_seed(0)
+        size = (shape.vocabulary, shape.embedding, shape.hidden, shape.classes, shape.paired)
+        self.ours = BiLSTMAttention(*size).to(device)
+        self.theirs = published.Model(*size).to(device)
+        published.copy_weights(self.ours, self.theirs)
+        self.start = {name: value.clone() for name, value in self.ours.state_dict().items()}
+
+    def split(self, n: int, together: int = 1) -> Any:
+        """`n` observations: words by a law like Zipf's, lengths and labels of the shape. Lengths occur `together`
+        times, as in a whole data set, where many observations are equally long."""
+
+        def flat(lengths: Any) -> tuple[Any, Any]:
+            share = 1 / np.arange(1, self.shape.vocabulary - 4)
+            rows = [[1, *self.rng.choice(len(share), k, p=share / share.sum()) + 5, 2] for k in lengths]
+            return np.concatenate(rows).astype(np.int32), np.concatenate([[0], np.cumsum(lengths + 2)])
+
+        lengths = np.quantile(self.shape.length(self.rng, 10_000), (np.arange(n) // together + 0.5) / -(-n // together))
+        lengths = self.rng.permutation(lengths.astype(np.int64))
+        query = flat(self.rng.integers(4, 7, n)) if self.shape.paired else (None, None)
+        return Split(*flat(lengths), self.rng.integers(0, self.shape.classes, n), *query)
+
+    def dataset(self, **splits: Any) -> Any:
+        return Dataset(self.words, splits, "benchmark")
+
+    def explained(self, dataset: Any, samples: int | None = None, model: Any = None) -> Any:
+        tokens = TOKENS_PER_BATCH[self.device.type]
+        return Explained(model or self.ours, dataset, self.shape.classes, 0, samples, tokens)
+
+    def reset(self) -> None:
+        """Both models as they were."""
+        self.ours.load_state_dict(self.start)
+        self.ours.requires_grad_(True)
+        published.copy_weights(self.ours, self.theirs)
