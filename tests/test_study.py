@@ -151,9 +151,9 @@ def test_a_task_without_its_files_does_not_stop_the_others(tmp_path):
 
 def test_overwriting_runs_what_is_asked_again_and_nothing_else(undisturbed, few_questions, tmp_path):
     shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
-    before = {path: path.stat().st_ino for path in (tmp_path / "results" / "roar").glob("*.json")}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results" / "roar").glob("*.json")}
     flags = ("--importance-measure", "random", "--k", 20, "--stage", "measures", "--overwrite")
     done = finished(tmp_path, few_questions, *flags)
     assert done.returncode == 0 and "1 done" in done.stderr
-    (changed,) = [path for path, file in before.items() if path.stat().st_ino != file]
+    (changed,) = [path for path, time in before.items() if path.stat().st_mtime_ns != time]
     assert "random" in changed.name and records(tmp_path) == undisturbed[2]
