@@ -26,7 +26,8 @@ MEASURES = ("attention", "gradient", "input-times-gradient", "integrated-gradien
 FEWER = "integrated-gradient-10"  # 10 points, more accurate than the baseline's 50, instead of the default
 STAGES = ("epoch", *MEASURES, FEWER, "mask", "read", "step", "help")
 PERCENT = 10  # of the tokens are masked
-LONG = 15.0  # seconds: a round that takes longer is not repeated
+TOGETHER = 8  # observations of one length in small samples, as in a whole data set many share a width
+LONG = 8.0  # seconds: a round that takes longer is not repeated
 
 
 def parse() -> argparse.Namespace:
@@ -96,7 +97,7 @@ def explain(world: World, measure: str, split: Any, samples: int | None = None) 
 def training(world: World) -> Pair:
     from baseline import published
 
-    train, val = world.split(world.shape.epoch), world.split(world.shape.epoch // 10 + 1)
+    train, val = world.split(world.shape.epoch), world.split(world.shape.epoch // 10, TOGETHER)
     rows, val_rows = published.observations(train), published.observations(val)
 
     def theirs() -> None:
@@ -125,8 +126,8 @@ def explaining(measure: str, samples: int | None = None) -> Callable[[World], Pa
         n = {"integrated-gradient": shape.integrated, "mutual-information": shape.masked}.get(measure, shape.explained)
         if not n:
             return None
-        # equal lengths fill batches of one width, as in a whole data set; the points of a path do so by themselves
-        split = world.split(n, together=1 if measure == "integrated-gradient" else 16)
+        # eight lengths, so that batches are as full as in a whole data set; the points of a path fill them anyway
+        split = world.split(n, 1 if measure == "integrated-gradient" else max(1, n // 8))
         rows = published.observations(split)
         note = f"{n} observations"
         if measure == "mutual-information":
@@ -194,7 +195,7 @@ def storing(read: bool) -> Callable[[World], Pair]:
         theirs(), ours()
         expected = np.concatenate([row["tokens"].numpy() for row in published.read(at_theirs)])
         assert (again().tokens == expected).all()
-        size = at_theirs.stat().st_size, at_ours.stat().st_size
+        size = published.pickled_size(rows, values, PERCENT), at_ours.stat().st_size
         note = f"{len(split)} observations, {size[0]:,} and {size[1]:,} bytes: {size[0] / size[1]:.0f} times"
         return (lambda: published.read(at_theirs), again, note) if read else (theirs, ours, note)
 
@@ -215,7 +216,7 @@ def recursive_step(world: World) -> Pair | None:
     from nlproar.train import test
 
     shape, n = world.shape, world.shape.step
-    splits = {"train": world.split(n), "val": world.split(n // 4), "test": world.split(n // 4)}
+    splits = {name: world.split(n // part, TOGETHER) for name, part in (("train", 1), ("val", 4), ("test", 4))}
     rows = {name: published.observations(split) for name, split in splits.items()}
     size = (shape.vocabulary, shape.embedding, shape.hidden, shape.classes, shape.paired)
     folder = Path(tempfile.mkdtemp())

@@ -22,8 +22,11 @@ _SAMPLE = 1 << 20  # bytes; a fingerprint reads at most sixteen blocks of this s
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
+def whole_file(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
     """Write `path` so that it holds everything or does not change: temporary name, flush, rename.
+
+    Without `durable` that holds for a process that ends at any moment, not for a machine that loses power: for files
+    whose reader verifies them and can make them again.
 
     The temporary name is fixed, so that what a killed process left is overwritten by the next writer;
     every writer of a shared path must therefore hold `lock(path)`, or a lock that implies it.
@@ -34,7 +37,8 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         with open(temporary, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -116,7 +120,7 @@ def cached(path: Path, key: Mapping[str, Any], make: Callable[[], Arrays]) -> Ar
         arrays = _read(path, key)
         if arrays is None:
             arrays = make()
-            with whole_file(path) as file:
+            with whole_file(path, durable=False) as file:
                 np.savez(file, allow_pickle=False, **arrays, key=_as_bytes(key))
     return arrays
 

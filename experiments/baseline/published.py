@@ -5,11 +5,12 @@ matrix, fifty Riemann steps one after the other, masking observation by observat
 import is at the top, as in a script whose `--help` waits for all of them.
 
 Two liberties, both in its favour: there is no logging, bar or checkpoint, and the lists are written by `marshal`,
-which is as fast and as compact as `pickle` and cannot run code when it is read.
+which is as fast as `pickle` and cannot run code when it is read. Sizes are those of `pickle`, which is more compact.
 """
 
 import argparse
 import marshal
+import pickle
 from itertools import pairwise
 from pathlib import Path
 
@@ -209,6 +210,11 @@ def mask(rows, importance, percent):
 
 def write(path: Path, rows) -> None:
     path.write_bytes(marshal.dumps(rows))
+
+
+def pickled_size(rows, importance, percent):
+    """Bytes of the masked rows as the published code stores them."""
+    return len(pickle.dumps(mask(rows, importance, percent)))
 
 
 def read(path: Path):

@@ -33,10 +33,11 @@ def word_information(train: Split, vocabulary_size: int, num_classes: int) -> np
     [PAD], [CLS] and [EOS] get 0. Madsen et al. 2022, appendix.
     """
     document = np.repeat(np.arange(len(train)), train.lengths)
-    pairs = np.unique(document * vocabulary_size + train.tokens)
-    document, word = pairs // vocabulary_size, pairs % vocabulary_size
-    both = np.ones((vocabulary_size, num_classes))  # documents with the word and the label
-    np.add.at(both, (word, train.label[document]), 1)
+    pairs = np.sort(document * vocabulary_size + train.tokens)
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # a word counts once in a document
+    document, word = np.divmod(pairs, vocabulary_size)
+    cells = np.bincount(word * num_classes + train.label[document], minlength=vocabulary_size * num_classes)
+    both = cells.reshape(vocabulary_size, num_classes) + 1.0  # documents with the word and the label
     label = np.bincount(train.label, minlength=num_classes) + 1.0  # (C,)
     documents = label.sum()
     present = both.sum(axis=1, keepdims=True)  # (V, 1)
