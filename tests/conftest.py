@@ -19,6 +19,12 @@ from nlproar.model.bilstm_attention import BiLSTMAttention
 
 ROOT = Path(__file__).parents[1]
 
+# tests that run side by side divide the cores, in this process and in those they start
+os.environ.setdefault(
+    "OMP_NUM_THREADS", str(max(1, os.cpu_count() // int(os.getenv("PYTEST_XDIST_WORKER_COUNT", "1"))))
+)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
 settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")
 
