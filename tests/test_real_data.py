@@ -10,18 +10,8 @@ def test_real_sst_learns_and_falls_to_one_class_when_all_is_masked(script, real_
     flags = (*vectors, "--persistent-dir", tmp_path)
     script("stanford_sentiment", *flags)
     script("stanford_sentiment", *flags, "--roar-strategy", "quantile", "--k", 100, "--max-epochs", 1)
-    script(
-        "stanford_sentiment",
-        *flags,
-        "--importance-measure",
-        "integrated-gradient",
-        "--riemann-samples",
-        8,
-        "--roar-strategy",
-        "quantile",
-        "--k",
-        10,
-    )
+    measure = ("--importance-measure", "integrated-gradient", "--riemann-samples", 8)
+    script("stanford_sentiment", *flags, *measure, "--roar-strategy", "quantile", "--k", 10)
     found = {json.loads(p.read_text())["config"]["k"]: p for p in (tmp_path / "results" / "roar").glob("*.json")}
     content = {k: json.loads(path.read_text()) for k, path in found.items()}
     scores = {k: c["metrics"]["test"]["macro_f1"] for k, c in content.items()}

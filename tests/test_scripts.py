@@ -1,7 +1,6 @@
 """The scripts as a user runs them: killed, raced, repeated elsewhere, and asked for what cannot be."""
 
 import json
-import os
 import random
 import resource
 import signal
