@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from nlproar import process
 from nlproar.errors import UserError
 from nlproar.experiment.config import Config, flag_fields, resolve
 from nlproar.experiment.parent import end_with_parent
@@ -114,10 +115,7 @@ def _run(configs: Sequence[Config]) -> None:
     from nlproar.progress import show_log
 
     show_log()
-    # Both before torch is imported: reproducible products on a GPU, and threads that yield the processor soon when
-    # they wait. By default they spin, and two runs at once on the same cores take twenty times as long as one.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    process.prepare()
     from nlproar.experiment import curve
     from nlproar.experiment.layout import Layout
     from nlproar.experiment.run import run
