@@ -23,7 +23,7 @@ def keep_freed_memory(keep: bool) -> None:
 
     glibc maps every block above 32 MiB anew and unmaps it when it is freed; the system then clears each page at its
     first touch, in every batch again. Keeping them takes a fifth to a third off the time of training and explaining
-    on a CPU, and no more memory than the peak. Does nothing where the C library is another.
+    on a CPU, and a few blocks more memory at the peak. Does nothing where the C library is another.
     """
     if platform.libc_ver()[0] != "glibc":
         return

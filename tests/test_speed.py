@@ -1,5 +1,6 @@
 """What would silently bring the waste back, held by counts of operations and bytes, never by seconds."""
 
+import platform
 import subprocess
 import sys
 from collections import Counter
@@ -141,3 +142,14 @@ def explained(model, split, samples=None, tokens_per_batch=16_384):
 
     words = Vocabulary(tuple(f"w{i:03d}" for i in range(VOCABULARY - 5)))
     return Explained(model, Dataset(words, {"train": split}, "d"), 2, 0, samples, tokens_per_batch)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_large_blocks_cost_no_page_faults_once_there_are_enough():
+    code = (  # ten times 64 MiB are 160,000 pages of 4 KiB
+        "import resource; from nlproar import process; process.prepare(); import torch\n"
+        "def faults(): torch.zeros(1 << 24); return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "found = [faults() for _ in range(60)]; print(found[-1] - found[-11])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1_000
