@@ -92,7 +92,7 @@ def test_killed_at_random_moments_and_started_again_the_records_are_the_same(und
         victims = workers(study)
         study.kill()
         study.communicate()
-        wait_for(lambda victims=victims: all(map(gone, victims)), 20)  # no worker outlives its study
+        wait_for(lambda victims=victims: all(map(gone, victims)), seconds=20)  # no worker outlives its study
     last = finished(tmp_path, few_questions)
     assert last.returncode == 0, last.stderr
     assert records(tmp_path) == undisturbed[2] and last.stdout == undisturbed[1].stdout
