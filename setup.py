@@ -38,7 +38,7 @@ setup(
             "hypothesis>=6.100",
             "mypy>=1.8",
             "pytest>=8.0",
-            "pytest-xdist>=3.5",
+            "pytest-xdist>=3.7",
             "ruff>=0.4",
             "setuptools>=70.1",
             "selenium>=4.15",

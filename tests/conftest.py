@@ -29,6 +29,14 @@ settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")
 
 
+SLOW = ("scripts", "real_data", "study", "slurm", "mimic", "run")  # files that take a minute or more
+
+
+def pytest_collection_modifyitems(items):
+    """Slow files first, so that files that run side by side end together."""
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in SLOW)
+
+
 def wait_for(condition, what=lambda: "it never happened", seconds=120):
     """The first result of `condition` that is true; after `seconds` a failure that shows `what()`."""
     deadline = time.monotonic() + seconds
