@@ -16,7 +16,8 @@ def limit(world: World) -> dict[str, float]:
     """How much of a training step is matrix products, and how long they would take at the rate of large ones."""
 
     world.reset()
-    batches = list(TrainingBatches(world.split(8 * world.shape.batch), world.shape.batch, 0))
+    most = -(-world.shape.epoch // world.shape.batch)
+    batches = list(TrainingBatches(world.split(min(8, most) * world.shape.batch), world.shape.batch, 0))
     optimizer = torch.optim.Adam(world.ours.parameters(), lr=1e-3, amsgrad=True, fused=True)
 
     def steps() -> None:
