@@ -32,7 +32,7 @@ LONG = 5.0  # seconds: a round that takes longer is not repeated
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--shape", nargs="+", choices=SHAPES, default=SHAPES[:-1], help="kinds of data; mimic takes minutes")
+    parser.add_argument("--shape", nargs="+", choices=SHAPES, default=SHAPES[:-1], help="kinds of data")
     parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES, help="what to time")
     parser.add_argument("--rounds", type=int, default=3, help="how often each side has its turn")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
