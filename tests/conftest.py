@@ -15,6 +15,7 @@ from nlproar.dataset import babi_simulation
 from nlproar.dataset.encoding import Dataset, Split
 from nlproar.dataset.vocabulary import Vocabulary
 from nlproar.experiment.config import resolve
+from nlproar.model import bilstm_attention
 from nlproar.model.bilstm_attention import BiLSTMAttention
 
 ROOT = Path(__file__).parents[1]
@@ -109,8 +110,14 @@ def random_split(
     return Split(tokens, offsets, rng.integers(0, classes, n), *query, first=first)
 
 
+@pytest.fixture(params=[True, False], ids=["written-out", "torch"])
+def loop(request, monkeypatch):
+    """Both loops over the tokens, for models however small."""
+    monkeypatch.setattr(bilstm_attention, "SMALL", 0 if request.param else 1_000)
+
+
 @pytest.fixture(params=[False, True], ids=["single", "paired"])
-def world(request):
+def world(request, loop):
     """A random small model and data set: (model, dataset), single and paired. One observation has no word."""
     rng = np.random.default_rng(0)
     words = Vocabulary(tuple(f"w{i:02d}" for i in range(25)))

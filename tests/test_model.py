@@ -6,6 +6,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from nlproar.dataset.batch import make_batch
+from nlproar.model import bilstm_attention
 from nlproar.model.bilstm_attention import (
     BiLSTM,
     BiLSTMAttention,
@@ -43,7 +44,7 @@ def torch_name(name):
     return parameter + {"forward_lstm": "", "backward_lstm": "_reverse"}[direction]
 
 
-def test_bilstm_and_all_its_gradients_equal_torch_on_packed_sequences():
+def test_bilstm_and_all_its_gradients_equal_torch_on_packed_sequences(loop):
     torch.manual_seed(0)
     ours = BiLSTM(5, 4)
     theirs, packed = packed_lstm(ours)
@@ -76,7 +77,7 @@ def test_the_recurrences_gradient_agrees_with_finite_differences():
     assert torch.autograd.gradcheck(Recurrence.apply, (inputs, weight, bias, inside))
 
 
-def test_states_are_the_same_with_and_without_a_gradient():
+def test_states_are_the_same_with_and_without_a_gradient(loop):
     torch.manual_seed(0)
     encoder, length = BiLSTM(5, 4), torch.tensor([3, 7, 1, 5])
     x = encoder.project(torch.randn(4, 7, 5)).detach()
@@ -86,7 +87,8 @@ def test_states_are_the_same_with_and_without_a_gradient():
     assert torch.equal(without, frozen) and frozen.requires_grad
 
 
-def test_a_second_derivative_is_refused():
+def test_a_second_derivative_is_refused(monkeypatch):
+    monkeypatch.setattr(bilstm_attention, "SMALL", 0)
     encoder = BiLSTM(5, 4)
     x = encoder.project(torch.randn(2, 3, 5)).detach().requires_grad_()
     states = encoder(x, torch.tensor([3, 2]))
@@ -110,6 +112,11 @@ def test_padding_and_company_do_not_change_a_prediction(world):
         torch.testing.assert_close(alone.logits[0], together.logits[row], rtol=1e-4, atol=1e-6)
 
 
+def test_large_states_on_a_cpu_take_the_loop_that_is_written_out():
+    device = torch.device("cpu")
+    assert BiLSTM(5, 128).written_out(device) and not BiLSTM(5, 32).written_out(device)
+
+
 def test_attention_is_a_distribution_over_the_maskable_tokens(world):
     model, dataset = world
     batch = make_batch(dataset.splits["train"], np.arange(40))
@@ -128,7 +135,7 @@ def test_attention_has_no_decay_in_the_single_model_only():
     assert not BiLSTMAttention(9, 4, 3, 2, True).undecayed()
 
 
-def test_reference_logits_and_attention(oracle):
+def test_reference_logits_and_attention(oracle, loop):
     for name in ("single", "paired"):
         model, batch, arrays = reference_model(oracle / f"bilstm_attention_{name}.npz")
         prediction = model(batch)

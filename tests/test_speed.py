@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nlproar import train
 from nlproar.dataset.batch import FixedBatches, make_batch
 from nlproar.explain.importance import Explained, build
-from nlproar.model import recurrence
+from nlproar.model import bilstm_attention, recurrence
 from nlproar.model.bilstm_attention import BiLSTMAttention
 from nlproar.roar import masking
 from tests.conftest import ROOT, random_split
@@ -43,8 +43,9 @@ class Operations(TorchDispatchMode):
 
 
 @pytest.fixture
-def small():
-    """A model, 32 observations of a vocabulary that is large beside its embedding, and their batch."""
+def small(monkeypatch):
+    """A model like a large one, 32 observations of a vocabulary that is large beside its embedding, their batch."""
+    monkeypatch.setattr(bilstm_attention, "SMALL", 0)
     torch.manual_seed(0)
     split = random_split(np.random.default_rng(0), 32, 20, VOCABULARY, 2, False)
     return BiLSTMAttention(VOCABULARY, EMBEDDING, HIDDEN, 2, False), split, make_batch(split, np.arange(32))

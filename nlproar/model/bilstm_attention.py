@@ -14,6 +14,8 @@ from nlproar.dataset.batch import SequenceBatch
 from nlproar.dataset.vocabulary import PAD
 from nlproar.model.recurrence import Recurrence, gate_order
 
+SMALL = 64  # states a direction up to which torch's LSTM is the faster one on a CPU (experiments/LOG.md)
+
 
 class Prediction(NamedTuple):
     logits: Tensor  # (B, C)
@@ -30,10 +32,11 @@ def reverse_within(x: Tensor, length: Tensor) -> Tensor:
 class BiLSTM(nn.Module):
     """One bidirectional LSTM layer on padded batches, equal to the one on packed sequences.
 
-    It takes what `project` makes of the embeddings, which is linear in them: on a CPU the product with the input
-    weights, so that a caller can make it once for words that repeat and for points on a line; on a GPU the embeddings
-    themselves, as cuDNN wants them. There the backward direction runs forward over sequences reversed within their
-    length, so that neither direction sees padding before a token (packed sequences make a CPU several times slower).
+    It takes what `project` makes of the embeddings, which is linear in them: for a loop that is written out
+    (`Recurrence`) the product with the input weights, so that a caller can make it once for words that repeat and for
+    points on a line; else, on a GPU and for small states, the embeddings themselves, as cuDNN and oneDNN want them.
+    There the backward direction runs forward over sequences reversed within their length, so that neither direction
+    sees padding before a token (packed sequences make a CPU several times slower).
     """
 
     def __init__(self, embedding_size: int, hidden_size: int) -> None:
@@ -41,9 +44,13 @@ class BiLSTM(nn.Module):
         self.forward_lstm = nn.LSTM(embedding_size, hidden_size, batch_first=True)
         self.backward_lstm = nn.LSTM(embedding_size, hidden_size, batch_first=True)
 
+    def written_out(self, device: torch.device) -> bool:
+        """Whether the loop over the tokens is `Recurrence` there."""
+        return device.type == "cpu" and self.forward_lstm.hidden_size > SMALL
+
     def project(self, x: Tensor) -> Tensor:
         """x (*, E) to (*, P): what enters the recurrence. Linear, without a constant."""
-        if x.device.type != "cpu":
+        if not self.written_out(x.device):
             return x
         return nn.functional.linear(
             x, torch.cat([gate_order(weight) for weight in self._parameters_named("weight_ih")])
@@ -51,7 +58,7 @@ class BiLSTM(nn.Module):
 
     def forward(self, projected: Tensor, length: Tensor) -> Tensor:
         """projected (B, T, P), length (B,) to states (B, T, 2H), meaningless at padding."""
-        if projected.device.type != "cpu":
+        if not self.written_out(projected.device):
             ahead, _ = self.forward_lstm(projected)
             mirrored, _ = self.backward_lstm(reverse_within(projected, length))
             return torch.cat([ahead, reverse_within(mirrored, length)], dim=2)
@@ -161,8 +168,8 @@ class ProjectedVocabulary:
 
 
 def _project_words(embedding: nn.Embedding, encoder: BiLSTM, tokens: Tensor) -> Tensor:
-    """The projected embeddings (B, T, P) of tokens (B, T); on a CPU each distinct word is projected once."""
-    if tokens.device.type != "cpu":
+    """The projected embeddings (B, T, P) of tokens (B, T); each distinct word is projected once."""
+    if not encoder.written_out(tokens.device):
         return encoder.project(embedding(tokens))
     words, index = torch.unique(tokens, return_inverse=True)
     return _look_up(encoder.project(embedding(words)), index)
