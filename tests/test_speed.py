@@ -122,9 +122,11 @@ def test_equally_long_observations_share_a_batch(small):
     assert len(list(FixedBatches(split, 16_384))) == widths
 
 
-def test_a_mask_takes_one_bit_a_token():
-    masked = np.random.default_rng(0).random(8_000) < 0.5
-    assert masking.pack(masked).nbytes == 1_000
+def test_a_mask_takes_hardly_more_than_its_information():
+    masked = np.random.default_rng(0).random(80_000)
+    for share in (0.1, 0.5, 0.9):
+        information = -share * np.log2(share) - (1 - share) * np.log2(1 - share)  # bits a token
+        assert masking.pack(masked < share).nbytes < 1.05 * information * 10_000 + 100
 
 
 def test_the_help_imports_no_torch():

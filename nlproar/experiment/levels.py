@@ -20,7 +20,7 @@ from nlproar.explain.importance import TOKENS_PER_BATCH, Explained, importance
 from nlproar.model import checkpoint
 from nlproar.roar import masking
 
-CACHE_VERSION = 1  # raise it when importance or masks of the same configuration change
+CACHE_VERSION = 2  # raise it when importance or masks of the same configuration change
 
 Masks = Mapping[str, np.ndarray]  # split -> (S,) bool
 

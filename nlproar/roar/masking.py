@@ -6,6 +6,8 @@ offsets[i]:offsets[i + 1]. Nothing here knows which measure the importance came 
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 
 
@@ -32,48 +34,47 @@ def mask_most_important(
     Tokens in `already` (S,) bool stay masked and count towards `k` (Recursive ROAR). Raises ValueError where the
     importance of a maskable token is NaN, which has no rank.
     """
-    if np.isnan(importance[maskable]).any():
+    if (np.isnan(importance) & maskable).any():
         raise ValueError("importance is NaN at a token that can be masked")
-    masked = np.zeros(len(importance), bool)
-    positions = np.flatnonzero(maskable)
-    if not len(positions):
-        return masked
-    observation = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[positions]
-    available = np.bincount(observation, minlength=len(offsets) - 1)
-    count = masked_count(strategy, k, available)
-    rank = _descending(importance[positions])
+    length = np.diff(offsets)
+    before = np.concatenate([[0], np.cumsum(maskable)])[offsets]  # maskable tokens of all earlier observations
+    count = masked_count(strategy, k, np.diff(before))
+    rank = np.where(maskable, _descending(importance), _LAST)
     if already is not None:
-        rank[already[positions]] = _FIRST
-    key = (observation << 33) + rank  # one number a token: sorting numbers is far faster than sorting their indices
-    ordered = np.sort(key)
-    start = np.cumsum(available) - available
-    last = ordered[np.maximum(start + count, 1) - 1]  # the last key of an observation that is masked
-    before = np.searchsorted(ordered, last) - start  # tokens that come before all that equal it
-    # of those that equal it as many as are left, the first ones
-    equal = np.flatnonzero(key == last[observation])
-    of = observation[equal]
-    number = np.arange(len(equal)) - np.searchsorted(of, of)
-    chosen = key < last[observation]
-    chosen[equal] = number < (count - before)[of]
-    masked[positions[chosen]] = True
+        rank[already & maskable] = _FIRST
+    # one number a token: sorting numbers is far faster than sorting their indices
+    number = np.arange(1, len(length) + 1, dtype=np.uint64) << np.uint64(32)
+    key = np.repeat(number, length) | rank
+    ordered = np.append(np.sort(key), np.uint64(0))
+    end = offsets[:-1] + count
+    last = np.where(count > 0, ordered[end - 1], 0)  # the last key of an observation that is masked
+    masked = key <= np.repeat(last, length)
+    tied = (count > 0) & (ordered[end] == last)
+    if tied.any():  # of those that equal the last as many as are left, the first ones
+        equal = np.flatnonzero(key == np.repeat(np.where(tied, last, 0), length))
+        of = np.searchsorted(offsets, equal, side="right") - 1
+        nth = np.arange(len(equal)) - np.searchsorted(of, of)
+        masked[equal] = nth < (end - np.searchsorted(ordered[:-1], last))[of]
     return masked
 
 
-_FIRST = -(1 << 31) - 1  # below every value of `_descending`
+_FIRST, _LAST = np.uint32(0), np.uint32(0xFFFFFFFF)  # below and above every value of `_descending`
 
 
 def _descending(values: np.ndarray) -> np.ndarray:
-    """Integers (S,) int64 of at most 32 bits that fall as float32 `values` rise, equal where these are equal."""
-    bits = (values.astype(np.float32) + np.float32(0)).view(np.int32)  # -0 becomes 0
-    # floats order as sign and magnitude, integers as two's complement
-    return -np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).astype(np.int64)
+    """Integers (S,) uint32 that fall as float32 `values` rise, equal where these are equal."""
+    bits = (values.astype(np.float32, copy=False) + np.float32(0)).view(np.uint32)  # -0 becomes 0
+    # a float is sign and magnitude: the magnitude of a positive one has to count downwards
+    return np.where(bits >> 31, bits, bits ^ np.uint32(0x7FFFFFFF))
 
 
 def pack(masked: np.ndarray) -> np.ndarray:
-    """One bit per token: (S,) bool to (ceil(S / 8),) uint8."""
-    return np.packbits(masked)
+    """At most a bit per token, nearly the entropy of the mask where few or most are masked: (S,) bool to (n,) uint8."""
+    coder = zlib.compressobj(strategy=zlib.Z_HUFFMAN_ONLY)  # there is nothing to find that occurred before
+    return np.frombuffer(coder.compress(np.packbits(masked).tobytes()) + coder.flush(), np.uint8)
 
 
-def unpack(bits: np.ndarray, tokens: int) -> np.ndarray:
+def unpack(packed: np.ndarray, tokens: int) -> np.ndarray:
     """The (tokens,) bool that `pack` was given."""
-    return np.unpackbits(bits, count=tokens).astype(bool)
+    bits = np.frombuffer(zlib.decompress(packed.tobytes()), np.uint8)
+    return np.unpackbits(bits, count=tokens).view(bool)
