@@ -8,6 +8,7 @@ names, not for a whole data set.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -32,7 +33,7 @@ LONG = 5.0  # seconds: a round that takes longer is not repeated
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--shape", nargs="+", choices=SHAPES, default=SHAPES[:-1], help="kinds of data")
+    parser.add_argument("--shape", nargs="+", choices=SHAPES, default=SHAPES, help="kinds of data")
     parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES, help="what to time")
     parser.add_argument("--rounds", type=int, default=3, help="how often each side has its turn")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
@@ -55,9 +56,9 @@ def check(world: World) -> float:
 
     from nlproar.dataset.batch import make_batch
 
-    split = world.split(8)
+    split = world.split(min(8, world.shape.epoch // 2))
     ours, theirs = world.ours.requires_grad_(True), world.theirs
-    batch = make_batch(split, np.arange(8)).to(world.device)
+    batch = make_batch(split, np.arange(len(split))).to(world.device)
     rows = next(published.batches(published.observations(split), 8, world.device))
     logits = (ours(batch).logits, theirs(rows)[0])
     gradients = []
@@ -126,8 +127,8 @@ def explaining(measure: str, samples: int | None = None) -> Callable[[World], Pa
         n = {"integrated-gradient": shape.integrated, "mutual-information": shape.masked}.get(measure, shape.explained)
         if not n:
             return None
-        # eight lengths, so that batches are as full as in a whole data set; the points of a path fill them anyway
-        split = world.split(n, 1 if measure == "integrated-gradient" else max(1, n // 8))
+        # four lengths, so that batches are as full as in a whole data set; the points of a path fill them anyway
+        split = world.split(n, 1 if measure == "integrated-gradient" else max(1, n // 4))
         rows = published.observations(split)
         note = f"{n} observations"
         if measure == "mutual-information":
@@ -289,7 +290,8 @@ def time_pair(pair: Pair, rounds: int, clock: str, device: Any) -> tuple[list[fl
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for side in (0, 1):
-            keep_freed_memory(side == 1)  # the published code leaves that as it is
+            keep_freed_memory(side == 1)  # the published code leaves both as they are
+            (gc.freeze if side == 1 else gc.unfreeze)()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             started = now()

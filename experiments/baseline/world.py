@@ -39,7 +39,7 @@ SHAPE = {
     "sst": Shape("SST-like", 13_000, 300, 128, 2, 32, lambda rng, n: rng.gamma(4.0, 5.0, n) + 3, 960, 512, 16, 5_000),
     "imdb": Shape(
         "IMDB-like", 13_000, 300, 128, 2, 32, lambda rng, n: (170 * rng.lognormal(0, 0.5, n)).clip(7, 398),
-        320, 256, 4, 2_000, step=96,
+        320, 512, 4, 2_000, step=96,
     ),
     "babi-1": Shape(
         "bAbI-1-like", 30, 50, 32, 36, 50, lambda rng, n: 7 * rng.integers(2, 11, n) - 1,

@@ -99,11 +99,15 @@ class FixedBatches:
         self.split, self.tokens_per_batch = split, tokens_per_batch
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, SequenceBatch]]:
+        return ((rows, make_batch(self.split, rows, *widths)) for rows, *widths in self.plan())
+
+    def plan(self) -> Iterator[tuple[np.ndarray, int, int]]:
+        """The rows of each batch, its width and that of its query, for those who make the batches elsewhere."""
         width = _round_up(self.split.lengths)
         query_width = np.zeros_like(width)
         if self.split.query_offsets is not None:
             query_width = _round_up(np.diff(self.split.query_offsets))
-        order = np.lexsort((query_width, width))
+        order = np.lexsort((-query_width, -width))  # the largest first: memory shows early, threads end together
         change = np.flatnonzero(np.diff(width[order]) | np.diff(query_width[order])) + 1
         for group in np.split(order, change):
             if not len(group):
@@ -111,8 +115,7 @@ class FixedBatches:
             t, q = int(width[group[0]]), int(query_width[group[0]])
             size = max(1, self.tokens_per_batch // t)
             for i in range(0, len(group), size):
-                rows = group[i : i + size]
-                yield rows, make_batch(self.split, rows, t, q)
+                yield group[i : i + size], t, q
 
 
 def _round_up(lengths: np.ndarray) -> np.ndarray:

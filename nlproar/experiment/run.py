@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ def run(config: Config) -> dict[str, Any]:
         raise missing_error(layout, missing)
     from nlproar.experiment.stages import Run  # torch, which takes seconds; a run that is done needs none
 
+    gc.freeze()  # thousands of arrays a step make Python look for cycles; it need not look at all libraries each time
     for number, needed in enumerate(missing, start=1):
         log.info("training what is missing, %d of %d: %s", number, len(missing), needed.id)
         _carry_out(Run(needed, layout))
