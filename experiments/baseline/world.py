@@ -36,7 +36,7 @@ class Shape:
 
 
 SHAPE = {
-    "sst": Shape("SST-like", 13_000, 300, 128, 2, 32, lambda rng, n: rng.gamma(4.0, 5.0, n) + 3, 960, 512, 16, 5_000),
+    "sst": Shape("SST-like", 13_000, 300, 128, 2, 32, lambda rng, n: rng.gamma(4.0, 5.0, n) + 3, 960, 2_000, 16, 5_000),
     "imdb": Shape(
         "IMDB-like", 13_000, 300, 128, 2, 32, lambda rng, n: (170 * rng.lognormal(0, 0.5, n)).clip(7, 398),
         320, 512, 4, 2_000, step=96,
@@ -45,7 +45,7 @@ SHAPE = {
         "bAbI-1-like", 30, 50, 32, 36, 50, lambda rng, n: 7 * rng.integers(2, 11, n) - 1,
         2_000, 1_000, 50, 5_000, paired=True,
     ),
-    "mimic": Shape("MIMIC-like", 20_000, 300, 128, 2, 32, lambda rng, n: rng.normal(2000, 200, n), 4, 4, 0, 200),
+    "mimic": Shape("MIMIC-like", 20_000, 300, 128, 2, 32, lambda rng, n: rng.normal(2000, 200, n), 4, 8, 0, 200),
 }  # fmt: skip
 
 
