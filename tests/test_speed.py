@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+import threading
 from collections import Counter
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nlproar import train
 from nlproar.dataset.batch import FixedBatches, make_batch
-from nlproar.explain.importance import Explained, build
+from nlproar.explain.importance import Explained, build, side_by_side
 from nlproar.model import bilstm_attention, recurrence
 from nlproar.model.bilstm_attention import BiLSTMAttention
 from nlproar.roar import masking
@@ -120,6 +121,24 @@ def test_equally_long_observations_share_a_batch(small):
     _, split, _ = small
     widths = len(np.unique(-(-split.lengths // 8)))
     assert len(list(FixedBatches(split, 16_384))) == widths
+
+
+def test_two_threads_explain_two_batches_at_a_time_and_are_there_again_afterwards():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        both = threading.Barrier(2, timeout=30)
+        with side_by_side(torch.device("cpu")) as each:
+            assert sorted(each(lambda _: both.wait(), range(2))) == [0, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_largest_batches_come_first(small):
+    _, split, _ = small
+    widths = [width for _, width, _ in FixedBatches(split, 40).plan()]
+    assert widths == sorted(widths, reverse=True) and len(set(widths)) > 1
 
 
 def test_a_mask_takes_hardly_more_than_its_information():
