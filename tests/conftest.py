@@ -133,11 +133,15 @@ def world(request, loop):
     return model, Dataset(words, splits, "digest")
 
 
+def world_of(folder: Path, train: int, test: int) -> dict[str, str]:
+    """The environment of processes in which the simulated bAbI has so many questions."""
+    questions = {"train": train, "test": test}
+    code = f"from nlproar.dataset import babi_simulation\nbabi_simulation.QUESTIONS = {questions}\n"
+    (folder / "sitecustomize.py").write_text(code)
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
 @pytest.fixture(scope="session")
 def few_questions(tmp_path_factory):
-    """The environment of processes in which the simulated bAbI has few questions, so that a run takes seconds."""
-    folder = tmp_path_factory.mktemp("few_questions")
-    (folder / "sitecustomize.py").write_text(
-        "from nlproar.dataset import babi_simulation\nbabi_simulation.QUESTIONS = {'train': 400, 'test': 100}\n"
-    )
-    return {**os.environ, "PYTHONPATH": str(folder)}
+    """The environment of runs that take seconds."""
+    return world_of(tmp_path_factory.mktemp("few_questions"), 400, 100)

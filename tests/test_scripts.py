@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, world_of
 
 FAST = ("--source", "simulated", "--max-epochs", 2, "--device", "cpu")
 INTEGRATED = ("--importance-measure", "integrated-gradient", "--riemann-samples", 3)
@@ -28,6 +28,14 @@ def records(folder: Path) -> dict[str, dict]:
             **{k: content[k] for k in ("metrics", "masked", "completeness_error")},
         }
     return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_questions(tmp_path_factory):
+    """Runs that are short, but long enough to be killed in the middle."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", world_of(tmp_path_factory.mktemp("world"), 3_000, 500)["PYTHONPATH"])
+        yield
 
 
 @pytest.fixture(scope="module")
