@@ -30,7 +30,7 @@ _TOLERATED_ERROR = 0.01
 _AT_ONCE = 4  # batches, on a CPU; each takes memory
 
 # Tokens of a batch. No flag: kernels round by the size of a batch, and the numbers of a run must not depend on an
-# option. Four notes of 4,000 tokens by an integrated gradient take 0.7 GB.
+# option. Four notes of 4,000 tokens by an integrated gradient take 0.9 GB.
 TOKENS_PER_BATCH = {"cpu": 16384, "cuda": 65536, "mps": 16384}
 
 
