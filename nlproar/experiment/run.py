@@ -37,7 +37,10 @@ def run(config: Config) -> dict[str, Any]:
         raise missing_error(layout, missing)
     from nlproar.experiment.stages import Run  # torch, which takes seconds; a run that is done needs none
 
-    gc.freeze()  # thousands of arrays a step make Python look for cycles; it need not look at all libraries each time
+    # Thousands of arrays a step make Python look for cycles; it need not look at all libraries each time. What an
+    # earlier run of this process left is collected first, as nothing that is frozen ever is.
+    gc.collect()
+    gc.freeze()
     for number, needed in enumerate(missing, start=1):
         log.info("training what is missing, %d of %d: %s", number, len(missing), needed.id)
         _carry_out(Run(needed, layout))
