@@ -22,4 +22,4 @@ def test_real_sst_learns_and_falls_to_one_class_when_all_is_masked(script, real_
 def test_real_babi_1_is_learned(script, real_data, tmp_path):
     os.symlink(real_data, tmp_path / "raw")
     done = script("babi", "--task", 1, "--max-epochs", 12, "--persistent-dir", tmp_path)
-    assert float(done.stdout.split("test: accuracy ")[1].split(",")[0]) >= 0.98
+    assert float(done.stdout.split("test: accuracy ")[1].split(",")[0]) >= 0.99
