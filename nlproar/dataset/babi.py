@@ -47,6 +47,8 @@ def _read(raw: RawFiles, number: int) -> Iterator[Example]:
 def _questions(raw: RawFiles, member: str) -> Iterator[tuple[str, str, int]]:
     story: list[str] = []
     for place, line in raw.lines(member):
+        if not line.strip():
+            continue
         number, _, statement = line.partition(" ")
         if number == "1":
             story = []
