@@ -120,9 +120,18 @@ def cached(path: Path, key: Mapping[str, Any], make: Callable[[], Arrays]) -> Ar
         arrays = _read(path, key)
         if arrays is None:
             arrays = make()
-            with whole_file(path, durable=False) as file:
-                np.savez(file, allow_pickle=False, **arrays, key=_as_bytes(key))
+            write_arrays(path, key, arrays)
     return arrays
+
+
+def write_arrays(path: Path, key: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write `arrays` to `path`, whole or not at all, with the `key` under which they were made; `stored` reads them.
+
+    Nothing is compressed. The caller holds `lock(path)`, or a lock that implies it. No array may be named "file" or
+    "key".
+    """
+    with whole_file(path, durable=False) as file:
+        np.savez(file, allow_pickle=False, **arrays, key=_as_bytes(key))
 
 
 def _as_bytes(key: Mapping[str, Any]) -> np.ndarray:
@@ -141,7 +150,7 @@ def _read(path: Path, key: Mapping[str, Any]) -> Arrays | None:
 
 
 def stored(path: Path, names: Collection[str] | None = None) -> tuple[Arrays, dict[str, Any]] | None:
-    """The arrays (only those of `names`, if given) in a file that `cached` wrote, and the key they were made under.
+    """The arrays (only those of `names`, if given) in a file of `write_arrays`, and the key they were made under.
     None where there is no such file, or, with a warning, where it is damaged."""
     if not path.exists():
         return None

@@ -53,6 +53,15 @@ def test_a_damaged_cache_is_named_and_made_again(tmp_path, caplog, damage):
     assert (storage.cached(path, {}, None)["a"] == np.arange(100.0)).all()
 
 
+def test_arrays_that_were_written_are_read_with_their_key(tmp_path):
+    path, arrays = tmp_path / "a.npz", {"weights.a_0": np.arange(3.0), "empty": np.zeros((0, 2)), "one": np.array(7)}
+    for key in ({"x": 1}, {"x": [2, None, "b"]}):
+        storage.write_arrays(path, key, arrays)
+        found, found_key = storage.stored(path)
+        assert found_key == key and found.keys() == arrays.keys()
+        assert all(np.array_equal(found[name], value) for name, value in arrays.items())
+
+
 def test_nothing_is_unpickled(tmp_path, caplog):
     path = tmp_path / "c.npz"
     np.savez(path, a=np.array([{"object": 1}], dtype=object), key=storage._as_bytes({}))
