@@ -8,10 +8,12 @@ import zipfile
 import numpy as np
 import pytest
 
-from nlproar.dataset import vectors
+from nlproar.dataset import load_task, vectors
+from nlproar.dataset.encoding import Dataset
 from nlproar.dataset.vocabulary import PAD, Vocabulary
 from nlproar.errors import UserError
 
+TASK = load_task("sst")
 WORDS = Vocabulary(("apple", "bean", "é"))
 PLAIN = "the 0 0 0\napple 1 2 3 \né 4 5 -6e-1\napple 9 9 9\n"
 EXPECTED = {"apple": [1, 2, 3], "é": [4, 5, -0.6]}
@@ -92,8 +94,42 @@ def test_words_without_a_vector_are_zero_or_drawn_and_padding_is_zero(tmp_path):
 def test_a_file_is_read_once(tmp_path, monkeypatch):
     file = written(tmp_path / "f.txt", PLAIN)
     first = vectors.from_file(file, WORDS, tmp_path)
-    monkeypatch.setattr(vectors, "read", None)
+    monkeypatch.setattr(vectors, "read", pytest.fail)
     assert (vectors.from_file(file, WORDS, tmp_path)["vectors"] == first["vectors"]).all()
+
+
+def identity(tmp_path, name, file=None, words=WORDS, seed=0):
+    """Of vectors for the words `words`, with `tmp_path` as the persistent directory."""
+    dataset = Dataset(words, {}, "digest of the data")
+    return vectors.identity(name, file and str(file), dataset, TASK, seed, tmp_path / "raw", tmp_path / "cache")
+
+
+def test_the_identity_of_vectors_from_a_file_is_that_of_the_numbers_a_run_starts_from(tmp_path):
+    texts = {"v.txt": PLAIN, "v.zip": PLAIN, "v.vec.gz": "4 3\n" + PLAIN, "more.txt": PLAIN + "unused 7 7 7\n"}
+    same = {identity(tmp_path, name, written(tmp_path / name, text)) for name, text in texts.items()}
+    other = written(tmp_path / "v.vec", PLAIN.replace("2", "2.5"))
+    fewer = written(tmp_path / "f.txt", PLAIN.replace("é", "e"))
+    longer = written(tmp_path / "l.txt", "the 0 0 0 0\napple 1 2 3 0\n")
+    assert len(same) == 1 and len(same.pop()) == 12
+    assert len({identity(tmp_path, "x", file) for file in (tmp_path / "v.txt", other, fewer, longer)}) == 4
+    assert identity(tmp_path, "x", other, Vocabulary(("the",))) != identity(tmp_path, "x", other)
+
+
+def test_the_identity_of_named_vectors_changes_with_the_file_and_needs_it(tmp_path):
+    with pytest.raises(UserError, match="fasttext are not there"):
+        identity(tmp_path, "fasttext")
+    (tmp_path / "raw" / "vectors").mkdir(parents=True)
+    file = written(tmp_path / "raw" / "vectors" / "wiki.simple.vec", PLAIN)
+    first = identity(tmp_path, "fasttext")
+    assert first == identity(tmp_path, "another name", written(tmp_path / "v.txt", PLAIN))
+    written(file, PLAIN.replace("-6e-1", "6e-1"))
+    assert first != identity(tmp_path, "fasttext")
+
+
+def test_the_identity_of_word2vec_is_its_data_and_seed_and_random_vectors_have_none(tmp_path):
+    first = identity(tmp_path, "word2vec")
+    assert first == identity(tmp_path, "word2vec") != identity(tmp_path, "word2vec", seed=1)
+    assert identity(tmp_path, "random") is None
 
 
 def test_real_vectors_hold_most_words_of_sst(real_data, tmp_path):

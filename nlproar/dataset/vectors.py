@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from nlproar import storage
 from nlproar.dataset import raw as raw_files
 from nlproar.dataset.encoding import Dataset
 from nlproar.dataset.sources import VECTORS
+from nlproar.dataset.task import Task
 from nlproar.dataset.vocabulary import PAD, SPECIALS, Vocabulary
 from nlproar.errors import UserError
 from nlproar.progress import stage
@@ -43,19 +46,53 @@ def no_vectors(vocabulary: Vocabulary, dimensions: int) -> storage.Arrays:
 
 def from_file(file: Path, vocabulary: Vocabulary, cache_dir: Path) -> storage.Arrays:
     """What `read` finds, read once."""
-    key = {"file": storage.fingerprint(file), "words": storage.digest(vocabulary.words)}
-    path = cache_dir / "vectors" / f"{file.name.partition('.')[0]}-{storage.digest(key)[:8]}.npz"
-    arrays = storage.cached(path, key, lambda: read(file, vocabulary))
+    arrays = _cut(file, vocabulary, cache_dir)
     known = arrays["known"].sum()
     log.info("%s of %s words have a vector in %s", f"{known:,}", f"{len(vocabulary.words):,}", file.name)
     return arrays
 
 
+def _cut(file: Path, vocabulary: Vocabulary, cache_dir: Path) -> storage.Arrays:
+    """The vectors in `file`, cut to the words of `vocabulary`: from the cache, or read and put there."""
+    key = {"file": storage.fingerprint(file), "words": storage.digest(vocabulary.words)}
+    path = cache_dir / "vectors" / f"{file.name.partition('.')[0]}-{storage.digest(key)[:8]}.npz"
+    return storage.cached(path, key, partial(read, file, vocabulary))
+
+
 def from_training_data(dataset: Dataset, name: str, dimensions: int, seed: int, cache_dir: Path) -> storage.Arrays:
     """Word2vec of the words of the training split, trained once. `name` is for the file."""
-    key = {"version": 1, "data": dataset.digest, "dimensions": dimensions, "seed": seed}
+    key = _word2vec_key(dataset, dimensions, seed)
     path = cache_dir / "vectors" / f"word2vec_{name}-{storage.digest(key)[:8]}.npz"
-    return storage.cached(path, key, lambda: train_word2vec(dataset, dimensions, seed))
+    return storage.cached(path, key, partial(train_word2vec, dataset, dimensions, seed))
+
+
+def _word2vec_key(dataset: Dataset, dimensions: int, seed: int) -> dict[str, Any]:
+    """Everything that decides what word2vec learns."""
+    return {"version": 1, "data": dataset.digest, "dimensions": dimensions, "seed": seed}
+
+
+def identity(
+    name: str | None, file: str | None, dataset: Dataset, task: Task, seed: int, raw_dir: Path, cache_dir: Path
+) -> str | None:
+    """Twelve digits that tell the initial vectors of two runs apart; None where they are drawn at random.
+
+    `name` and `file` are `vectors` and `vectors_file` of the run's configuration, `seed` is the seed that its vectors
+    are made with. Vectors from a file are known by the words of `dataset` that have one and by their numbers, so the
+    same vectors are the same in a zip archive, compressed with gzip, or unpacked. Word2vec is known by its training
+    data and its parameters. Raises UserError where the file is not there: this function downloads nothing.
+    """
+    if name == "random":
+        return None
+    if name == "word2vec":
+        return storage.digest(_word2vec_key(dataset, task.random_dimensions, seed))[:12]
+    place = Path(file) if file else placed(str(name), raw_dir)
+    if place is None or not place.is_file():
+        raise UserError(f"the vectors {name} are not there: {place or raw_dir / VECTORS[str(name)].folder}")
+    arrays = _cut(place, dataset.vocabulary, cache_dir)
+    state = hashlib.sha256(str(arrays["vectors"].shape).encode())
+    state.update(arrays["known"].tobytes())
+    state.update(arrays["vectors"].tobytes())
+    return state.hexdigest()[:12]
 
 
 def train_word2vec(dataset: Dataset, dimensions: int, seed: int) -> storage.Arrays:
@@ -94,16 +131,24 @@ class _Sentences:
 
 def find(name: str, raw_dir: Path) -> Path:
     """The file of the published vectors `name`, a key of `sources.VECTORS`; downloads it if need be."""
+    found = placed(name, raw_dir)
+    if found:
+        return found
     source = VECTORS[name]
-    folder = raw_dir / source.folder
-    stem = source.filename.removesuffix(".zip").removesuffix(".vec")
-    for path in sorted(folder.glob(f"{stem}*")):  # unpacked or compressed
-        if path.is_file():
-            return path
     try:
-        return raw_files.download(source, folder)
+        return raw_files.download(source, raw_dir / source.folder)
     except UserError as error:
         raise UserError(f"{error}; or name any text file of vectors with --vectors PATH") from error
+
+
+def placed(name: str, raw_dir: Path) -> Path | None:
+    """The file of the published vectors `name` that is in `raw_dir`, None if there is none."""
+    source = VECTORS[name]
+    stem = source.filename.removesuffix(".zip").removesuffix(".vec")
+    for path in sorted((raw_dir / source.folder).glob(f"{stem}*")):  # unpacked or compressed
+        if path.is_file():
+            return path
+    return None
 
 
 def read(file: Path, vocabulary: Vocabulary) -> storage.Arrays:
