@@ -24,20 +24,30 @@ MEASURES = (
 
 def made(config: Config, performance: float, data: str = "0123456789abcdef") -> dict[str, Any]:
     """Write the record of `config`, with this test performance, and return it."""
+    return record.write(Layout.of(config), config, content_of(config, performance, data))
+
+
+def content_of(config: Config, performance: float, data: str = "0123456789abcdef") -> dict[str, Any]:
+    """What a run with this test performance would record, before `record.write` adds its header."""
     metric = load_task(config.dataset).metric
     stages = ("encode", "explain", "mask", "vectors", "train", "test")
-    content = {
+    return {
         "metrics": {"val": {metric: performance}, "test": {metric: performance}},
         "epochs": [{"epoch": 1, "loss": 0.5, "monitor": performance, "seconds": 1.0}],
         "best_epoch": 1,
         "masked": {name: config.k / 100 for name in ("train", "val", "test")},
         "completeness_error": None,
         "explained": None,
-        "data": {"digest": data, "vocabulary": 100, "observations": {"train": 80, "val": 10, "test": 10}},
+        "weights": None,
+        "data": {
+            "digest": data,
+            "vectors": None,
+            "vocabulary": 100,
+            "observations": {"train": 80, "val": 10, "test": 10},
+        },
         "durations": dict.fromkeys(stages, 6.0),
         "environment": {**record.environment("cpu", 1), "commit": "c" * 40},
     }
-    return record.write(Layout.of(config), config, content)
 
 
 def linear(config: Config) -> float:

@@ -19,6 +19,7 @@ from nlproar.experiment.layout import Layout
 from nlproar.experiment.status import Estimates, duration, look, time_left
 from nlproar.explain import MEASURES
 from tests.conftest import ROOT
+from tests.made_records import content_of
 from tests.test_config import SCRIPTS
 
 SMALL = Study(["babi-1"], ["random", "gradient"], levels=[1, 2], strategies=["count"], kinds=[True], source="simulated")
@@ -120,12 +121,7 @@ def test_every_flag_of_a_run_reaches_the_runs_of_a_study():
 def finish(layout, config, seconds=10.0):
     """Leave what a done run leaves, as far as a study looks at it."""
     layout.make()
-    content = {
-        "metrics": {"test": {"accuracy": 0.5}},
-        "data": {"digest": ""},
-        "durations": {"train": seconds},
-    }
-    return record.write(layout, config, content)
+    return record.write(layout, config, {**content_of(config, 0.5), "durations": {"train": seconds}})
 
 
 def test_the_state_of_every_run_comes_from_the_disk(tmp_path):

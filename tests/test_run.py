@@ -176,17 +176,6 @@ def test_a_damaged_record_is_an_error_that_names_it(small_run, damage):
     run(small_run(overwrite=True))
 
 
-def test_a_record_of_another_configuration_or_version_is_refused(small_run):
-    content = run(small_run())
-    path = Layout.of(small_run()).record(small_run())
-    path.write_text(json.dumps({**content, "config": {**content["config"], "seed": 5}}))
-    with pytest.raises(UserError, match="another configuration"):
-        run(small_run())
-    path.write_text(json.dumps({**content, "version": 99}))
-    with pytest.raises(UserError, match="version 99"):
-        run(small_run())
-
-
 def test_data_that_changed_are_not_silently_another_run(small_run, monkeypatch, caplog):
     from nlproar.dataset import babi_simulation
 

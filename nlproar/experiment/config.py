@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -85,12 +85,7 @@ class Config:
     @cached_property
     def id(self) -> str:
         """The name of the run in files: readable, with a hash of the whole identity."""
-        parts = [self.dataset if self.source == "official" else f"{self.dataset}-{self.source}"]
-        parts += [self.model_type, f"s-{self.seed}", f"k-{self.k}"]
-        parts += [f"y-{self.roar_strategy}"] if self.roar_strategy else []
-        parts += [f"m-{self.importance_measure}", f"r-{int(self.recursive)}"] if self.importance_measure else []
-        parts += [f"st-{self.recursive_step_size}"] if self.recursive else []
-        return "_".join(parts) + "-" + storage.digest(self.identity)[:8]
+        return id_of(self.identity)
 
     def at(self, k: int) -> Config:
         """The run of another level on the same curve."""
@@ -134,6 +129,21 @@ class Config:
         for name, value in flags.items():
             words += _words(f"--{name.replace('_', '-')}", value)
         return words
+
+
+def id_of(identity: Mapping[str, Any]) -> str:
+    """The id of the run whose `Config.identity` this is, also where its task was declared otherwise at the time."""
+    dataset, source = identity["dataset"], identity["source"]
+    strategy, measure = identity["roar_strategy"], identity["importance_measure"]
+    parts = [dataset if source == "official" else f"{dataset}-{source}"]
+    parts += [identity["model_type"], f"s-{identity['seed']}", f"k-{identity['k']}"]
+    if strategy:
+        parts.append(f"y-{strategy}")
+    if measure:
+        parts += [f"m-{measure}", f"r-{int(identity['recursive'])}"]
+    if identity["recursive"]:
+        parts.append(f"st-{identity['recursive_step_size']}")
+    return "_".join(parts) + "-" + storage.digest(identity)[:8]
 
 
 def _words(flag: str, value: Any) -> list[str]:
