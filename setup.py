@@ -13,7 +13,6 @@ setup(
     packages=find_packages(include=["nlproar", "nlproar.*"]),
     package_data={"nlproar": ["py.typed"], "nlproar.report": ["published.csv", "template/*"]},
     install_requires=[
-        "filelock>=3.12",
         "gensim>=4.3",
         "jinja2>=3.1",
         "matplotlib>=3.8",

@@ -1,14 +1,24 @@
 """Files are whole or absent, caches mend themselves, locks die with their owner."""
 
+import errno
+import fcntl
+import logging
 import os
+import signal
+import socket
+import stat
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nlproar import storage
+from nlproar.errors import UserError, refusal
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -107,3 +117,295 @@ def test_a_fingerprint_sees_every_part_of_a_small_file_and_the_size_of_a_large_o
         file.write(b"\0")
     prints.add(storage.fingerprint(path))
     assert len(prints) == 5
+
+
+def leftovers(folder):
+    return list(folder.rglob("*.tmp"))
+
+
+def test_a_planted_link_is_never_written_through(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    for name in (".f.tmp", ".f.0123456789ab.tmp", "f"):
+        (folder / name).symlink_to(victim)
+    with storage.whole_file(folder / "f") as file:
+        file.write(b"new")
+    assert victim.read_bytes() == b"precious"
+    assert (folder / "f").read_bytes() == b"new" and not (folder / "f").is_symlink()
+    assert os.listdir(folder) == ["f"]
+
+
+def test_temporary_names_cannot_be_guessed_and_follow_the_umask(tmp_path):
+    names, modes = set(), set()
+    for _ in range(3):
+        with storage.owner_only(True), storage.whole_file(tmp_path / "f"):
+            (temporary,) = leftovers(tmp_path)
+            names.add(temporary.name)
+            modes.add(stat.S_IMODE(temporary.stat().st_mode))
+    assert len(names) == 3 and modes == {0o600}
+
+
+def test_a_dangling_link_in_place_of_a_file_is_replaced(tmp_path):
+    path = tmp_path / "f"
+    path.symlink_to(tmp_path / "nowhere")
+    storage.write_json(path, {"a": 1})
+    assert not path.is_symlink() and not (tmp_path / "nowhere").exists()
+
+
+KILLED_WRITER = """
+import os, pathlib, sys
+from nlproar import storage
+with storage.whole_file(pathlib.Path(sys.argv[1])) as file:
+    file.write(b"half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write_or_sweep(tmp_path):
+    for clean in (lambda: storage.write_json(tmp_path / "f", {}), lambda: storage.sweep(tmp_path)):
+        killed = subprocess.run([sys.executable, "-c", KILLED_WRITER, str(tmp_path / "f")])
+        assert killed.returncode == -signal.SIGKILL and len(leftovers(tmp_path)) == 1
+        (tmp_path / ".f.tmp").touch()  # the name of earlier versions
+        clean()
+        assert not leftovers(tmp_path)
+
+
+def test_a_file_that_is_being_written_is_no_leftover(tmp_path):
+    path = tmp_path / "f"
+    with storage.whole_file(path) as first:
+        first.write(b"first")
+        with storage.whole_file(path) as second:  # no lock is held: the last of the two stays, and it is whole
+            second.write(b"second")
+        storage.sweep(tmp_path)
+        assert len(leftovers(tmp_path)) == 1
+    assert path.read_bytes() == b"first" and not leftovers(tmp_path)
+
+
+def test_a_writer_whose_new_file_was_taken_for_a_leftover_makes_another(tmp_path, monkeypatch):
+    real, swept = fcntl.flock, []
+
+    def flock(descriptor, how):
+        if not swept:
+            swept.append(leftovers(tmp_path)[0].unlink())
+        return real(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    storage.write_json(tmp_path / "f", {"a": 1})
+    assert swept and os.listdir(tmp_path) == ["f"]
+
+
+# Locks
+
+
+def refuse_flock(monkeypatch, number):
+    def flock(descriptor, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+NO_LOCKS = ("ENOLCK", "EOPNOTSUPP", "ENOSYS", "EINVAL")
+
+
+@pytest.mark.parametrize("name", [*NO_LOCKS, "ESTALE", "EIO", "EACCES", "EROFS", "EPERM", "EBADF"])
+@pytest.mark.parametrize("use", ["lock", "whole_file"])
+def test_a_file_system_without_locks_is_one_line_that_names_the_folder(tmp_path, monkeypatch, name, use):
+    refuse_flock(monkeypatch, getattr(errno, name))
+    with pytest.raises(UserError) as raised, getattr(storage, use)(tmp_path / "f"):
+        pass
+    message = str(raised.value)
+    assert str(tmp_path) in message and os.strerror(getattr(errno, name)) in message and "\n" not in message
+    assert "--persistent-dir" in message and ("no locks" in message) == (name in NO_LOCKS)
+    assert not leftovers(tmp_path)
+
+
+def test_a_lock_that_a_signal_interrupts_is_asked_for_again(tmp_path, monkeypatch):
+    real, errors = fcntl.flock, [InterruptedError(errno.EINTR, ""), BlockingIOError(errno.EAGAIN, "")]
+
+    def flock(descriptor, how):
+        if errors:
+            raise errors.pop(0)
+        return real(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with storage.lock(tmp_path / "f"):
+        assert not errors
+
+
+def test_who_waits_says_so_once_and_then_again_now_and_then(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(storage, "_SECONDS_BETWEEN_REMINDERS", 0.3)
+
+    def wait():
+        with storage.lock(tmp_path / "f"):
+            pass
+
+    with caplog.at_level(logging.INFO), storage.lock(tmp_path / "f"):
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        time.sleep(1.5)
+    waiter.join()
+    first, *reminders = [record.getMessage() for record in caplog.records]
+    assert first == f"waiting for another process that is making {tmp_path / 'f'}"
+    assert 1 <= len(reminders) <= 5 and all(str(tmp_path / "f") in line for line in reminders)
+
+
+def test_a_lock_file_that_is_removed_while_it_is_waited_for_is_made_again(tmp_path):
+    with storage.lock(tmp_path / "f"):
+        (tmp_path / ".f.lock").unlink()
+        with storage.lock(tmp_path / "f"):
+            assert (tmp_path / ".f.lock").exists()
+
+
+def test_a_lock_file_that_is_a_link_is_refused_by_name(tmp_path):
+    (tmp_path / ".f.lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(UserError, match=r"\.f\.lock is a symbolic link"), storage.lock(tmp_path / "f"):
+        pass
+    assert not (tmp_path / "victim").exists()
+
+
+# Things of another kind, and what the machine refuses
+
+
+def other_kinds(path):
+    """Ways to put something of another kind in the place of `path`, which does not exist."""
+
+    def link_to_a_folder():
+        folder = path.with_name("some folder")
+        folder.mkdir()
+        path.symlink_to(folder)
+
+    return {
+        "a folder": path.mkdir,
+        "a named pipe": lambda: os.mkfifo(path),
+        "a socket": lambda: socket.socket(socket.AF_UNIX).bind(str(path)),
+        "a device": lambda: path.symlink_to("/dev/zero"),
+        "a link to a folder": link_to_a_folder,
+    }
+
+
+KINDS = tuple(other_kinds(Path("path")))
+
+
+@pytest.fixture
+def short_path():
+    """A file name that is short enough for a socket."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "f"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_is_named_when_it_is_read(short_path, kind):
+    other_kinds(short_path)[kind]()
+    for read in (storage.read_bytes, storage.sha256, storage.fingerprint, storage.open_file):
+        with pytest.raises(storage.NotAFile, match=str(short_path)):
+            read(short_path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_is_named_when_it_is_locked_or_appended_to(short_path, kind):
+    other_kinds(short_path)[kind]()
+    with pytest.raises(storage.NotAFile, match=str(short_path)):
+        storage.open_log(short_path)
+    os.rename(short_path, short_path.with_name(".g.lock"))
+    with pytest.raises(storage.NotAFile, match=r"\.g\.lock"), storage.lock(short_path.with_name("g")):
+        pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cache_of_another_kind_is_made_again_or_named(short_path, kind, caplog):
+    other_kinds(short_path)[kind]()
+    if kind == "a folder":  # which may hold anything, and cannot be replaced: said before the work, not after
+        with pytest.raises(storage.NotAFile, match="is a folder"):
+            storage.cached(short_path, {}, None)
+        return
+    assert storage.cached(short_path, {}, lambda: {"a": np.arange(3)})["a"].sum() == 3
+    assert str(short_path) in caplog.text and short_path.is_file() and not short_path.is_symlink()
+
+
+def test_a_folder_cannot_be_replaced_and_is_named(tmp_path):
+    (tmp_path / "f").mkdir()
+    with pytest.raises(OSError) as raised, storage.whole_file(tmp_path / "f"):
+        pass
+    assert str(refusal(raised.value)) == f"Is a directory: {tmp_path / 'f'}" and not leftovers(tmp_path)
+
+
+@pytest.fixture
+def as_nobody():
+    """A folder of an ordinary user who, other than root, needs permissions; the test acts as this user."""
+    with tempfile.TemporaryDirectory() as folder:
+        if os.geteuid() != 0:
+            yield Path(folder)
+            return
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
+
+
+def test_a_cache_that_may_not_be_read_is_named_and_stays(as_nobody):
+    path = as_nobody / "c.npz"
+    storage.cached(path, {}, lambda: {"a": np.arange(3)})
+    path.chmod(0)
+    with pytest.raises(PermissionError) as raised:
+        storage.cached(path, {}, None)
+    assert raised.value.filename == str(path)
+    path.chmod(0o600)
+    assert storage.cached(path, {}, None)["a"].sum() == 3
+
+
+@pytest.mark.parametrize("name", ["EIO", "ESTALE"])
+def test_a_disk_that_fails_while_a_cache_is_read_is_no_damage(tmp_path, monkeypatch, name):
+    path, number = tmp_path / "c.npz", getattr(errno, name)
+    storage.cached(path, {}, lambda: {"a": np.arange(3)})
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(storage, "_arrays_and_key", fail)
+    with pytest.raises(OSError) as raised:
+        storage.cached(path, {}, None)
+    assert str(path) in str(refusal(raised.value)) and os.strerror(number) in str(refusal(raised.value))
+
+
+@pytest.mark.parametrize("write", ["json", "arrays"])
+def test_a_full_disk_is_named_with_the_file(tmp_path, monkeypatch, write):
+    real = os.fdopen
+    with monkeypatch.context() as patch:  # the kernel itself says that there is no space left
+        patch.setattr(storage.os, "fdopen", lambda descriptor, mode: real(os.open("/dev/full", os.O_WRONLY), mode))
+        with pytest.raises(OSError) as raised:
+            if write == "json":
+                storage.write_json(tmp_path / "f", {"a": "b" * 100_000})
+            else:
+                storage.cached(tmp_path / "f", {}, lambda: {"a": np.zeros(100_000)})
+    assert raised.value.errno == errno.ENOSPC
+    assert f"No space left on device: {tmp_path / 'f'}" in str(refusal(raised.value))
+    assert not leftovers(tmp_path) and not (tmp_path / "f").exists()
+
+
+@pytest.mark.parametrize("name", ["EIO", "EDQUOT", "ENOSPC", "ESTALE", "EROFS"])
+@pytest.mark.parametrize("call", ["fsync", "replace", "open"])
+def test_whatever_fails_while_a_file_is_written_the_file_is_named(tmp_path, monkeypatch, name, call):
+    number = getattr(errno, name)
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.os, call, fail)
+        with pytest.raises(OSError) as raised:
+            storage.write_json(tmp_path / "f", {})
+    assert f"{os.strerror(number)}: {tmp_path / 'f'}" in str(refusal(raised.value)) and not os.listdir(tmp_path)
+
+
+def test_an_error_about_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as raised, storage.whole_file(tmp_path / "f"):
+        (tmp_path / "source").read_bytes()
+    assert raised.value.filename == str(tmp_path / "source")
+
+
+def test_a_bug_keeps_its_traceback():
+    assert refusal(OSError(errno.EBADF, "Bad file descriptor")) is None and refusal(OSError("no number")) is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,26 +10,9 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from nlproar import process
-from nlproar.errors import UserError
+from nlproar.errors import UserError, refusal
 from nlproar.experiment.config import Config, flag_fields, resolve
 from nlproar.experiment.parent import end_with_parent
-
-_USERS_ERRNO = {  # what the machine refuses, not a bug of ours
-    getattr(errno, name)
-    for name in (
-        "ENOSPC",
-        "EDQUOT",
-        "EFBIG",
-        "EACCES",
-        "EPERM",
-        "EROFS",
-        "ENOTDIR",
-        "EISDIR",
-        "ENAMETOOLONG",
-        "EEXIST",
-        "ELOOP",
-    )
-}
 
 Choice = tuple[str, Mapping[str, str]]  # a flag, and the task behind each of its values
 
@@ -134,6 +116,7 @@ def users_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _USERS_ERRNO:
+        refused = refusal(error)
+        if refused is None:
             raise
-        raise UserError(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)) from error
+        raise refused from error

@@ -6,7 +6,7 @@ import logging
 
 from nlproar import storage
 from nlproar.dataset import load_task
-from nlproar.errors import UserError
+from nlproar.errors import UserError, refusal
 from nlproar.experiment.config import Config
 from nlproar.experiment.layout import Layout
 
@@ -16,25 +16,37 @@ log = logging.getLogger(__name__)
 def note(layout: Layout, config: Config, error: Exception | str) -> None:
     """Say that the run failed. Of a bug only the type is kept, as its message may hold a text of the data.
 
-    A disk without room even for that does not hide `error`: it is only warned of.
+    Where not even that can be written, on a full disk for example, there is a warning and `error` stays what counts.
     """
-    known = isinstance(error, (UserError, str))
-    reason = str(error) if known else f"unexpected {type(error).__name__}; its log has the traceback"
+    reason = _reason(error)
+    path = layout.failure(config)
     try:
-        with (
-            storage.owner_only(load_task(config.dataset).confidential),
-            storage.whole_file(layout.failure(config)) as file,
-        ):
+        with storage.owner_only(load_task(config.dataset).confidential), storage.whole_file(path) as file:
             file.write(reason.replace("\n", " ").encode())
-    except OSError as problem:
-        log.warning("%s cannot be noted: %s", layout.failure(config), problem)
+    except (OSError, UserError) as problem:
+        log.warning("%s cannot be noted: %s", path, problem)
+
+
+def _reason(error: Exception | str) -> str:
+    if isinstance(error, OSError):
+        error = refusal(error) or error
+    if isinstance(error, (UserError, str)):
+        return str(error)
+    return f"unexpected {type(error).__name__}; its log has the traceback"
 
 
 def clear(layout: Layout, config: Config) -> None:
-    layout.failure(config).unlink(missing_ok=True)
+    """Remove the note. Whatever of another kind is in its place stays, unless it is a link."""
+    path = layout.failure(config)
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
 
 
 def of(layout: Layout, config: Config) -> str | None:
     """The reason that `note` left, None where the run did not fail."""
-    path = layout.failure(config)
-    return path.read_text(encoding="utf-8") if path.exists() else None
+    try:
+        return storage.read_bytes(layout.failure(config)).decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    except storage.NotAFile as error:
+        return str(error)

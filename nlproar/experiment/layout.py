@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from nlproar import storage
 from nlproar.errors import UserError
 from nlproar.experiment.config import Config
 
@@ -28,11 +29,26 @@ class Layout:
         return cls(Path("persistent"))
 
     def make(self) -> None:
-        """Make the folder of the records; raises UserError where the persistent directory cannot be."""
+        """Make the folder of the records and remove what killed processes left, see `sweep`.
+
+        Raises UserError where the persistent directory cannot be.
+        """
         try:
             self.records.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--persistent-dir {self.root}: {error.strerror}: {error.filename}") from error
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove files that killed processes left half written, also where nobody would write the same file again.
+
+        This leaves out the folders of checkpoints, which are many; a run looks at its own.
+        """
+        folders = [self.root, self.records, self.failure_folder, self.tables, self.plots]
+        folders += self.cache.glob("*")
+        folders += (self.logs / "slurm").glob("*")
+        for folder in folders:
+            storage.sweep(folder)
 
     @property
     def raw(self) -> Path:

@@ -49,6 +49,7 @@ class Run:
                 return done
             path.unlink(missing_ok=True)
             self.layout.checkpoint(self.config).mkdir(parents=True, exist_ok=True)  # before hours of training
+            storage.sweep(self.layout.checkpoint(self.config))
             return record.write(self.layout, self.config, self._make())
 
     def _make(self) -> dict[str, Any]:
