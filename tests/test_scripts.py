@@ -3,6 +3,7 @@
 import json
 import random
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -170,3 +171,33 @@ def test_damage_between_runs_is_mended_or_named(script, tmp_path):
     again = script("babi", *flags)
     assert str(encoded) in again.stderr and again.stdout == first.stdout
     assert json.loads(record.read_text())["metrics"] == content["metrics"]
+
+
+def in_a_shell(line: str, environment: dict[str, str], **values: object) -> subprocess.CompletedProcess:
+    """Run a line of bash in which {babi}, {study} and the like are commands, and {values} are filled in."""
+    python = shlex.quote(sys.executable)
+    scripts = {path.stem: f"{python} {shlex.quote(str(path))}" for path in (ROOT / "experiments").glob("*.py")}
+    line = line.format(**scripts, **{name: shlex.quote(str(value)) for name, value in values.items()})
+    return subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], env=environment, capture_output=True, text=True)
+
+
+def test_output_that_goes_nowhere_ends_no_run(few_questions, tmp_path):
+    """A reader that leaves, closed streams, a full disk: the records are made, and the exit code says so. A path that
+    the terminal cannot show is shown with backslashes."""
+    folder = tmp_path / "größe ☃"
+
+    def run(redirection: str, *levels: int) -> str:
+        flags = "--source simulated --max-epochs 1 --device cpu --persistent-dir {folder} --k"
+        line = f"{{babi}} {flags} {' '.join(map(str, levels))} {redirection}"
+        done = in_a_shell(line, {**few_questions, "PYTHONIOENCODING": "ascii"}, folder=folder)
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+        made = {int(path.name.partition("_k-")[2].partition("_")[0].partition("-")[0])
+                for path in (folder / "results" / "roar").glob("*.json")}  # fmt: skip
+        assert made >= set(levels)
+        return done.stdout + done.stderr
+
+    shown = run("2>/dev/null | head -1", 0, 1, 2).strip().removeprefix("record: ")
+    assert Path(shown.encode().decode("unicode_escape")).parent == folder / "results" / "roar"
+    assert run(">&- 2>&- <&-", 3) == ""
+    assert "warning: standard output cannot be written" in run(">/dev/full", 0, 1)
+    assert "record: " in run("2>/dev/full", 0, 1)

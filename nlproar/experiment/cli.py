@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from nlproar import process
 from nlproar.errors import UserError, refusal
 from nlproar.experiment.config import Config, flag_fields, resolve
 from nlproar.experiment.parent import end_with_parent
+from nlproar.experiment.streams import lost_output, prepare_streams
 
 Choice = tuple[str, Mapping[str, str]]  # a flag, and the task behind each of its values
 
@@ -72,25 +75,63 @@ def parse(description: str, dataset: str | Choice, argv: list[str] | None = None
 def main(description: str, dataset: str | Choice, argv: list[str] | None = None) -> None:
     """Run a script: `dataset` is its task, or the flag and the values that choose one of its tasks. Exits 0 when
     the records are there, else as `exit_codes` says."""
-    with exit_codes("interrupted; the same command goes on from here"):
+    with exit_codes("interrupted; the same command goes on from here") as ending:
         end_with_parent()
-        _run(parse(description, dataset, argv))
+        configs = parse(description, dataset, argv)
+        if configs[0].overwrite:
+            ending.stopped = f"interrupted; {OVERWRITE_STARTS_OVER}"
+        _run(configs)
+
+
+# What to say instead of "the same command goes on" where it does not.
+OVERWRITE_STARTS_OVER = (
+    "with --overwrite, the same command makes every run again; without it, only those that have no record"
+)
+
+
+class Terminated(BaseException):
+    """The process was asked to end by SIGTERM. A handler of that signal raises this."""
+
+
+@dataclass
+class Ending:
+    """What a script says when it is stopped. It can be changed once the flags are known."""
+
+    stopped: str
 
 
 @contextmanager
-def exit_codes(interrupted: str) -> Iterator[None]:
-    """Exit 2 with one line for what the user can mend, 130 with the line `interrupted` on Ctrl-C."""
+def exit_codes(stopped: str) -> Iterator[Ending]:
+    """Around all that a script does: prepare its streams, and end it as the README says.
+
+    Exit code 2 and one line for what the user can mend; 130 and the line `stopped` on Ctrl-C; 143 and the same line on
+    SIGTERM, where a handler raises `Terminated`. A bug keeps its traceback. Output that was lost costs a warning only,
+    as the records are there; see `streams.require_output` for commands whose result is their output.
+    """
+    prepare_streams()
+    ending = Ending(stopped)
     try:
         with users_errors():
-            yield
+            yield ending
     except UserError as error:
-        print("error: " + str(error).replace("\n", " "), file=sys.stderr)
+        print("error: " + " ".join(str(error).splitlines()), file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # who reads stdout has seen enough; the record is there
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
+        _ignore_ctrl_c()
+        print(ending.stopped, file=sys.stderr)
         sys.exit(130)
+    except Terminated:
+        print(ending.stopped, file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
+    problem = lost_output()
+    if problem:
+        print(f"warning: standard output cannot be written: {problem}", file=sys.stderr)
+
+
+def _ignore_ctrl_c() -> None:
+    """An impatient second Ctrl-C must not end in a traceback while Python shuts down."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _run(configs: Sequence[Config]) -> None:
@@ -112,9 +153,19 @@ def _run(configs: Sequence[Config]) -> None:
 
 @contextmanager
 def users_errors() -> Iterator[None]:
-    """Turn what the machine refuses (no space, no permission) into a UserError; bugs keep their traceback."""
+    """Turn what the machine refuses (no space, no permission, no memory) into a UserError; bugs keep their
+    traceback."""
     try:
         yield
+    except MemoryError as error:
+        raise UserError(f"there is not enough memory for this: {error}".removesuffix(": ")) from error
+    except ModuleNotFoundError as error:
+        if (error.name or "nlproar").partition(".")[0] == "nlproar":
+            raise
+        raise UserError(
+            f"the package {error.name} is not installed for {sys.executable}; activate the environment in which nlproar"
+            " is installed, or install it with: pip install -c constraints.txt -e ."
+        ) from error
     except OSError as error:
         refused = refusal(error)
         if refused is None:
