@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 Arrays = dict[str, np.ndarray]
 
-_SAMPLE = 1 << 20  # bytes; a fingerprint reads at most sixteen blocks of this size
+_BLOCK = 1 << 20  # bytes
 _FIRST_POLL, _LONGEST_POLL = 0.05, 0.5  # seconds between two attempts to get a lock
 _SECONDS_BETWEEN_REMINDERS = 300  # while a lock is waited for
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # what flock says without locks
@@ -283,26 +283,12 @@ def digest(content: Any) -> str:
 
 
 def sha256(path: Path) -> str:
+    """SHA-256 of what is in the file now. See `fingerprints` for large files that change seldom."""
     state = hashlib.sha256()
     with _naming(path), open_file(path) as file:
-        while block := file.read(_SAMPLE):
+        while block := file.read(_BLOCK):
             state.update(block)
     return state.hexdigest()
-
-
-def fingerprint(path: Path) -> str:
-    """Twelve digits that tell files apart: of the size and all bytes, or of sixteen blocks where it is large.
-
-    Sampling keeps the start of a run fast when the file is a 5.6 GB set of vectors.
-    """
-    size = path.stat().st_size
-    state = hashlib.sha256(str(size).encode())
-    with _naming(path), open_file(path) as file:
-        for number in range(16):
-            position = min(number * _SAMPLE, size) if size <= 16 * _SAMPLE else number * (size - _SAMPLE) // 15
-            file.seek(position)
-            state.update(file.read(_SAMPLE))
-    return state.hexdigest()[:12]
 
 
 # Cached arrays

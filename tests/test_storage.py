@@ -102,23 +102,6 @@ with storage.lock(pathlib.Path({str(path)!r})):
         holder.wait()
 
 
-def test_a_fingerprint_sees_every_part_of_a_small_file_and_the_size_of_a_large_one(tmp_path):
-    path = tmp_path / "f"
-    prints = set()
-    for position in (0, 3_000_000, 5_999_999):
-        data = bytearray(6_000_000)
-        data[position] = 1
-        path.write_bytes(data)
-        prints.add(storage.fingerprint(path))
-    with open(path, "wb") as file:
-        file.truncate(100 << 20)
-    prints.add(storage.fingerprint(path))
-    with open(path, "ab") as file:
-        file.write(b"\0")
-    prints.add(storage.fingerprint(path))
-    assert len(prints) == 5
-
-
 def leftovers(folder):
     return list(folder.rglob("*.tmp"))
 

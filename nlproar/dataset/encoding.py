@@ -80,7 +80,7 @@ def load(task: Task, source: str, raw_dir: Path, cache_dir: Path, num_workers: i
     if isinstance(place, Callable):  # type: ignore[arg-type]
         raw = raw_files.generated(place())  # type: ignore[operator]
     else:
-        raw = raw_files.open_raw(place, raw_dir, task.members)  # type: ignore[arg-type]
+        raw = raw_files.open_raw(place, raw_dir, task.members, cache_dir)  # type: ignore[arg-type]
     key = {
         "format": FORMAT,
         "task": task.name,

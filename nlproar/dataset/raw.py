@@ -25,6 +25,7 @@ from typing import IO
 from nlproar import storage
 from nlproar.dataset.sources import Source
 from nlproar.errors import UserError
+from nlproar.fingerprints import fingerprint, sha256
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +92,11 @@ class RawFiles:
             raise UserError(f"{self.place} has no {name}; replace it by the official files")
 
 
-def open_raw(source: Source, raw_dir: Path, patterns: tuple[str, ...]) -> RawFiles:
-    """Find the files of `source` below `raw_dir`, or download them. Raises UserError when neither works."""
+def open_raw(source: Source, raw_dir: Path, patterns: tuple[str, ...], cache_dir: Path | None = None) -> RawFiles:
+    """Find the files of `source` below `raw_dir`, or download them. Raises UserError when neither works.
+
+    The checksums of large files are kept in `cache_dir`.
+    """
     folder = raw_dir / source.folder
     if source.credentialed:
         folder = _credentialed_folder(source, raw_dir, patterns)
@@ -101,11 +105,11 @@ def open_raw(source: Source, raw_dir: Path, patterns: tuple[str, ...]) -> RawFil
             download(companion, folder)
     unpacked = [sorted(folder.glob(pattern)) for pattern in patterns]
     if all(unpacked):
-        prints = [storage.fingerprint(path) for paths in unpacked for path in paths]
+        prints = [fingerprint(path, cache_dir) for paths in unpacked for path in paths]
         return RawFiles(str(folder), storage.digest(prints)[:12], partial(_open_folder, folder))
-    archive = find_archive(source, folder) or download(source, folder)
+    archive = find_archive(source, folder, cache_dir) or download(source, folder)
     opener = _open_zip if zipfile.is_zipfile(archive) else _open_tar
-    return RawFiles(str(archive), storage.fingerprint(archive), partial(opener, archive))
+    return RawFiles(str(archive), fingerprint(archive, cache_dir), partial(opener, archive))
 
 
 def _credentialed_folder(source: Source, raw_dir: Path, patterns: tuple[str, ...]) -> Path:
@@ -176,20 +180,23 @@ def _matched(name: str, patterns: tuple[str, ...]) -> str | None:
     return None
 
 
-def find_archive(source: Source, folder: Path) -> Path | None:
+def find_archive(source: Source, folder: Path, cache_dir: Path | None = None) -> Path | None:
     """The official archive in `folder`, whatever its compression; another checksum is worth a warning."""
     stem = _stem(source.filename)
     for suffix in _ARCHIVE_SUFFIXES:
         path = folder / (stem + suffix)
         if path.is_file():
-            verify(source, path)
+            verify(source, path, cache_dir)
             return path
     return None
 
 
-def verify(source: Source, path: Path) -> None:
-    found = storage.sha256(path)
-    if source.sha256 and found != source.sha256:
+def verify(source: Source, path: Path, cache_dir: Path | None = None) -> None:
+    """Warn of a file that is not the published one, where its checksum is published."""
+    if source.sha256 is None:
+        return
+    found = sha256(path, cache_dir)
+    if found != source.sha256:
         log.warning("%s has sha256 %s, the published file has %s; using it", path, found, source.sha256)
 
 

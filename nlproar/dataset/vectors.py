@@ -21,6 +21,7 @@ from nlproar.dataset.sources import VECTORS
 from nlproar.dataset.task import Task
 from nlproar.dataset.vocabulary import PAD, SPECIALS, Vocabulary
 from nlproar.errors import UserError
+from nlproar.fingerprints import fingerprint
 from nlproar.progress import stage
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def from_file(file: Path, vocabulary: Vocabulary, cache_dir: Path) -> storage.Ar
 
 def _cut(file: Path, vocabulary: Vocabulary, cache_dir: Path) -> storage.Arrays:
     """The vectors in `file`, cut to the words of `vocabulary`: from the cache, or read and put there."""
-    key = {"file": storage.fingerprint(file), "words": storage.digest(vocabulary.words)}
+    key = {"file": fingerprint(file, cache_dir), "words": storage.digest(vocabulary.words)}
     path = cache_dir / "vectors" / f"{file.name.partition('.')[0]}-{storage.digest(key)[:8]}.npz"
     return storage.cached(path, key, partial(read, file, vocabulary))
 

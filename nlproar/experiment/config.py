@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from nlproar.dataset import MODULES, load_task
 from nlproar.dataset.sources import VECTORS
 from nlproar.errors import UserError
 from nlproar.explain import ALIASES, MEASURES
+from nlproar.fingerprints import fingerprint
 from nlproar.model import MODELS
 from nlproar.roar.strategies import STRATEGIES
 
@@ -171,7 +172,7 @@ def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
     vectors = config.vectors or task.vectors
     file = None
     if vectors not in NAMED_VECTORS:
-        file, vectors = vectors, _name_vectors(vectors)
+        file, vectors = vectors, _name_vectors(vectors, config.persistent_dir)
     return _canonical(
         replace(
             config,
@@ -183,15 +184,28 @@ def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
     )
 
 
-@cache
-def _name_vectors(path: str) -> str:
+def _name_vectors(path: str, persistent_dir: str | None) -> str:
     """What identifies a file of vectors wherever it lies: its name and a fingerprint."""
     file = Path(path)
     if not file.is_file():
         raise UserError(f"--vectors {path}: this is no file; give one, or {', '.join(NAMED_VECTORS)}")
     if not file.stat().st_size:
         raise UserError(f"--vectors {path}: the file is empty; give a text file with one word and its numbers a line")
-    return f"{file.name}@{storage.fingerprint(file)}"
+    return f"{file.name}@{_fingerprint(file, persistent_dir)}"
+
+
+_fingerprints: dict[tuple[Path, int, int], str] = {}  # a study resolves thousands of runs with the same vectors
+
+
+def _fingerprint(file: Path, persistent_dir: str | None) -> str:
+    """The fingerprint of a file, kept in the cache of the persistent directory if the file is large."""
+    from nlproar.experiment.layout import Layout  # which needs this module
+
+    stat = file.stat()
+    known = (file.absolute(), stat.st_size, stat.st_mtime_ns)
+    if known not in _fingerprints:
+        _fingerprints[known] = fingerprint(file, Layout.at(persistent_dir).cache)
+    return _fingerprints[known]
 
 
 def _validate(config: Config) -> None:
