@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nlproar import storage
+from nlproar import fingerprints, storage
 from nlproar.errors import UserError, refusal
 
 
@@ -82,7 +82,7 @@ def test_the_lock_of_a_killed_process_does_not_block_and_a_living_one_is_waited_
     path = tmp_path / "made"
     code = f"""
 import sys, time, pathlib
-from nlproar import storage
+from nlproar import fingerprints, storage
 with storage.lock(pathlib.Path({str(path)!r})):
     print("held", flush=True)
     time.sleep(float(sys.argv[1]))
@@ -139,7 +139,7 @@ def test_a_dangling_link_in_place_of_a_file_is_replaced(tmp_path):
 
 KILLED_WRITER = """
 import os, pathlib, sys
-from nlproar import storage
+from nlproar import fingerprints, storage
 with storage.whole_file(pathlib.Path(sys.argv[1])) as file:
     file.write(b"half")
     os.kill(os.getpid(), 9)
@@ -281,7 +281,7 @@ def short_path():
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_file_is_named_when_it_is_read(short_path, kind):
     other_kinds(short_path)[kind]()
-    for read in (storage.read_bytes, storage.sha256, storage.fingerprint, storage.open_file):
+    for read in (storage.read_bytes, storage.sha256, fingerprints.fingerprint, storage.open_file):
         with pytest.raises(storage.NotAFile, match=str(short_path)):
             read(short_path)
 
