@@ -19,6 +19,11 @@ import pytest
 
 from nlproar import fingerprints, storage
 from nlproar.errors import UserError, refusal
+from nlproar.experiment import failure, record, workers
+from nlproar.experiment.layout import Layout
+from nlproar.experiment.run import run
+from nlproar.experiment.stages import Run
+from nlproar.model import checkpoint
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -312,6 +317,40 @@ def test_a_folder_cannot_be_replaced_and_is_named(tmp_path):
     with pytest.raises(OSError) as raised, storage.whole_file(tmp_path / "f"):
         pass
     assert str(refusal(raised.value)) == f"Is a directory: {tmp_path / 'f'}" and not leftovers(tmp_path)
+
+
+def test_records_checkpoints_notes_and_logs_of_another_kind_are_named_and_not_waited_for(small_run):
+    config = small_run()
+    layout = Layout.of(config)
+    folder = layout.checkpoint(config)
+    readers = {
+        layout.record(config): lambda: record.read(layout, config),
+        folder / checkpoint.DESCRIPTION: lambda: checkpoint.sha256(folder),
+    }
+    for path, read in readers.items():
+        path.parent.mkdir(parents=True)
+        os.mkfifo(path)
+        with pytest.raises(UserError, match=f"{path.name} is a named pipe"):
+            read()
+    for path, read in {
+        layout.failure(config): lambda: failure.of(layout, config),
+        layout.log(config): lambda: workers.last_line(layout.log(config)),
+    }.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(path)
+        assert "is a named pipe" in read() or "gone" in read()
+
+
+def test_a_run_whose_disk_is_full_leaves_a_note_that_says_so(small_run, monkeypatch):
+    config = small_run()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "weights")
+
+    monkeypatch.setattr(Run, "carry_out", full)
+    with pytest.raises(OSError):
+        run(config)
+    assert failure.of(Layout.of(config), config).startswith("No space left on device: weights")
 
 
 @pytest.fixture

@@ -283,12 +283,10 @@ def _other_version(path: Path, version: int) -> UserError:
 
 def _parse(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(storage.read_bytes(path).decode())
     except FileNotFoundError as error:
         reason = "is a link to a file that is not there" if path.is_symlink() else "is not there any more"
         raise UserError(f"{path} {reason}; run it again") from error
-    except IsADirectoryError as error:
-        raise UserError(f"{path} is a folder, not a record; remove it") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except RecursionError as error:

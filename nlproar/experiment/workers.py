@@ -57,12 +57,10 @@ def start(layout: Layout, chain: Chain, todo: list[Config], threads: int) -> Wor
     overwrite = ["--overwrite"] if chain.configs[-1].overwrite else []
     command = [sys.executable, *chain.arguments(todo), *overwrite]
     environment = {**os.environ, PARENT: str(os.getpid()), "OMP_NUM_THREADS": str(threads)}
-    with storage.owner_only(load_task(chain.configs[0].dataset).confidential):
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "ab") as file:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
-            )
+    with storage.owner_only(load_task(chain.configs[0].dataset).confidential), storage.open_log(log) as file:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
+        )
     return Worker(chain, list(todo), process, log)
 
 
@@ -108,7 +106,11 @@ def stop(running: Sequence[Worker]) -> None:
 
 def last_line(path: Path) -> str:
     """Of a log that may be growing."""
-    with open(path, "rb") as file:
+    try:
+        file = storage.open_file(path)
+    except (FileNotFoundError, storage.NotAFile):  # somebody tidied up meanwhile
+        return "its log is gone"
+    with file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     return lines[-1].strip() if lines else ""

@@ -73,7 +73,7 @@ def _load(folder: Path, description: dict[str, Any], dataset_digest: str, config
         raise UserError(f"{folder} holds the model of another run")
     try:
         model = build(description["model_type"], description["shape"])
-        model.load_state_dict(safetensors.torch.load(weights.read_bytes()))
+        model.load_state_dict(safetensors.torch.load(storage.read_bytes(weights)))
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{folder / DESCRIPTION} does not describe {WEIGHTS} ({type(error).__name__})") from error
     return model
@@ -82,9 +82,9 @@ def _load(folder: Path, description: dict[str, Any], dataset_digest: str, config
 def _describe(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
-        description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        description: dict[str, Any] = json.loads(storage.read_bytes(path).decode())
         for name in ("sha256", "dataset", "config", "model_type", "shape"):
             description[name]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error})") from error
     return description
