@@ -10,8 +10,6 @@ import gzip
 import io
 import logging
 import lzma
-import shutil
-import sys
 import tarfile
 import zipfile
 import zlib
@@ -23,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from nlproar import storage
+from nlproar.dataset.download import download
 from nlproar.dataset.sources import Source
 from nlproar.errors import UserError
 from nlproar.fingerprints import fingerprint, sha256
@@ -205,40 +204,6 @@ def _stem(filename: str) -> str:
         if filename.endswith(suffix):
             return filename[: -len(suffix)]
     return filename
-
-
-def download(source: Source, folder: Path) -> Path:
-    """Fetch `source` into `folder` from the first address that answers; the file appears when it is verified."""
-    import pooch
-    import requests
-
-    target = folder / source.filename
-    with storage.lock(target):
-        if target.exists():  # another process was faster
-            return target
-        partial = folder / ".download"
-        shutil.rmtree(partial, ignore_errors=True)  # what a killed download left
-        reasons = []
-        for url in source.urls:
-            log.info("downloading %s%s", url, f" ({source.bytes:,} bytes)" if source.bytes else "")
-            fetch = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=60)
-            try:
-                path = pooch.retrieve(url, source.sha256, fname=target.name, path=partial, downloader=fetch)
-                Path(path).rename(target)
-                return target
-            except (requests.RequestException, ValueError) as error:  # pooch: ValueError for a wrong checksum
-                reasons.append(f"{url} ({_first_line(error)})")
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-    raise UserError(
-        f"could not download {'; '.join(reasons)}. Fetch {source.urls[0]} elsewhere"
-        f" (sha256 {source.sha256 or 'not published'}) and put it at {target}"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    name = type(error).__name__
-    return "wrong checksum" if isinstance(error, ValueError) and "hash" in str(error) else name
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import numpy as np
 
 from nlproar import storage
 from nlproar.dataset import raw as raw_files
+from nlproar.dataset.download import download
 from nlproar.dataset.encoding import Dataset
 from nlproar.dataset.sources import VECTORS
 from nlproar.dataset.task import Task
@@ -137,7 +138,7 @@ def find(name: str, raw_dir: Path) -> Path:
         return found
     source = VECTORS[name]
     try:
-        return raw_files.download(source, raw_dir / source.folder)
+        return download(source, raw_dir / source.folder)
     except UserError as error:
         raise UserError(f"{error}; or name any text file of vectors with --vectors PATH") from error
 
