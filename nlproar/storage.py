@@ -6,6 +6,7 @@ import errno
 import fcntl
 import glob
 import hashlib
+import io
 import json
 import logging
 import os
@@ -16,11 +17,14 @@ import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from nlproar.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +62,8 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
         temporary, held = _new_temporary(path)
     try:
         with _naming(path, instead_of=temporary):
-            with os.fdopen(os.dup(held), "wb") as file:  # `held` keeps the lock until the file has its name
+            raw = _Raw(os.dup(held), "wb")  # `held` keeps the lock until the file has its name
+            with raw.failure_first(), io.BufferedWriter(raw) as file:
                 yield file
                 file.flush()
                 if durable:
@@ -70,6 +75,29 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
         raise
     finally:
         os.close(held)
+
+
+class _Raw(io.FileIO):
+    """A file that remembers that it could not be written: a library may stumble over that and raise something else."""
+
+    failure: OSError | None = None
+
+    def write(self, content: ReadableBuffer) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    @contextmanager
+    def failure_first(self) -> Iterator[None]:
+        """Raise the failure to write, where there was one, instead of what came of it."""
+        try:
+            yield
+        except Exception as error:
+            if self.failure is None or error is self.failure:
+                raise
+            raise self.failure from error
 
 
 def _new_temporary(path: Path) -> tuple[Path, int]:
@@ -122,7 +150,9 @@ def _naming(path: Path, instead_of: Path | None = None) -> Iterator[None]:
     except OSError as error:
         nameless = error.errno is not None and error.filename is None
         if nameless or (instead_of is not None and error.filename == str(instead_of)):
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
+            if error.filename2 is not None:
+                del error.filename2
         raise
 
 

@@ -24,6 +24,7 @@ from nlproar.experiment.layout import Layout
 from nlproar.experiment.run import run
 from nlproar.experiment.stages import Run
 from nlproar.model import checkpoint
+from tests.conftest import ROOT
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -393,16 +394,29 @@ def test_a_disk_that_fails_while_a_cache_is_read_is_no_damage(tmp_path, monkeypa
     assert str(path) in str(refusal(raised.value)) and os.strerror(number) in str(refusal(raised.value))
 
 
-@pytest.mark.parametrize("write", ["json", "arrays"])
+def write_and_stumble(path):
+    """As Matplotlib does when it cannot write a PDF."""
+    with storage.whole_file(path) as file:
+        try:
+            file.write(b"a" * 100_000)
+        except OSError:
+            raise AttributeError("'Stream' object has no attribute 'pos'") from None
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: storage.write_json(path, {"a": "b" * 100_000}),
+        lambda path: storage.write_json(path, {"a": "fits into the buffer"}),
+        lambda path: storage.cached(path, {}, lambda: {"a": np.zeros(100_000)}),
+        write_and_stumble,
+    ],
+)
 def test_a_full_disk_is_named_with_the_file(tmp_path, monkeypatch, write):
-    real = os.fdopen
     with monkeypatch.context() as patch:  # the kernel itself says that there is no space left
-        patch.setattr(storage.os, "fdopen", lambda descriptor, mode: real(os.open("/dev/full", os.O_WRONLY), mode))
+        patch.setattr(storage.os, "dup", lambda descriptor: os.open("/dev/full", os.O_WRONLY))
         with pytest.raises(OSError) as raised:
-            if write == "json":
-                storage.write_json(tmp_path / "f", {"a": "b" * 100_000})
-            else:
-                storage.cached(tmp_path / "f", {}, lambda: {"a": np.zeros(100_000)})
+            write(tmp_path / "f")
     assert raised.value.errno == errno.ENOSPC
     assert f"No space left on device: {tmp_path / 'f'}" in str(refusal(raised.value))
     assert not leftovers(tmp_path) and not (tmp_path / "f").exists()
@@ -431,3 +445,37 @@ def test_an_error_about_another_file_keeps_its_name(tmp_path):
 
 def test_a_bug_keeps_its_traceback():
     assert refusal(OSError(errno.EBADF, "Bad file descriptor")) is None and refusal(OSError("no number")) is None
+
+
+# As a user sees it
+
+
+def last_line_of(command, **kwargs):
+    """Of stderr of a script that must end with 2 and without a traceback."""
+    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, **kwargs)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("size", ["8k", "200k"])  # full while the data are encoded, full while weights are saved
+def test_on_a_full_disk_a_run_ends_with_one_line_that_names_the_file(few_questions, tmp_path, size):
+    (tmp_path / "disk").mkdir()
+    run_there = f'mount -t tmpfs -o size={size} tmpfs {tmp_path}/disk && exec "$@"'  # for this process only
+    command = [sys.executable, "experiments/babi.py", "--source", "simulated", "--max-epochs", 1]
+    command = ["unshare", "-rm", "sh", "-c", run_there, "sh", *command, "--persistent-dir", tmp_path / "disk"]
+    line = last_line_of(command, env=few_questions)
+    assert line.startswith(f"error: No space left on device: {tmp_path}/disk/") and "--persistent-dir" in line
+
+
+def test_on_a_file_system_without_locks_a_run_ends_with_one_line(few_questions, tmp_path):
+    world = Path(few_questions["PYTHONPATH"], "sitecustomize.py").read_text()
+    no_locks = """
+import errno, fcntl, os
+def flock(descriptor, how):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+fcntl.flock = flock
+"""
+    (tmp_path / "sitecustomize.py").write_text(world + no_locks)
+    command = [sys.executable, "experiments/babi.py", "--source", "simulated", "--persistent-dir", tmp_path / "p"]
+    line = last_line_of(command, env={**few_questions, "PYTHONPATH": str(tmp_path)}, timeout=60)
+    assert line.startswith(f"error: {tmp_path}/p/results/roar: this file system has no locks")

@@ -24,7 +24,7 @@ def note(layout: Layout, config: Config, error: Exception | str) -> None:
         with storage.owner_only(load_task(config.dataset).confidential), storage.whole_file(path) as file:
             file.write(reason.replace("\n", " ").encode())
     except (OSError, UserError) as problem:
-        log.warning("%s cannot be noted: %s", path, problem)
+        log.warning("why this run failed cannot be noted: %s", _reason(problem))
 
 
 def _reason(error: Exception | str) -> str:
