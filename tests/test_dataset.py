@@ -104,7 +104,7 @@ def test_sst_reads_roots_and_drops_neutral_and_short():
 
 
 def test_a_line_that_is_no_tree_is_named():
-    texts = dict.fromkeys(stanford_sentiment.MEMBERS, "<html>")
+    texts = dict.fromkeys(stanford_sentiment.MEMBERS, "<xml>")
     with pytest.raises(UserError, match=r"trees/train.txt, line 1: not a sentiment tree"):
         list(stanford_sentiment.read(generated(texts)))
 

@@ -86,7 +86,7 @@ def test_missing_files_say_how_to_get_them(tmp_path):
             "ICD.csv.gz, line 3: 4 fields, the header has 2",
         ),
         ("dev_50_hadm_ids.csv", "7\n8\n7\n", "dev_50_hadm_ids.csv, line 3: no admission id, or one twice"),
-        ("NOTEEVENTS.csv.gz", "", "NOTEEVENTS.csv.gz, line 0: no column HADM_ID"),
+        ("NOTEEVENTS.csv.gz", "", "NOTEEVENTS.csv.gz, line 0: no header, as the file is empty"),
         ("train_50_hadm_ids.csv", "100001\n<html>\n", "train_50_hadm_ids.csv, line 2: no admission"),
     ],
 )

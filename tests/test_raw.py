@@ -124,15 +124,13 @@ def test_a_member_that_stands_twice_is_refused(tmp_path):
         list(files.lines(MEMBERS[0]))
 
 
-def test_a_missing_member_and_text_that_is_not_utf8_are_named(tmp_path):
+def test_a_missing_member_is_named(tmp_path):
     archive(tmp_path / "toy" / "data.zip", {"inner/a.txt": "x"})
     files = raw.open_raw(source(), tmp_path, MEMBERS)
     with pytest.raises(UserError, match="has no inner/b"):
         list(files.contents(*MEMBERS))
     with pytest.raises(UserError, match="has no inner/b"):
         list(files.lines("inner/b.txt"))
-    with pytest.raises(UserError, match="line 2: not UTF-8"):
-        raw._decode(b"fine\n\xff\xfe", "place")
 
 
 def test_a_download_is_verified_and_whole(tmp_path, server):

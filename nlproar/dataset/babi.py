@@ -12,7 +12,9 @@ The story is masked and explained, the question is not. 15 % of the training que
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 from nlproar.dataset import babi_simulation, sources
 from nlproar.dataset.raw import RawFiles
@@ -28,6 +30,7 @@ Mary Where John office there Daniel bathroom went left the back hallway dropped 
 LABELS = tuple(_WORDS.split())  # the published model has an output for every word of the three tasks
 
 VALIDATION_SHARE = 0.15
+QUESTIONS = {"train": 10_000, "test": 1_000}  # of each official file
 
 
 def members(number: int) -> dict[str, str]:
@@ -46,20 +49,29 @@ def _read(raw: RawFiles, number: int) -> Iterator[Example]:
 
 def _questions(raw: RawFiles, member: str) -> Iterator[tuple[str, str, int]]:
     story: list[str] = []
+    expected = 1
     for place, line in raw.lines(member):
         if not line.strip():
             continue
-        number, _, statement = line.partition(" ")
+        number, _, statement = line.rstrip().partition(" ")
         if number == "1":
             story = []
+            expected = 1
         question, *answer = statement.split("\t")
         is_statement = not answer and question.endswith(".")
         is_question = bool(story) and len(answer) == 2 and answer[0] in LABELS
-        if not number.isdigit() or not (is_statement or is_question):
+        if not re.fullmatch("[0-9]{1,9}", number) or not (is_statement or is_question):
             raise UserError(f"{raw.place}, {member}, line {place}: not a line of a bAbI story; replace the file")
+        if int(number) != expected:
+            raise UserError(
+                f"{raw.place}, {member}, line {place}: the number is {number} where {expected} follows, so lines of the"
+                " story are missing; replace the file"
+            )
+        expected += 1
         if is_statement:
             story.append(question.removesuffix("."))
             continue
+        raw.tally.read[PurePosixPath(member).name] += 1
         yield " . ".join(story), question.strip().removesuffix("?"), LABELS.index(answer[0])
 
 
@@ -85,6 +97,8 @@ def _task(number: int) -> Task:
         vectors="random",
         unknown_vectors="normal",
         random_dimensions=50,
+        records="questions",
+        published={PurePosixPath(name).name: QUESTIONS[part] for part, name in members(number).items()},
     )
 
 

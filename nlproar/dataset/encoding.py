@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import multiprocessing
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
@@ -21,10 +22,18 @@ from nlproar.dataset.vocabulary import CLS, EOS, FIRST_MASKABLE, MASK, SPECIALS,
 from nlproar.errors import UserError
 from nlproar.progress import stage
 
-FORMAT = 1  # part of every cache key: raise it when preparation changes
+log = logging.getLogger(__name__)
+
+FORMAT = 2  # part of every cache key: raise it when preparation changes
+LONGEST = (
+    10_000  # tokens of a text or a query; the longest of a published data set that has no limit of its own has 1,600
+)
+_LONGEST_TEXT = 100 * LONGEST  # characters; a longer text is not even tokenized
 _FEW_LABELS = 5  # then each must occur in every split; of bAbI's 36 words few are answers
 _CHUNK = 1000  # examples that are tokenized at a time
 _WORTH_PROCESSES = 20_000  # examples; tokenizing fewer takes less time than starting processes
+
+_Tokenized = tuple[Example, list[str] | None, list[str] | None]  # with the tokens of its text and query
 
 
 @dataclass(frozen=True)
@@ -63,11 +72,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The encoded data of a task. `digest` names their content."""
+    """The encoded data of a task. `digest` names their content.
+
+    `warnings` are sentences about the raw files, such as that they have fewer records than the published ones; they
+    are no part of the content.
+    """
 
     vocabulary: Vocabulary
     splits: Mapping[str, Split]
     digest: str
+    warnings: tuple[str, ...] = ()
 
     def masked(self, masks: Mapping[str, np.ndarray]) -> Dataset:
         """The same data with [MASK] at `masks`, one (S,) bool array per split."""
@@ -75,12 +89,17 @@ class Dataset:
 
 
 def load(task: Task, source: str, raw_dir: Path, cache_dir: Path, num_workers: int = 0) -> Dataset:
-    """Encode `task` from `source`, or read what an earlier run encoded from the same files."""
+    """Encode `task` from `source`, or read what an earlier run encoded from the same files.
+
+    What is to be known about the files is said in the log each time, and stands in `warnings`.
+    """
     place = task.sources[source]
+    published: Mapping[str, int] = {}
     if isinstance(place, Callable):  # type: ignore[arg-type]
         raw = raw_files.generated(place())  # type: ignore[operator]
     else:
         raw = raw_files.open_raw(place, raw_dir, task.members, cache_dir)  # type: ignore[arg-type]
+        published = task.published
     key = {
         "format": FORMAT,
         "task": task.name,
@@ -91,7 +110,10 @@ def load(task: Task, source: str, raw_dir: Path, cache_dir: Path, num_workers: i
         "lengths": [task.shortest, task.longest],
     }
     path = cache_dir / "encoded" / f"{task.name}_{source}-{storage.digest(key)[:8]}.npz"
-    return _unpack(storage.cached(path, key, lambda: encode(task, raw, num_workers)))
+    dataset = _unpack(storage.cached(path, key, lambda: encode(task, raw, num_workers, published)))
+    for warning in dataset.warnings:
+        log.warning("%s: %s", task.title, warning)
+    return dataset
 
 
 def find(task: str, source: str, digest: str, cache_dir: Path) -> Dataset | None:
@@ -114,8 +136,13 @@ class _Column:
     label: array = field(default_factory=lambda: array("q"))
 
 
-def encode(task: Task, raw: RawFiles, num_workers: int = 0) -> storage.Arrays:
+def encode(
+    task: Task, raw: RawFiles, num_workers: int = 0, published: Mapping[str, int] | None = None
+) -> storage.Arrays:
     """Tokenize, choose the vocabulary on the training split, number the words. Arrays as `_unpack` takes them.
+
+    `published` has the number of records of each published file; the array `warnings` says which of the files have
+    another number, and how many observations were left out because no real one is as long.
 
     Raises UserError if a split or the vocabulary is empty, or one of few labels never occurs in a split.
     """
@@ -131,7 +158,9 @@ def encode(task: Task, raw: RawFiles, num_workers: int = 0) -> storage.Arrays:
     with stage(f"encoding {task.title}", None, "observations") as bar:
         for example, text, query in _tokenized(task, task.read(raw), num_workers):
             bar.update(1)
-            if not task.shortest <= len(text) <= task.longest:
+            reason = _too_short_or_long(task, text, query)
+            if reason or text is None or query is None:
+                raw.tally.drop(reason, example.split)
                 continue
             column = columns[example.split]
             add(text, column.tokens, column.lengths)
@@ -142,11 +171,12 @@ def encode(task: Task, raw: RawFiles, num_workers: int = 0) -> storage.Arrays:
     vocabulary = _choose_vocabulary(columns["train"], list(numbers), task.min_document_frequency)
     if not vocabulary.words:
         raise UserError(
-            f"{raw.place}: no word occurs in {task.min_document_frequency} training observations of"
-            f" {task.title}; check the files"
+            f"{raw.place}: no word occurs in {task.min_document_frequency} of the {len(columns['train'].label):,}"
+            f" training observations of {task.title}; {raw.tally.summary('train', task.records)}; check the files"
         )
     ids = np.array([*range(len(SPECIALS)), *(vocabulary.ids.get(word, UNK) for word in numbers)], dtype=np.int32)
-    arrays = {"words": np.frombuffer("\n".join(vocabulary.words).encode(), dtype=np.uint8)}
+    arrays = {"words": _as_array(vocabulary.words)}
+    arrays["warnings"] = _as_array([*raw.tally.warnings(published or {}, task.records), *_left_out(task, raw)])
     for name, column in columns.items():
         arrays[f"{name}.tokens"] = ids[np.array(column.tokens)]
         arrays[f"{name}.offsets"] = _offsets(column.lengths)
@@ -157,14 +187,42 @@ def encode(task: Task, raw: RawFiles, num_workers: int = 0) -> storage.Arrays:
     return arrays
 
 
-def _tokenize(task_tokenize: Callable[[str], list[str]], chunk: list[Example]) -> list[tuple]:
-    return [(example, task_tokenize(example.text), task_tokenize(example.query)) for example in chunk]
+def _too_short_or_long(task: Task, text: list[str] | None, query: list[str] | None) -> str:
+    """Why an observation of these tokens is left out, empty where it is not. None is a text that was not tokenized."""
+    if text is None or query is None or len(text) > min(task.longest, LONGEST) or len(query) > LONGEST:
+        return _too_long(task)
+    if len(text) < task.shortest:
+        return f"of fewer than {task.shortest:,} tokens"
+    return ""
 
 
-def _tokenized(
-    task: Task, examples: Iterable[Example], num_workers: int
-) -> Iterator[tuple[Example, list[str], list[str]]]:
-    """Examples with the tokens of text and query, in order, whatever the number of processes."""
+def _too_long(task: Task) -> str:
+    return f"of more than {min(task.longest, LONGEST):,} tokens"
+
+
+def _left_out(task: Task, raw: RawFiles) -> list[str]:
+    """Warnings of observations that are too long, unless the task itself leaves out long ones."""
+    if task.longest <= LONGEST:
+        return []
+    numbers = {split: raw.tally.dropped[split, _too_long(task)] for split in SPLITS}
+    return [
+        f"{number:,} {split} observations {_too_long(task)} are left out, as no published one is so long"
+        for split, number in numbers.items()
+        if number
+    ]
+
+
+def _tokenize(tokenize: Callable[[str], list[str]], chunk: list[Example]) -> list[_Tokenized]:
+    return [(example, _tokens(tokenize, example.text), _tokens(tokenize, example.query)) for example in chunk]
+
+
+def _tokens(tokenize: Callable[[str], list[str]], text: str) -> list[str] | None:
+    return tokenize(text) if len(text) <= _LONGEST_TEXT else None
+
+
+def _tokenized(task: Task, examples: Iterable[Example], num_workers: int) -> Iterator[_Tokenized]:
+    """Examples with the tokens of text and query, in order, whatever the number of processes. The tokens are None
+    where a text is so long that it must have too many."""
     source = iter(examples)
     head = list(islice(source, _WORTH_PROCESSES))
     everything = chain(head, source)
@@ -182,12 +240,16 @@ def _tokenized(
 def _check(task: Task, raw: RawFiles, columns: Mapping[str, _Column]) -> None:
     for name, column in columns.items():
         if not column.label:
-            raise UserError(f"{raw.place}: no observation of {task.title} for {name}; check the files")
+            summary = raw.tally.summary(name, task.records)
+            raise UserError(f"{raw.place}: no observation of {task.title} for {name}; {summary}; check the files")
     if len(task.labels) <= _FEW_LABELS:
         for name, column in columns.items():
             for label in sorted(set(range(len(task.labels))) - set(column.label)):
-                missing = task.labels[label]
-                raise UserError(f"{raw.place}: no {name} observation of {task.title} is {missing}; check the files")
+                summary = raw.tally.summary(name, task.records)
+                raise UserError(
+                    f"{raw.place}: none of the {len(column.label):,} {name} observations of {task.title} is"
+                    f" {task.labels[label]}; {summary}; check the files"
+                )
 
 
 def _choose_vocabulary(train: _Column, words: list[str], min_document_frequency: int) -> Vocabulary:
@@ -209,11 +271,19 @@ def _offsets(lengths: array) -> np.ndarray:
 def _unpack(arrays: storage.Arrays) -> Dataset:
     state = hashlib.sha256()
     for name in sorted(arrays):
+        if name == "warnings":
+            continue
         state.update(name.encode() + arrays[name].tobytes())
     splits, first = {}, 0
     for name in SPLITS:
         columns = {key.removeprefix(f"{name}."): value for key, value in arrays.items() if key.startswith(f"{name}.")}
         splits[name] = Split(**columns, first=first)
         first += len(splits[name])
-    words = arrays["words"].tobytes().decode()
-    return Dataset(Vocabulary(tuple(words.split("\n"))), splits, state.hexdigest()[:16])
+    words = arrays["words"].tobytes().decode().split("\n")
+    warnings = arrays["warnings"].tobytes().decode() if "warnings" in arrays else ""  # none of a file of format 1
+    said = tuple(line for line in warnings.split("\n") if line)
+    return Dataset(Vocabulary(tuple(words)), splits, state.hexdigest()[:16], said)
+
+
+def _as_array(lines: Sequence[str]) -> np.ndarray:
+    return np.frombuffer("\n".join(lines).encode(), dtype=np.uint8)

@@ -20,11 +20,14 @@ from nlproar.dataset.tokenizer import keras
 
 LABELS = {"neg": 0, "pos": 1}
 PATTERNS = tuple(f"aclImdb/{side}/{label}/*.txt" for side in ("train", "test") for label in LABELS)
+REVIEWS = 12_500  # in each folder of the official archive
 SHARE = 0.2  # of the training side for validation, of the test side for testing
 
 
 def read(raw: RawFiles) -> Iterator[Example]:
     reviews = sorted(raw.contents(*PATTERNS))  # archives differ in order
+    for name, _ in reviews:
+        raw.tally.read[name.rpartition("/")[0]] += 1
     for side in ("train", "test"):
         here = [(name, text) for name, text in reviews if name.startswith(f"aclImdb/{side}/")]
         sample = drawn(len(here), SHARE, side)
@@ -34,6 +37,8 @@ def read(raw: RawFiles) -> Iterator[Example]:
                 yield Example("val" if index in sample else "train", text, label)
             elif index in sample:
                 yield Example("test", text, label)
+            else:
+                raw.tally.drop("not in the fifth that is drawn", "test")
 
 
 TASKS = {
@@ -57,5 +62,7 @@ TASKS = {
         min_document_frequency=10,
         shortest=7,
         longest=399,
+        records="reviews",
+        published={pattern.rpartition("/")[0]: REVIEWS for pattern in PATTERNS},
     )
 }

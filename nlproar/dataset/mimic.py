@@ -13,20 +13,31 @@ negative), not both. Preparation as by Jain & Wallace (2019). The notes are conf
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
 
 from nlproar.dataset import sources
 from nlproar.dataset.raw import RawFiles
 from nlproar.dataset.task import Example, Task, drawn
+from nlproar.dataset.text_file import LONGEST_LINE, open_lines
 from nlproar.dataset.tokenizer import DEIDENTIFIED, english_without_digits
 from nlproar.errors import UserError
 
 DIAGNOSES, NOTES = "DIAGNOSES_ICD*.csv*", "NOTEEVENTS*.csv*"
+# ways in which programs write a truth value; nothing means false, as in the official table
+_TRUE = {"1", "1.0", "true", "t", "yes", "y"}
+_FALSE = {"", "0", "0.0", "false", "f", "no", "n", "nan", "na", "null", "none"}
+_ICD9 = re.compile(r"([0-9]{3}|V[0-9]{2})(\.?[0-9]{1,2})?|E[0-9]{3}(\.?[0-9])?")
+_DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?: (\d{2}):(\d{2}):(\d{2}))?", re.ASCII)
+
 IDS = {"train": "train_50_hadm_ids.csv", "val": "dev_50_hadm_ids.csv", "test": "test_50_hadm_ids.csv"}
+
+ROWS = {"DIAGNOSES_ICD.csv": 651_047, "NOTEEVENTS.csv": 2_083_180}  # of MIMIC-III 1.4
+ADMISSIONS = dict(zip(IDS.values(), (8_066, 1_573, 1_729), strict=True))
 
 
 def read_diabetes(raw: RawFiles) -> Iterator[Example]:
@@ -38,6 +49,7 @@ def read_diabetes(raw: RawFiles) -> Iterator[Example]:
             if not re.fullmatch(r"\d+", line.strip(), re.ASCII) or int(line) in split_of:
                 raise UserError(f"{raw.place}, {name}, line {number}: no admission id, or one twice; replace the file")
             split_of[int(line)] = split
+            raw.tally.read[name] += 1
     positive = {admission for admission, codes in _codes(raw).items() if "25000" in codes}
     for admission, text in _texts(raw, set(split_of)):
         yield Example(split_of[admission], text, int(admission in positive))
@@ -69,10 +81,23 @@ def _stratify(label_of: dict[int, int]) -> dict[int, str]:
 
 
 def _codes(raw: RawFiles) -> dict[int, set[str]]:
-    """The ICD-9 codes of every admission, without their point."""
+    """The ICD-9 codes of every admission, as the table has them: upper case, without point and blanks."""
     codes = defaultdict(set)
-    for admission, (code,) in _rows(raw, DIAGNOSES, ("ICD9_CODE",)):
-        codes[admission].add(code.strip())
+    known = unknown = 0
+    for row in _rows(raw, DIAGNOSES, ("ICD9_CODE",)):
+        raw.tally.read["DIAGNOSES_ICD.csv"] += 1
+        if row.admission is None:
+            continue
+        code = re.sub(r"\s", "", row.cells[0]).upper()
+        code = re.sub(r"^([0-9]{4,5})\.0$", r"\1", code)  # what a program that takes codes for numbers makes of them
+        codes[row.admission].add(code.replace(".", ""))
+        if code:
+            known += _ICD9.fullmatch(code) is not None
+            unknown += _ICD9.fullmatch(code) is None
+    if unknown:
+        raw.tally.notes.append(
+            f"{unknown:,} of {known + unknown:,} codes in DIAGNOSES_ICD.csv are not in the form of ICD-9"
+        )
     return codes
 
 
@@ -80,13 +105,55 @@ def _texts(raw: RawFiles, admissions: set[int]) -> Iterator[tuple[int, str]]:
     """(admission, text) of those in `admissions` that have a discharge summary, by admission."""
     notes = defaultdict(list)
     columns = ("CATEGORY", "ISERROR", "DESCRIPTION", "CHARTDATE", "TEXT")
-    for order, (admission, row) in enumerate(_rows(raw, NOTES, columns)):
-        category, is_error, description, date, text = row
-        if admission in admissions and category.strip() == "Discharge summary" and is_error not in ("1", "1.0"):
+    for order, row in enumerate(_rows(raw, NOTES, columns)):
+        raw.tally.read["NOTEEVENTS.csv"] += 1
+        category, is_error, description, date, text = row.cells
+        raw.tally.saw("CATEGORY", category)
+        if not _is_discharge_summary(category):
+            raw.tally.drop("rows of another category than Discharge summary")
+        elif row.admission is None:
+            raw.tally.drop("notes without an admission")
+        elif _marked_as_error(is_error, row):
+            raw.tally.drop("notes marked as errors")
+        elif row.admission not in admissions:
+            raw.tally.drop("notes of admissions that are not in the task")
+        else:
             is_addendum = description.strip().lower() == "addendum"
-            notes[admission].append((is_addendum, date, order, clean(text)))
+            notes[row.admission].append((is_addendum, _chart_date(date, row), order, clean(text)))
+    missing = len(admissions) - len(notes)
+    if missing:
+        raw.tally.drop("admissions of the task without a discharge summary", number=missing)
     for admission in sorted(notes):
         yield admission, "\n".join(part for *_, part in sorted(notes.pop(admission)))
+
+
+def _is_discharge_summary(category: str) -> bool:
+    """Whatever the case, the blanks and the signs between the two words."""
+    return re.sub(r"[\W_]+", " ", category).strip().lower() == "discharge summary"
+
+
+def _marked_as_error(value: str, row: _Row) -> bool:
+    """Whether ISERROR says so, in one of the ways in which programs write a truth value."""
+    plain = value.strip().lower()
+    if plain in _TRUE:
+        return True
+    if plain in _FALSE:
+        return False
+    # a damaged table may have a text in this column: only what cannot be one is shown
+    shown = f" is {value.strip()}" if re.fullmatch(r"[-+.\w]{1,5}", plain) else ""
+    raise row.error(f"ISERROR{shown}, which is neither empty nor a known way to write 0 or 1")
+
+
+def _chart_date(value: str, row: _Row) -> str:
+    """A date that sorts as text, `2150-01-31 00:00:00`."""
+    found = _DATE.fullmatch(value.strip())
+    try:
+        if found is None:
+            raise ValueError
+        year, month, day, hour, minute, second = (int(part or 0) for part in found.groups())
+        return str(datetime(year, month, day, hour, minute, second))
+    except ValueError:
+        raise row.error("CHARTDATE is not a date as YYYY-MM-DD (or YYYY-MM-DD HH:MM:SS)") from None
 
 
 def clean(text: str) -> str:
@@ -94,28 +161,65 @@ def clean(text: str) -> str:
     return re.sub(r"([\W_])\1+", r"\1", re.sub(r"\[\*\*.*?\*\*\]", f" {DEIDENTIFIED} ", text, flags=re.DOTALL))
 
 
-def _rows(raw: RawFiles, pattern: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
-    """(admission, its `columns`) of every row of a CSV file that has an admission. No message shows a cell."""
-    csv.field_size_limit(2**31 - 1)
+@dataclass(frozen=True)
+class _Row:
+    """One row of a table. `place` and `line` are for messages, which show no cell."""
+
+    admission: int | None  # outpatients have none
+    cells: list[str]
+    place: str
+    line: int  # on which the row ends
+
+    def error(self, reason: str) -> UserError:
+        return UserError(f"{self.place}, line {self.line}: {reason}; replace the file")
+
+
+def _rows(raw: RawFiles, pattern: str, columns: tuple[str, ...]) -> Iterator[_Row]:
+    """Every row of a CSV file, with the cells of these `columns`. No message shows a cell."""
+    csv.field_size_limit(LONGEST_LINE)
     with raw.stream(pattern) as (name, file):
-        reader = csv.reader(io.TextIOWrapper(file, "utf-8", newline=""), strict=True)
-        try:
-            header = [column.upper() for column in next(reader, [])]
-            missing = [column for column in ("HADM_ID", *columns) if column not in header]
-            if missing:
-                raise csv.Error(f"no column {missing[0]}")
-            at_admission, *positions = (header.index(column) for column in ("HADM_ID", *columns))
-            for row in reader:
-                if len(row) != len(header):
-                    raise csv.Error(f"{len(row)} fields, the header has {len(header)}")
-                admission = row[at_admission]
-                if not re.fullmatch(r"(\d+(\.0+)?)?", admission, re.ASCII):
-                    raise csv.Error("HADM_ID is not a number")
-                if admission:  # outpatients have none
-                    yield int(admission.partition(".")[0]), [row[i] for i in positions]
-        except (csv.Error, UnicodeDecodeError) as error:
-            reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
-            raise UserError(f"{raw.place}, {name}, line {reader.line_num}: {reason}; replace the file") from None
+        place = f"{raw.place}, {name}"
+        with open_lines(file, f"{raw.place}: {name}", newline="") as lines:
+            reader = csv.reader(lines, strict=True)
+            try:
+                yield from _cells(reader, place, columns)
+            except csv.Error as error:
+                reason = _in_plain_words(str(error))
+                raise UserError(f"{place}, line {reader.line_num}: {reason}; replace the file") from None
+
+
+def _cells(reader: Any, place: str, columns: tuple[str, ...]) -> Iterator[_Row]:
+    """The rows of a `csv.reader`. Raises csv.Error where it does not have these columns."""
+    header = [column.strip().upper() for column in next(reader, [])]
+    for column in ("HADM_ID", *columns):
+        if column not in header:
+            raise csv.Error(f"no column {column}" if header else "no header, as the file is empty")
+        if header.count(column) > 1:
+            raise csv.Error(f"column {column} twice")
+    at_admission, *positions = (header.index(column) for column in ("HADM_ID", *columns))
+    for row in reader:
+        if len(row) < 2 and not "".join(row).strip():
+            continue  # a blank line
+        if len(row) != len(header):
+            raise csv.Error(f"{len(row)} fields, the header has {len(header)}")
+        admission = row[at_admission].strip()
+        if not re.fullmatch(r"(\d{1,18}(\.0+)?)?", admission, re.ASCII):
+            raise csv.Error("HADM_ID is not a number")
+        number = int(admission.partition(".")[0]) if admission else None
+        yield _Row(number, [row[i] for i in positions], place, reader.line_num)
+
+
+def _in_plain_words(reason: str) -> str:
+    """What `csv` says of a damaged table, as a sentence for those who do not know the module."""
+    if "field larger than field limit" in reason:
+        return "a field of more than 8 MiB, which no note has: a quotation mark is missing"
+    if "unexpected end of data" in reason:
+        return "the file ends within quotation marks: it is cut off, or a quotation mark is missing"
+    if "expected after" in reason:
+        return "a quotation mark within a field that is not doubled"
+    if "new-line character" in reason:
+        return "a carriage return outside quotation marks"
+    return reason
 
 
 _DIABETES = Task(
@@ -139,6 +243,8 @@ _DIABETES = Task(
     shortest=7,
     longest=4000,
     confidential=True,
+    records="rows",
+    published={**ROWS, **ADMISSIONS},
 )
 _ANEMIA = replace(
     _DIABETES,
@@ -148,5 +254,6 @@ _ANEMIA = replace(
     sources={"official": sources.MIMIC},
     members=(DIAGNOSES, NOTES),
     read=read_anemia,
+    published=ROWS,
 )
 TASKS = {task.name: task for task in (_DIABETES, _ANEMIA)}

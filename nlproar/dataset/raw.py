@@ -13,22 +13,26 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+import numpy as np
+
 from nlproar import storage
+from nlproar.dataset import places, text_file
 from nlproar.dataset.download import download
+from nlproar.dataset.places import is_clutter
 from nlproar.dataset.sources import Source
+from nlproar.dataset.tally import Tally
 from nlproar.errors import UserError
 from nlproar.fingerprints import fingerprint, sha256
 
 log = logging.getLogger(__name__)
 
-_ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _OPENERS = {b"\x1f\x8b\x08": gzip.open, b"BZh": bz2.open, b"\xfd7z": lzma.open}
 BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
 
@@ -40,12 +44,14 @@ Opener = Callable[[tuple[str, ...]], Iterator[tuple[str, IO[bytes]]]]
 class RawFiles:
     """The files of one task, wherever they are, and a fingerprint that changes when they do.
 
-    Patterns name files as the official archive does, with `*` in the last part.
+    Patterns name files as the official archive does, with `*` in the last part. `tally` is for the reader of the task
+    to count what it reads.
     """
 
     place: str  # for messages
     fingerprint: str
     opener: Opener  # patterns -> (name, stream) of every file that matches one, in one pass
+    tally: Tally = field(default_factory=Tally)
 
     def _file(self, name: str) -> str:
         """Where `name` is read from: itself in a folder, else the archive."""
@@ -60,7 +66,7 @@ class RawFiles:
                     raise UserError(f"{self.place} has {name} twice; replace it by the official files")
                 seen.add(name)
                 missing -= {pattern for pattern in missing if PurePosixPath(name).match(pattern)}
-                yield name, _decode(file.read(), f"{self.place}: {name}")
+                yield name, text_file.read_all(file, f"{self.place}: {name}")
         if missing:
             raise UserError(f"{self.place} has no {sorted(missing)[0]}; replace it by the official files")
 
@@ -84,42 +90,159 @@ class RawFiles:
                 found += 1
                 if found > 1:
                     raise UserError(f"{self.place} has {name} twice; replace it by the official files")
-                with broken_archive_named(self._file(name)):
-                    for number, line in enumerate(file, start=1):
-                        yield number, _decode(line, f"{self.place}: {name}", number).rstrip("\r\n")
+                opened = text_file.open_lines(file, f"{self.place}: {name}")
+                with broken_archive_named(self._file(name)), opened as lines:
+                    for number, line in enumerate(lines, start=1):
+                        yield number, line.rstrip("\r\n")
         if not found:
             raise UserError(f"{self.place} has no {name}; replace it by the official files")
 
 
 def open_raw(source: Source, raw_dir: Path, patterns: tuple[str, ...], cache_dir: Path | None = None) -> RawFiles:
-    """Find the files of `source` below `raw_dir`, or download them. Raises UserError when neither works.
+    """Find the files of `source` below `raw_dir`, or download them.
 
-    The checksums of large files are kept in `cache_dir`.
+    Of an unpacked folder and an archive beside it, the one that is complete is read, and a line in the log says which.
+    Checksums of large files, and the names and sizes in an archive, are kept in `cache_dir`. Raises UserError where files
+    are missing and cannot be downloaded, with what was found near them.
     """
     folder = raw_dir / source.folder
     if source.credentialed:
         folder = _credentialed_folder(source, raw_dir, patterns)
     for companion in source.companions:
-        if not (folder / companion.filename).exists():
+        if not places.matching(folder, companion.filename)[0]:
+            _refuse_what_is_partly_there(companion, folder, (companion.filename,), [companion.filename])
             download(companion, folder)
-    unpacked = [sorted(folder.glob(pattern)) for pattern in patterns]
-    if all(unpacked):
-        prints = [fingerprint(path, cache_dir) for paths in unpacked for path in paths]
-        return RawFiles(str(folder), storage.digest(prints)[:12], partial(_open_folder, folder))
-    archive = find_archive(source, folder, cache_dir) or download(source, folder)
-    opener = _open_zip if zipfile.is_zipfile(archive) else _open_tar
-    return RawFiles(str(archive), fingerprint(archive, cache_dir), partial(opener, archive))
+    archive = _archive_to_read(source, folder, patterns, cache_dir)
+    if archive is not None:
+        opener = _open_zip if zipfile.is_zipfile(archive) else _open_tar
+        return RawFiles(str(archive), fingerprint(archive, cache_dir), partial(opener, archive))
+    files = [path for pattern in patterns for path in places.matching(folder, pattern)[0]]
+    prints = [fingerprint(path, cache_dir) for path in files]
+    return RawFiles(str(folder), storage.digest(prints)[:12], partial(_open_folder, folder))
+
+
+def _archive_to_read(source: Source, folder: Path, patterns: tuple[str, ...], cache_dir: Path | None) -> Path | None:
+    """The archive of `source`, downloaded if need be; None where the unpacked files in `folder` are to be read."""
+    unpacked: dict[str, Path] = {}
+    dangling: list[Path] = []
+    missing = []
+    for pattern in patterns:
+        files, links = places.matching(folder, pattern)
+        unpacked.update({path.relative_to(folder).as_posix(): path for path in files})
+        dangling += links
+        if not files:
+            missing.append(pattern)
+    archive = find_archive(source, folder, cache_dir) if source.urls else None
+    if archive is None:
+        missing += [path.relative_to(folder).as_posix() for path in dangling]
+        if not missing:
+            return None
+        _refuse_what_is_partly_there(source, folder, patterns, missing)
+        return download(source, folder)
+    if not unpacked:
+        return archive
+    if not missing:
+        missing = _less_than_in_archive(unpacked, archive, patterns, cache_dir)
+    if missing:
+        log.warning(
+            "%s is read; the files that are unpacked in %s are not used, because they are incomplete"
+            " (missing or cut short: %s)", archive, folder, places.shown(missing),
+        )  # fmt: skip
+        return archive
+    log.info("the files that are unpacked in %s are read, not %s beside them", folder, archive.name)
+    return None
+
+
+def _less_than_in_archive(
+    unpacked: Mapping[str, Path], archive: Path, patterns: tuple[str, ...], cache_dir: Path | None
+) -> list[str]:
+    """The names that `archive` has and `unpacked` has not, or only the start of. Empty if the archive is damaged or
+    incomplete itself."""
+    try:
+        sizes = _sizes(archive, patterns, cache_dir)
+    except UserError as error:
+        log.warning("%s; the unpacked files beside it are read", error)
+        return []
+    if not all(any(_matched(name, (pattern,)) for name in sizes) for pattern in patterns):
+        log.warning("%s lacks files of the published one; the unpacked files beside it are read", archive)
+        return []
+    return [name for name, size in sizes.items() if name not in unpacked or unpacked[name].stat().st_size < size]
+
+
+def _sizes(archive: Path, patterns: tuple[str, ...], cache_dir: Path | None) -> dict[str, int]:
+    """Name and size of every file in `archive` that matches, after all of it was read once; remembered in
+    `cache_dir`. Raises UserError where it is damaged."""
+
+    def read_through() -> storage.Arrays:
+        log.info("comparing %s with what is unpacked beside it", archive)
+        sizes: dict[str, int] = {}
+        opener = _open_zip if zipfile.is_zipfile(archive) else _open_tar
+        with broken_archive_named(archive):
+            for name, file in opener(archive, patterns):
+                sizes[name] = 0
+                while block := file.read(1 << 20):
+                    sizes[name] += len(block)
+        names = "\n".join(sizes).encode()
+        return {"names": np.frombuffer(names, dtype=np.uint8), "sizes": np.array(list(sizes.values()), dtype=np.int64)}
+
+    if cache_dir is None:
+        arrays = read_through()
+    else:
+        key = {"format": 1, "archive": fingerprint(archive, cache_dir), "patterns": list(patterns)}
+        path = cache_dir / "archives" / f"{places.stem(archive.name)}-{storage.digest(key)[:8]}.npz"
+        arrays = storage.cached(path, key, read_through)
+    names = arrays["names"].tobytes().decode().split("\n")
+    return dict(zip(names, arrays["sizes"].tolist(), strict=False))  # without any file, names is [""]
+
+
+def _refuse_what_is_partly_there(
+    source: Source, folder: Path, patterns: tuple[str, ...], missing: Sequence[str]
+) -> None:
+    """Raise UserError where a part of `source`, or something like it, is in place: what is missing, and what was found
+    instead. Does nothing where there is no trace of it, so that it can be downloaded."""
+    archives = [places.stem(source.filename) + suffix for suffix in places.ARCHIVE_SUFFIXES]
+    reasons = places.obstacles(folder, [*missing, *archives])
+    found = places.nearby(folder, patterns, missing, source.filename)
+    beside = places.neighbours(folder, missing)
+    if not (reasons or found or beside or any(pattern not in missing for pattern in patterns)):
+        return
+    verb = "is" if len(missing) == 1 else "are"
+    message = f"{folder} is incomplete: {places.shown(missing)} {verb} missing"
+    if reasons:
+        message += f" ({places.shown(reasons)})"
+    if found:
+        message += f"; found nearby in {folder.parent}: {places.shown(found)}"
+    what = source.filename if source.filename in patterns else f"the official archive as {source.filename}"
+    raise UserError(
+        f"{message}. Put what is missing in its place, or {what} into {folder}; or move away what is there, and it is"
+        f" downloaded from {source.urls[0]}"
+    )
 
 
 def _credentialed_folder(source: Source, raw_dir: Path, patterns: tuple[str, ...]) -> Path:
     """Where the user put files that cannot be downloaded: in `raw/`, or beside it as the published code had them."""
     own = [pattern for pattern in patterns if pattern not in [c.filename for c in source.companions]]
-    places = (raw_dir / source.folder, raw_dir.parent / source.folder)
-    for folder in places:
-        if all(any(folder.glob(pattern)) for pattern in own):
+    folders = (raw_dir / source.folder, raw_dir.parent / source.folder)
+    missing = {}
+    for folder in folders:
+        missing[folder] = [pattern for pattern in own if not places.matching(folder, pattern)[0]]
+        if not missing[folder]:
             return folder
-    names = " and ".join(pattern.replace("*.csv*", ".csv.gz") for pattern in own)
-    raise UserError(f"{names} are missing. {source.credentialed}; then put both in {places[0]} (or {places[1]})")
+    best = min(folders, key=lambda folder: len(missing[folder]))
+    names = " and ".join(pattern.replace("*.csv*", ".csv.gz") for pattern in missing[best])
+    found, reasons = [], []
+    for folder in folders:
+        reasons += places.obstacles(folder, own)
+        found += [f"{folder.parent}/{name}" for name in places.nearby(folder, own, missing[best], None)]
+        if folder != best:
+            found += [str(path) for pattern in missing[best] for path in places.matching(folder, pattern)[0]]
+    verb = "is" if len(missing[best]) == 1 else "are"
+    message = f"{names} {verb} missing in {best}"
+    if reasons:
+        message += f" ({places.shown(list(dict.fromkeys(reasons)))})"
+    if found:
+        message += f"; found nearby: {places.shown(list(dict.fromkeys(found)))}"
+    raise UserError(f"{message}. {source.credentialed}; then put both files in {folders[0]} (or {folders[1]})")
 
 
 def generated(texts: Mapping[str, str]) -> RawFiles:
@@ -129,7 +252,7 @@ def generated(texts: Mapping[str, str]) -> RawFiles:
 
 def _open_folder(folder: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, IO[bytes]]]:
     for pattern in patterns:
-        for path in sorted(folder.glob(pattern)):
+        for path in places.matching(folder, pattern)[0]:
             with open_compressed(path) as file:
                 yield path.relative_to(folder).as_posix(), file
 
@@ -152,17 +275,25 @@ def _open_texts(texts: Mapping[str, str], patterns: tuple[str, ...]) -> Iterator
 def _open_zip(path: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            if not info.is_dir() and (name := _matched(info.filename, patterns)):
-                with archive.open(info) as file:
-                    yield name, file
+            name = _matched(info.filename, patterns)
+            if name is None or info.is_dir():
+                continue
+            with archive.open(info) as file:
+                yield name, file
 
 
 def _open_tar(path: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, IO[bytes]]]:
     with open_compressed(path) as stream:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for info in archive:
-                if info.isfile() and (name := _matched(info.name, patterns)) and (file := archive.extractfile(info)):
-                    yield name, file
+                name = _matched(info.name, patterns)
+                if name is None or info.isdir():
+                    continue
+                if not info.isfile():
+                    raise UserError(f"{path}: {info.name} is a link, not a file; pack the files themselves")
+                file = archive.extractfile(info)
+                assert file is not None  # it is for files
+                yield name, file
         while stream.read(1 << 20):  # to the end, where a cut compressed file is noticed
             continue
         stream.seek(-512, io.SEEK_CUR)
@@ -172,7 +303,9 @@ def _open_tar(path: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, IO[b
 
 def _matched(name: str, patterns: tuple[str, ...]) -> str | None:
     """`name` as the official archive has it, if it matches: also where it was packed from a folder higher up."""
-    path = PurePosixPath(name)
+    path = PurePosixPath(name.replace("\\", "/"))  # some programs for Windows pack it so
+    if is_clutter(path):
+        return None
     for pattern in patterns:
         if path.match(pattern):
             return "/".join(path.parts[-len(PurePosixPath(pattern).parts) :])
@@ -181,13 +314,15 @@ def _matched(name: str, patterns: tuple[str, ...]) -> str | None:
 
 def find_archive(source: Source, folder: Path, cache_dir: Path | None = None) -> Path | None:
     """The official archive in `folder`, whatever its compression; another checksum is worth a warning."""
-    stem = _stem(source.filename)
-    for suffix in _ARCHIVE_SUFFIXES:
-        path = folder / (stem + suffix)
-        if path.is_file():
-            verify(source, path, cache_dir)
-            return path
-    return None
+    stem = places.stem(source.filename)
+    archives = [folder / (stem + suffix) for suffix in places.ARCHIVE_SUFFIXES]
+    archives = [path for path in archives if path.is_file()]
+    if not archives:
+        return None
+    if len(archives) > 1:
+        log.info("%s is read, not %s beside it", archives[0], places.shown([path.name for path in archives[1:]]))
+    verify(source, archives[0], cache_dir)
+    return archives[0]
 
 
 def verify(source: Source, path: Path, cache_dir: Path | None = None) -> None:
@@ -199,13 +334,6 @@ def verify(source: Source, path: Path, cache_dir: Path | None = None) -> None:
         log.warning("%s has sha256 %s, the published file has %s; using it", path, found, source.sha256)
 
 
-def _stem(filename: str) -> str:
-    for suffix in sorted(_ARCHIVE_SUFFIXES, key=len, reverse=True):
-        if filename.endswith(suffix):
-            return filename[: -len(suffix)]
-    return filename
-
-
 @contextmanager
 def broken_archive_named(place: Path | str) -> Iterator[None]:
     """Turn the many errors of a truncated or mislabelled archive into one that names it."""
@@ -214,16 +342,24 @@ def broken_archive_named(place: Path | str) -> Iterator[None]:
     except (*BROKEN_ARCHIVE, RuntimeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the machine, not of the file; a broken stream has no number, an encrypted zip is a RuntimeError
-        start = ""
-        if Path(place).is_file():
-            with open(place, "rb") as file:
-                start = f"; it starts with {file.read(12)!r}"
-        raise UserError(f"{place} is not a whole archive ({error}{start}); replace it") from error
+        raise UserError(f"{place} {_fault(Path(place), error)}") from error
 
 
-def _decode(content: bytes, place: str, line: int = 1) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line += content.count(b"\n", 0, error.start)
-        raise UserError(f"{place}, line {line}: not UTF-8 text; replace the file") from error
+def _fault(path: Path, error: Exception) -> str:
+    """What is wrong with an archive that cannot be read, and what to do."""
+    if "encrypted" in str(error) or "password" in str(error):
+        return "is encrypted; unpack it with its password"
+    if isinstance(error, NotImplementedError):
+        return f"is packed in a way that cannot be read here ({error}); unpack it"
+    start = b""
+    if path.is_file():
+        with open(path, "rb") as file:
+            start = file.read(512)
+    if path.is_file() and not start:
+        return "is not a whole archive: it is empty; replace it"
+    if text_file.is_html(start):
+        return "is not a whole archive: it is an HTML page; download it again"
+    if text_file.is_git_lfs_pointer(start):
+        return "is not a whole archive: it is a Git LFS pointer; fetch the file with git lfs pull"
+    beginning = f"; it starts with {start[:12]!r}" if start else ""
+    return f"is not a whole archive ({error}{beginning}); replace it"

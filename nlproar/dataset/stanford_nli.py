@@ -12,7 +12,10 @@ The premise is masked and explained, the hypothesis is not.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
 
 from nlproar.dataset import sources
 from nlproar.dataset.raw import RawFiles
@@ -23,6 +26,10 @@ from nlproar.errors import UserError
 FILES = {"train": "train", "dev": "val", "test": "test"}
 MEMBERS = {f"snli_1.0/snli_1.0_{part}.jsonl": split for part, split in FILES.items()}
 LABELS = ("entailment", "contradiction", "neutral")
+NO_AGREEMENT = "-"
+PAIRS = {"train": 549_367, "dev": 9_842, "test": 9_824}  # with a gold label, in the official files
+
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def read(raw: RawFiles) -> Iterator[Example]:
@@ -30,16 +37,37 @@ def read(raw: RawFiles) -> Iterator[Example]:
         for number, line in raw.lines(member):
             if not line.strip():
                 continue
-            try:
-                pair = json.loads(line)
-                label, premise, hypothesis = pair["gold_label"], pair["sentence1"], pair["sentence2"]
-                (premise + hypothesis).encode()  # refuses what is no text, and half a character
-                index = LABELS.index(label) if label != "-" else None
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                reason = f"{type(error).__name__}: {error}"
-                raise UserError(f"{raw.place}, {member}, line {number}: not a pair ({reason}); replace it") from error
-            if index is not None:
-                yield Example(split, premise, index, hypothesis)
+            pair, wrong = _pair(line)
+            if wrong:
+                raise UserError(f"{raw.place}, {member}, line {number}: {wrong}; replace the file")
+            if pair["gold_label"] == NO_AGREEMENT:
+                raw.tally.drop("without a gold label", split)
+                continue
+            raw.tally.read[PurePosixPath(member).name] += 1
+            yield Example(split, pair["sentence1"], LABELS.index(pair["gold_label"]), pair["sentence2"])
+
+
+def _pair(line: str) -> tuple[dict[str, Any], str]:
+    """The object in one line, and what is wrong with it, which is empty if it is a pair of sentences with a label."""
+    try:
+        pair = json.loads(line)
+    except (ValueError, RecursionError):  # also numbers of too many digits, and lists in lists without end
+        return {}, "not a JSON object"
+    if not isinstance(pair, dict):
+        return {}, "not a JSON object"
+    for key in ("gold_label", "sentence1", "sentence2"):
+        if key not in pair:
+            return {}, f"no {key}"
+    for key in ("sentence1", "sentence2"):
+        if not isinstance(pair[key], str):
+            return {}, f"{key} is not a text"
+        if _HALF_A_CHARACTER.search(pair[key]):
+            return {}, f"{key} holds half of a character (a lone surrogate)"
+    label = pair["gold_label"]
+    if label not in (*LABELS, NO_AGREEMENT):
+        labels = ", ".join(LABELS)
+        return {}, f"the label is {json.dumps(label)[:40]}, not one of {labels} (or {NO_AGREEMENT} for none)"
+    return pair, ""
 
 
 TASKS = {
@@ -62,5 +90,7 @@ TASKS = {
         unknown_vectors="zeros",
         random_dimensions=300,
         min_document_frequency=3,
+        records="pairs with a gold label",
+        published={f"snli_1.0_{part}.jsonl": number for part, number in PAIRS.items()},
     )
 }

@@ -21,8 +21,11 @@ from nlproar.errors import UserError
 
 MEMBERS = {"trees/train.txt": "train", "trees/dev.txt": "val", "trees/test.txt": "test"}
 
-_LEAF = re.compile(r"\([0-4] ([^()\s]+)\)")
-_TREE = re.compile(r"\(([0-4]) .*\)")
+TREES = {"trees/train.txt": 8_544, "trees/dev.txt": 1_101, "trees/test.txt": 2_210}  # in the official files
+
+# A node with a word, the start of a node with nodes, its end, blanks. Only plain blanks separate: a word may hold
+# another one, as three of the official file do (`8 1\/2` with a no-break space, U+00A0).
+_PART = re.compile(r"(?P<leaf>\([0-4][ \t]+(?P<word>[^() \t]+)[ \t]*\))|(?P<start>\([0-4][ \t]+)|(?P<end>\))|[ \t]+")
 
 
 def read(raw: RawFiles) -> Iterator[Example]:
@@ -30,13 +33,42 @@ def read(raw: RawFiles) -> Iterator[Example]:
         for number, line in raw.lines(member):
             if not line.strip():
                 continue
-            tree = _TREE.fullmatch(line.strip())
-            leaves = _LEAF.findall(line)
-            if tree is None or not leaves or line.count("(") != line.count(")"):
+            leaves = leaves_of(line.strip())
+            if leaves is None:
                 raise UserError(f"{raw.place}, {member}, line {number}: not a sentiment tree; replace the file")
-            sentiment = int(tree[1])
-            if sentiment != 2 and len(leaves) > 5:
+            raw.tally.read[member] += 1
+            sentiment = int(line.strip()[1])
+            if sentiment == 2:
+                raw.tally.drop("neutral", split)
+            elif len(leaves) <= 5:
+                raw.tally.drop("of five tokens or less", split)
+            else:
                 yield Example(split, _clean(leaves), int(sentiment > 2))
+
+
+def leaves_of(tree: str) -> list[str] | None:
+    """The words of a tree from left to right; None where it is no tree.
+
+    In a tree every node holds either one word or other nodes, and everything is in the root.
+    """
+    words: list[str] = []
+    has_nodes: list[bool] = []  # of every node that is open, from the root
+    position = 0
+    while position < len(tree):
+        part = _PART.match(tree, position)
+        if part is None or (position > 0 and not has_nodes):
+            return None
+        position = part.end()
+        kind = part.lastgroup
+        if kind in ("leaf", "start") and has_nodes:
+            has_nodes[-1] = True
+        if kind == "leaf":
+            words.append(part["word"])
+        elif kind == "start":
+            has_nodes.append(False)
+        elif kind == "end" and not (has_nodes and has_nodes.pop()):
+            return None
+    return words if words and not has_nodes else None
 
 
 def _clean(leaves: list[str]) -> str:
@@ -62,5 +94,7 @@ TASKS = {
         vectors="fasttext",
         unknown_vectors="zeros",
         random_dimensions=300,
+        records="trees",
+        published=TREES,
     )
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Task:
-    """Every fact in which one task differs from another. All but the functions decide a run's identity."""
+    """Every fact in which one task differs from another. `facts` are those that decide a run's identity."""
 
     name: str
     title: str
@@ -53,10 +53,14 @@ class Task:
     longest: int = 1_000_000
     confidential: bool = False  # texts must not be shown, files are for their owner only
 
+    records: str = "records"  # what `published` counts
+    published: Mapping[str, int] = field(default_factory=dict)  # by the name that `read` counts in its tally
+
     def facts(self) -> dict[str, Any]:
-        """The declared values, without functions and sources, as JSON can hold them."""
+        """The declared values that decide numbers, as JSON can hold them: without functions, sources, and what is only
+        shown or compared."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        for name in ("sources", "members", "read", "tokenize", "command", "title"):
+        for name in ("sources", "members", "read", "tokenize", "command", "title", "records", "published"):
             del values[name]
         return {**values, "labels": list(self.labels)}
 

@@ -83,6 +83,7 @@ class Run:
                 "digest": dataset.digest,
                 "vocabulary": len(dataset.vocabulary),
                 "observations": {name: len(split) for name, split in dataset.splits.items()},
+                "warnings": list(dataset.warnings),
             },
             "durations": {name: round(seconds, 3) for name, seconds in self.durations.items()},
             "environment": record.environment(_device_name(device), torch.get_num_threads()),
