@@ -25,6 +25,7 @@ from tests.conftest import ROOT
 
 FOLDER = Path(__file__).parent / "cases"
 TREES = "p/raw/sst/trees"
+MIMIC = "p/raw/mimic"
 QUESTIONS = "p/raw/babi/tasks_1-20_v1-2/en-10k"
 
 
@@ -82,6 +83,61 @@ CASES = (
         check=same_data_as(
             rewrite(f"{QUESTIONS}/qa1_single-supporting-fact_train.txt", lambda text: text.rstrip(b"\n") + b"\n")
         ),
+    ),
+    Case(
+        "b04_bom",
+        check=same_data_as(rewrite(f"{QUESTIONS}/qa1_single-supporting-fact_train.txt", lambda text: text[3:])),
+    ),
+    Case(
+        "b13_en_1k_only",
+        code=2,
+        says=("tasks_1-20_v1-2/en-10k/qa1_single-supporting-fact_train.txt", "found nearby .*v1-2/en/qa1_"),
+        never=("could not download",),
+    ),
+    # IMDB
+    Case(
+        "i03_appledouble_folder",
+        says=("64 / 16 / 16 observations",),
+        check=same_data_as(lambda folder: (folder / "p/raw/imdb/aclImdb/train/pos/._1_9.txt").unlink()),
+    ),
+    Case(
+        "i16_half_unpacked_beside_archive",
+        says=("aclImdb_v1.tar.gz is read; the files .* are not used, because they are incomplete", "64 / 16 / 16"),
+        check=same_data_as(lambda folder: shutil.rmtree(folder / "p/raw/imdb/aclImdb")),
+    ),
+    # MIMIC
+    Case(
+        "m02_dotted_codes",
+        check=same_data_as(rewrite(f"{MIMIC}/DIAGNOSES_ICD.csv", lambda text: text.replace(b".", b""))),
+    ),
+    Case(
+        "m12_iserror_true",
+        check=same_data_as(rewrite(f"{MIMIC}/NOTEEVENTS.csv", lambda text: text.replace(b'"True"', b'"1"'))),
+    ),
+    Case(
+        "m13_category_case",
+        check=same_data_as(
+            rewrite(
+                f"{MIMIC}/NOTEEVENTS.csv", lambda text: re.sub(rb"(?i)discharge.summary", b"Discharge summary", text)
+            )
+        ),
+    ),
+    Case("m16_latin1", code=2, says=("NOTEEVENTS.csv, line 2: not UTF-8",)),
+    # SNLI
+    Case("n07_minus_one", code=2, says=("line 61: the label is -1, not one of entailment, contradiction, neutral",)),
+    # SST
+    Case(
+        "s08_nbsp_in_leaf",
+        check=same_data_as(
+            rewrite(f"{TREES}/train.txt", lambda text: text.replace("(2 a\xa0b)".encode(), b"(1 (2 a) (2 b))"))
+        ),
+    ),
+    Case(
+        "s25_dangling_link",
+        code=2,
+        says=("trees/dev.txt is a link to /nonexistent/dev.txt, which is not there",),
+        never=("could not download",),
+        prepare=lambda folder: (folder / TREES / "dev.txt").symlink_to("/nonexistent/dev.txt"),
     ),
 )
 

@@ -102,8 +102,8 @@ def open_raw(source: Source, raw_dir: Path, patterns: tuple[str, ...], cache_dir
     """Find the files of `source` below `raw_dir`, or download them.
 
     Of an unpacked folder and an archive beside it, the one that is complete is read, and a line in the log says which.
-    Checksums of large files, and the names and sizes in an archive, are kept in `cache_dir`. Raises UserError where files
-    are missing and cannot be downloaded, with what was found near them.
+    Checksums of large files, and the names and sizes in an archive, are kept in `cache_dir`. Raises UserError where
+    files are missing and cannot be downloaded, with what was found near them.
     """
     folder = raw_dir / source.folder
     if source.credentialed:
