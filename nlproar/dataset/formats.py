@@ -30,11 +30,13 @@ _MAGIC = (
     (b"\x7fELF", "a program"),
     (b"version https://git-lfs", "a Git LFS pointer, which only names the file that `git lfs pull` fetches"),
 )
+_COMPRESSED = (b"PK\x03\x04", b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ")  # what is read as if it were not
 _UTF_32 = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _FASTTEXT = (793_712_314).to_bytes(4, "little")  # FASTTEXT_FILEFORMAT_MAGIC_INT32 in fastText's fasttext.h
+_ENOUGH = 1 << 16  # bytes
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_HTML = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body|title|script|meta)\b", re.I | re.S)
+_HTML = re.compile(rb"\s*(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body|title|script|meta)\b", re.I | re.S)
 _XML = re.compile(rb"\s*<(\?xml\s|!doctype\s|error>|svg\s)", re.I)
 _JSON = re.compile(rb'\s*(\{\s*("|\})|\[\s*["\[{\]])')
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|\(dp\d+\n|\(lp\d+\n|ccopy_reg\n|c__builtin__\n")
@@ -51,8 +53,13 @@ def describe(start: bytes) -> str | None:
     """
     if not start:
         return "empty"
-    text = start.removeprefix(_BYTE_ORDER_MARK)
+    text = start.removeprefix(_BYTE_ORDER_MARK)[:_ENOUGH]
     return _by_magic(start) or _by_markup(text) or _by_encoding(start) or _by_content(text)
+
+
+def is_compressed(start: bytes) -> bool:
+    """Whether a file that begins with `start` is compressed in a way that this package reads."""
+    return start.startswith(_COMPRESSED)
 
 
 def _by_magic(start: bytes) -> str | None:

@@ -15,6 +15,8 @@ class Source:
     bytes: int | None = None  # shown to the user before the download
     credentialed: str = ""  # how to get files that cannot be downloaded without a person's account
     companions: tuple[Source, ...] = ()  # public files in the same folder that are needed too
+    text: str = ""  # of vectors: the name of the text file, unpacked
+    lines: int | None = None  # of vectors: the published number of words, where the file itself does not state it
 
     @property
     def filename(self) -> str:
@@ -70,10 +72,13 @@ VECTORS = {
         folder="vectors",
         urls=("https://dl.fbaipublicfiles.com/fasttext/vectors-wiki/wiki.simple.vec",),
         sha256=None,
+        text="wiki.simple.vec",
     ),
     "glove": Source(
         folder="vectors",
         urls=("https://nlp.stanford.edu/data/glove.840B.300d.zip",),
         sha256="c06db255e65095393609f19a4cfca20bf3a71e20cc53e892aafa490347e3849f",
+        text="glove.840B.300d.txt",
+        lines=2_196_017,
     ),
 }

@@ -45,7 +45,9 @@ def _prepare(name: str, layout: Layout, num_workers: int) -> str | None:
         with users_errors(), storage.owner_only(task.confidential):
             dataset = encoding.load(task, "official", layout.raw, layout.cache, num_workers)
             if task.vectors in VECTORS:
-                vectors.from_file(vectors.find(task.vectors, layout.raw), dataset.vocabulary, layout.cache)
+                vectors.from_file(
+                    vectors.find(task.vectors, layout.raw, layout.cache), dataset.vocabulary, layout.cache
+                )
     except UserError as error:
         return str(error).replace("\n", " ")
     except Exception as error:  # a bug in one data set must not cost the others; its message may hold a text

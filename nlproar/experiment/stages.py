@@ -138,7 +138,7 @@ class Run:
         if config.vectors == "word2vec":
             return vectors.from_training_data(dataset, task.name, task.random_dimensions, seed, cache_dir)
         named = config.vectors_file
-        file = Path(named) if named else vectors.find(str(config.vectors), self.layout.raw)
+        file = Path(named) if named else vectors.find(str(config.vectors), self.layout.raw, cache_dir)
         return vectors.from_file(file, dataset.vocabulary, cache_dir)
 
     def _save(self, model: BiLSTMAttention, dataset: Dataset) -> None:
