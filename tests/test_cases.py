@@ -139,6 +139,14 @@ CASES = (
         never=("could not download",),
         prepare=lambda folder: (folder / TREES / "dev.txt").symlink_to("/nonexistent/dev.txt"),
     ),
+    # vectors
+    Case("v07_bom", says=("15 of 325 words have a vector in v.txt", "reading v.txt: 20 lines")),  # 14 without "the"
+    Case("v18_header_wrong_dim", code=2, says=("v.txt: its first line announces 300 numbers .* its lines have 5",)),
+    Case(
+        "v19_w2v_bin", code=2, says=("GoogleNews.bin is in word2vec's binary format.* name a text file with one word",)
+    ),
+    Case("v22_html", code=2, says=("glove.zip is an HTML page, not a text file of vectors",)),
+    Case("v36_fasttext_bin_beside_vec", says=("words have a vector in wiki.simple.vec",)),
 )
 
 
