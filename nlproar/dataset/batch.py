@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,6 +73,15 @@ class TrainingBatches:
     def __init__(self, split: Split, batch_size: int, seed: int) -> None:
         self.split, self.batch_size = split, batch_size
         self.rng = np.random.default_rng(seed)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What decides the order of the passes to come, as JSON can hold it. Set it between two passes."""
+        return dict(self.rng.bit_generator.state)
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self.rng.bit_generator.state = state
 
     def __len__(self) -> int:
         return -(-len(self.split) // self.batch_size)

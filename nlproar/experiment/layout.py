@@ -68,6 +68,10 @@ class Layout:
     def checkpoint(self, config: Config) -> Path:
         return self.root / "checkpoints" / config.id
 
+    def training_state(self, config: Config) -> Path:
+        """Of a training that is under way, beside its weights to come."""
+        return self.checkpoint(config) / "training.npz"
+
     def importance(self, config: Config, key: str) -> Path:
         """Of every token, by the measure of `config`, from the model and data of the run it explains."""
         return self.cache / "importance" / f"{config.id}-{key}.npz"

@@ -70,6 +70,7 @@ class Run:
             model = self._initial_model(dataset).to(device)
         with self._timed("train"):
             training = self._train(model, masked, device)
+        self.durations["train"] += training.earlier_seconds
         self._save(model, dataset)
         with self._timed("test"):
             metrics = {name: train.test(model, masked.splits[name]) for name in ("val", "test")}
@@ -98,7 +99,10 @@ class Run:
             max_epochs=self.config.max_epochs or self.task.max_epochs,
             monitor=self.task.monitor,
             shuffle_seed=derive(self.config.seed, "shuffling"),
+            dropout_seed=derive(self.config.seed, "dropout"),
             device=device,
+            state=self.layout.training_state(self.config),
+            state_key={"config": self.config.identity, "dataset": masked.digest},
         )
 
     def _explained_weights(self) -> str | None:
