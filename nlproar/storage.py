@@ -246,22 +246,25 @@ def lock(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def lock_if_free(path: Path) -> Iterator[bool]:
+    """`lock`, without waiting: yields whether the right is held."""
+    descriptor = _try_to_acquire(path)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
 def _acquire(path: Path) -> int:
     """The descriptor of the lock file of `path`, locked."""
-    lock_file = path.with_name(f".{path.name}.lock")
     started = last_reminder = time.monotonic()
     pause, said = _FIRST_POLL, False
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _open_no_link(lock_file, os.O_RDWR | os.O_CREAT)
-        try:
-            # The file may be another one by now, if somebody removed it: then there is nothing to hold.
-            if _flock(descriptor, lock_file) and _is_at(descriptor, lock_file):
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
+        descriptor = _try_to_acquire(path)
+        if descriptor is not None:
+            return descriptor
         now = time.monotonic()
         if not said:
             log.info("waiting for another process that is making %s", path)
@@ -271,6 +274,22 @@ def _acquire(path: Path) -> int:
             last_reminder = now
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_POLL)
+
+
+def _try_to_acquire(path: Path) -> int | None:
+    """The descriptor of the lock file of `path`, locked; None if another process holds it."""
+    lock_file = path.with_name(f".{path.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = _open_no_link(lock_file, os.O_RDWR | os.O_CREAT)
+    try:
+        # The file may be another one by now, if somebody removed it: then there is nothing to hold.
+        if _flock(descriptor, lock_file) and _is_at(descriptor, lock_file):
+            return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
 
 
 def _flock(descriptor: int, path: Path) -> bool:

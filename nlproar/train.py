@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -104,7 +104,7 @@ def _train(learner: _Learner, device: torch.device) -> None:
         learner.bar = bar
         trainer = _Trainer(epochs, device)
         try:
-            with _ended_by_signals():
+            with learner.ending:
                 trainer.fit(learner, train_dataloaders=learner.batches)
         except _Signalled as signalled:
             log.info("stopped by %s in epoch %d of %d%s", signalled.name, len(learner.epochs) + 1, learner.max_epochs,
@@ -180,31 +180,49 @@ class _Signalled(SystemExit):
         self.name = signal.Signals(number).name
 
 
-def _end(number: int, _: object) -> NoReturn:
-    raise _Signalled(number)
+class _Ending:
+    """While this is entered, a signal that asks the process to end and has no handler raises _Signalled.
 
+    Afterwards all handlers are those that were there before, also that of Ctrl-C, which Lightning changes. In a thread
+    other than the main one, where no handler can be set, nothing is changed.
+    """
 
-# What batch systems send before the time limit: by default, or with --signal.
-_ENDING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    # What batch systems send before the time limit: by default, or with --signal.
+    NUMBERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
+    def __init__(self) -> None:
+        self.before: dict[int, Any] = {}
+        self.received: int | None = None
+        self.is_postponed = False
 
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """While this lasts, a signal of `_ENDING` that has no handler raises _Signalled. Afterwards all handlers are those
-    that were there before, also that of Ctrl-C, which Lightning changes."""
-    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *_ENDING)}
-    for number in _ENDING:
-        if before[number] is signal.SIG_DFL:
-            signal.signal(number, _end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __enter__(self) -> _Ending:
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.getsignal(number) for number in (signal.SIGINT, *self.NUMBERS)}
+            for number in self.NUMBERS:
+                if self.before[number] is signal.SIG_DFL:
+                    signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
             if handler is not None:  # None: it was not set by Python
                 signal.signal(number, handler)
+
+    @contextmanager
+    def postponed(self) -> Iterator[None]:
+        """While this lasts, a signal waits: an exception within a print would print the line twice."""
+        self.is_postponed = True
+        try:
+            yield
+        finally:
+            self.is_postponed = False
+        if self.received is not None:
+            raise _Signalled(self.received)
+
+    def _receive(self, number: int, _: object) -> None:
+        self.received = number
+        if not self.is_postponed:
+            raise _Signalled(number)
 
 
 # Lightning
@@ -270,6 +288,7 @@ class _Learner(pl.LightningModule):
         self.epochs: list[Epoch] = []
         self.best_epoch = 0
         self.best_weights: Tensors = {}
+        self.ending = _Ending()
         self.earlier: TrainingState | None = None
 
     @property
@@ -315,7 +334,8 @@ class _Learner(pl.LightningModule):
         loss = torch.nn.functional.cross_entropy(self.model(batch).logits, batch.label)
         self.total_loss += loss.detach() * len(batch.label)
         self.seen += len(batch.label)
-        self.bar.update(1)
+        with self.ending.postponed():
+            self.bar.update(1)
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -330,12 +350,13 @@ class _Learner(pl.LightningModule):
         if value > best:
             self.best_epoch = number
             self.best_weights = {name: v.detach().clone() for name, v in self.model.state_dict().items()}
-        log.info(
-            "epoch %d/%d: loss %.4f, validation %s %.4f%s, %.1f s", number, self.max_epochs, loss, self.monitor, value,
-            " (best)" if value > best else "", self.epochs[-1].seconds,
-        )  # fmt: skip
         if self.state:
             training_state.write(self.state, self.key, self._state())
+        with self.ending.postponed():
+            log.info(  # what this says is on disk
+                "epoch %d/%d: loss %.4f, validation %s %.4f%s, %.1f s", number, self.max_epochs, loss, self.monitor,
+                value, " (best)" if value > best else "", self.epochs[-1].seconds,
+            )  # fmt: skip
         self.trainer.should_stop = self.finished
 
     def _state(self) -> TrainingState:

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from nlproar import train
-from nlproar.dataset.batch import FixedBatches, make_batch
+from nlproar.dataset.batch import FixedBatches, TrainingBatches, make_batch
 from nlproar.explain.importance import Explained, build, side_by_side
 from nlproar.model import bilstm_attention, recurrence
 from nlproar.model.bilstm_attention import BiLSTMAttention
@@ -102,7 +102,7 @@ def test_an_integrated_gradient_takes_its_points_in_batches_not_one_by_one(small
 
 def test_training_updates_all_weights_in_one_operation(small):
     model, split, _ = small
-    learner = train._Learner(model, split, "accuracy", 1, lambda _: None)
+    learner = train._Learner(model, TrainingBatches(split, 8, 0), split, "accuracy", 1, None, {})
     assert all(group["fused"] for group in learner.configure_optimizers().param_groups)
 
 

@@ -7,13 +7,14 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+from nlproar import storage
 from nlproar.dataset import load_task
 from nlproar.errors import UserError
 from nlproar.experiment import failure, record
 from nlproar.experiment.config import Config
 from nlproar.experiment.layout import Layout
 from nlproar.experiment.needs import load_dataset, missing_error, missing_models
-from nlproar.model import checkpoint
+from nlproar.model import checkpoint, training_state
 
 if TYPE_CHECKING:
     from nlproar.experiment.stages import Run
@@ -31,6 +32,7 @@ def run(config: Config) -> dict[str, Any]:
     if done:
         log.info("done already: %s", layout.record(config))
         _check_sources(layout, config, done)
+        _remove_training_state(layout, config)
         return done
     missing = missing_models(layout, config)
     if missing and not config.train_missing:
@@ -56,6 +58,19 @@ def _carry_out(run: Run) -> dict[str, Any]:
         raise
     failure.clear(run.layout, run.config)
     return content
+
+
+def _remove_training_state(layout: Layout, config: Config) -> None:
+    """Remove what a process left that was killed between writing its record and removing the state of its training.
+
+    It stays where another process is at work on the run, and where this one may not write.
+    """
+    path = layout.training_state(config)
+    if not path.exists() or not os.access(path.parent, os.W_OK):
+        return
+    with storage.lock_if_free(layout.record(config)) as held:
+        if held:
+            training_state.remove(path)
 
 
 def _check_sources(layout: Layout, config: Config, done: dict[str, Any]) -> None:

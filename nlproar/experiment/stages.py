@@ -22,7 +22,7 @@ from nlproar.experiment.layout import Layout
 from nlproar.experiment.levels import Levels
 from nlproar.experiment.needs import load_dataset
 from nlproar.experiment.seeds import derive
-from nlproar.model import checkpoint
+from nlproar.model import checkpoint, training_state
 from nlproar.model.bilstm_attention import BiLSTMAttention
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,9 @@ class Run:
             path.unlink(missing_ok=True)
             self.layout.checkpoint(self.config).mkdir(parents=True, exist_ok=True)  # before hours of training
             storage.sweep(self.layout.checkpoint(self.config))
-            return record.write(self.layout, self.config, self._make())
+            content = record.write(self.layout, self.config, self._make())
+            training_state.remove(self.layout.training_state(self.config))
+            return content
 
     def _make(self) -> dict[str, Any]:
         device = choose_device(self.config.device)

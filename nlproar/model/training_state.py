@@ -3,6 +3,8 @@
 It is one file of plain arrays beside the weights of a run. It is written after every epoch, whole or not at all, and
 removed once the run has its record. A process that is killed loses the epoch it was at and no more: the next one reads
 the state and continues, and its numbers are those of a training that nothing disturbed.
+
+Imports torch only where a state is read: to remove one needs none.
 """
 
 from __future__ import annotations
@@ -13,19 +15,20 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from nlproar import storage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # part of the key: raise it when the meaning of an array changes
 
-Tensors = dict[str, Tensor]
+Tensors = dict[str, "Tensor"]
 
 
 @dataclass(frozen=True)
@@ -52,20 +55,20 @@ class TrainingState:
 
 def write(path: Path, key: Mapping[str, Any], state: TrainingState) -> None:
     """Write `state`, made under `key` (what JSON can hold). The caller holds the lock of the run."""
-    progress = {
-        "epochs": [asdict(epoch) for epoch in state.epochs],
-        "best_epoch": state.best_epoch,
-        "batch_order": state.batch_order,
-    }
-    arrays = {"progress": np.frombuffer(json.dumps(progress).encode(), dtype=np.uint8)}
     tensors = {f"weights.{name}": value for name, value in state.weights.items()}
     if state.best_epoch != len(state.epochs):  # else they are the weights
         tensors |= {f"best.{name}": value for name, value in state.best_weights.items()}
     for number, kept in state.optimizer.items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in kept.items()}
     tensors |= {f"random.{name}": value for name, value in state.random.items()}
-    for name, value in tensors.items():
-        arrays[name] = value.detach().cpu().numpy()  # on a CPU no copy
+    progress = {
+        "epochs": [asdict(epoch) for epoch in state.epochs],
+        "best_epoch": state.best_epoch,
+        "batch_order": state.batch_order,
+        "arrays": sorted(tensors),
+    }
+    arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}  # on a CPU no copy
+    arrays["progress"] = np.frombuffer(json.dumps(progress).encode(), dtype=np.uint8)
     storage.write_arrays(path, _with_format(key), arrays)
 
 
@@ -87,12 +90,12 @@ def read(path: Path, key: Mapping[str, Any]) -> TrainingState | None:
     try:
         return _unpack(arrays)
     except (KeyError, ValueError, TypeError) as error:
-        log.warning("%s holds no state of a training (%r); training starts at epoch 1", path, error)
+        log.warning("%s holds no state of this training (%r); training starts at epoch 1", path, error)
         return None
 
 
 def remove(path: Path) -> None:
-    """Remove the state of a training whose run has its record. The caller holds the lock of the run."""
+    """Remove a state that is needed no more, as the run has its record. The caller holds the lock of the run."""
     path.unlink(missing_ok=True)
 
 
@@ -124,9 +127,9 @@ def _differences(one: Any, other: dict[str, Any]) -> list[str]:
 def _unpack(arrays: storage.Arrays) -> TrainingState:
     """Raises KeyError, ValueError or TypeError for arrays that `write` has not made."""
     progress = json.loads(arrays["progress"].tobytes())
+    if progress["arrays"] != sorted(arrays.keys() - {"progress"}):
+        raise ValueError("arrays are missing")
     epochs = [Epoch(**epoch) for epoch in progress["epochs"]]
-    if not epochs:
-        raise ValueError("no epoch")
     optimizer: dict[int, Tensors] = {}
     for name, value in _below(arrays, "optimizer").items():
         number, _, kept = name.partition(".")
@@ -146,6 +149,8 @@ def _unpack(arrays: storage.Arrays) -> TrainingState:
 
 def _below(arrays: storage.Arrays, first: str) -> Tensors:
     """The arrays whose names start with `first` and a point, by the rest of their names."""
+    import torch
+
     found = {}
     for name, value in arrays.items():
         if name.startswith(f"{first}."):
