@@ -479,3 +479,13 @@ fcntl.flock = flock
     command = [sys.executable, "experiments/babi.py", "--source", "simulated", "--persistent-dir", tmp_path / "p"]
     line = last_line_of(command, env={**few_questions, "PYTHONPATH": str(tmp_path)}, timeout=60)
     assert line.startswith(f"error: {tmp_path}/p/results/roar: this file system has no locks")
+
+
+def test_a_lock_that_is_held_is_not_waited_for_if_only_a_free_one_is_wanted(tmp_path):
+    path = tmp_path / "made"
+    with storage.lock_if_free(path) as held, storage.lock_if_free(path) as held_twice:
+        assert held and not held_twice
+    with storage.lock(path), storage.lock_if_free(path) as held:
+        assert not held
+    with storage.lock_if_free(path) as held:
+        assert held
