@@ -1,17 +1,34 @@
-"""How a process that trains or explains uses the machine. Call it before torch is imported."""
+"""How a process uses the machine: its threads, its memory, and processes beside it."""
 
 from __future__ import annotations
 
 import ctypes
+import logging
+import multiprocessing
 import os
 import platform
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from nlproar.errors import UserError
+
+log = logging.getLogger(__name__)
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4  # of mallopt(3), in glibc's malloc.h
 _MIB = 1 << 20
 
 
-def prepare() -> None:
-    """Reproducible products on a GPU; threads that share the processor; memory that is kept."""
+def prepare(threads: int | None = None) -> None:
+    """Reproducible products on a GPU; threads that share the processor; memory that is kept.
+
+    Call it before torch is imported. `threads` is how many this process may use, see `use_threads`.
+    """
+    use_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # By default waiting threads spin, and two runs at once on the same cores take twenty times as long as one.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -35,3 +52,71 @@ def keep_freed_memory(keep: bool) -> None:
     )
     for parameter, value in settings.items():
         mallopt(parameter, value)
+
+
+def use_threads(threads: int | None) -> None:
+    """Let products and loops of this process use so many threads; None changes nothing.
+
+    OpenMP reads its variable once, when torch is imported; from then on only torch itself can change the number.
+    """
+    if threads is None:
+        return
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+
+
+def share_of_threads(jobs: int) -> int:
+    """The threads of each of `jobs` processes: $OMP_NUM_THREADS where the user has set it, else its share of the
+    cores."""
+    set_by_user = leading_number("OMP_NUM_THREADS")
+    if set_by_user:
+        return set_by_user
+    return max(1, available_cores() // jobs)
+
+
+def available_cores() -> int:
+    """Those this process may use, as limited by the system or by Slurm."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(here, leading_number("SLURM_CPUS_PER_TASK") or here)
+
+
+def leading_number(variable: str) -> int | None:
+    """The whole number, 1 or more, with which a variable of the environment begins: 2 of Slurm's "2(x3)", 4 of
+    OpenMP's "4,2". None where it is not set, or, with a warning, where it says something else."""
+    text = os.environ.get(variable, "").strip()
+    found = re.match(r"[0-9]{1,6}(?![0-9])", text)
+    if found and int(found[0]) > 0:
+        return int(found[0])
+    if text:
+        log.warning("%s=%s is no number of threads or cores, and is ignored", variable, text)
+    return None
+
+
+def physical_memory() -> int:
+    """Of this machine, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def in_processes(processes: int, function: Callable[[Any], Any], values: Iterable[Any]) -> list[Any]:
+    """`function` of each of `values`, in order, computed by `processes` new processes side by side.
+
+    Ctrl-C is for the caller, and however this ends, it leaves no process behind. Raises UserError if one is killed.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn) as pool:
+        try:
+            # A new process inherits which signals are blocked. So it never sees Ctrl-C, not even while it starts.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                results = [pool.submit(function, value) for value in values]
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            return [result.result() for result in results]
+        except BrokenProcessPool as error:
+            raise UserError("a process was killed; it may have needed more memory than there is") from error
+        except BaseException:
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise

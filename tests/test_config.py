@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from nlproar.dataset import MODULES
 from nlproar.errors import UserError
 from nlproar.experiment import cli
 from nlproar.experiment.config import Config, flag_fields, resolve
+from nlproar.experiment.layout import Layout
 from nlproar.experiment.seeds import derive
 from nlproar.explain import MEASURES
 
@@ -83,7 +85,7 @@ def test_what_cannot_matter_does_not_enter():
     everything = resolve("sst", roar_strategy="quantile", k=100)
     assert resolve("sst", importance_measure="gradient", roar_strategy="quantile", k=100, recursive=True) == everything
     assert resolve("sst", k=5, recursive=True) == resolve("sst", k=5)  # random
-    options = {"device": "cpu", "num_workers": 3, "persistent_dir": "x", "overwrite": True}
+    options = {"device": "cpu", "num_workers": 3, "threads": 2, "persistent_dir": "x", "overwrite": True}
     assert resolve("sst", **options).id == resolve("sst").id
 
 
@@ -113,6 +115,17 @@ def test_vectors_are_known_by_content_not_by_place(tmp_path):
     assert len(ids) == 2
 
 
+def test_the_home_folder_is_found_behind_every_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "v.txt").write_text("x 1\n")
+    (config,) = cli.parse("", "sst", ["--vectors=~/v.txt", "--persistent-dir=~/out"])
+    assert config.vectors_file == str(tmp_path / "v.txt") and Layout.of(config).root == tmp_path / "out"
+    assert Layout.at("~").root == tmp_path and Layout.at("a/~").root == Path("a/~")
+    for variable, folder in (("SCRATCH", tmp_path / "s" / "nlproar"), ("NLPROAR_PERSISTENT_DIR", tmp_path / "s")):
+        monkeypatch.setenv(variable, "~/s")
+        assert Layout.at(None).root == folder
+
+
 def test_an_id_reads():
     config = resolve("babi-2", "simulated", importance_measure="gradient", k=3, recursive=True)
     assert config.id.rpartition("-")[0] == "babi-2-simulated_rnn_s-0_k-3_y-count_m-gradient_r-1_st-1"
@@ -129,6 +142,15 @@ def test_an_id_reads():
         ({"batch_size": 0}, "--batch-size 0"),
         ({"riemann_samples": 0}, "--riemann-samples 0"),
         ({"source": "simulated"}, "no source 'simulated'"),
+        ({"threads": 0}, "--threads 0"),
+        ({"k": 900_000, "recursive": True, "importance_measure": "gradient"}, "900,000 levels"),
+        ({"device": "cpu\nrm"}, "--device"),
+        ({"vectors": ""}, "--vectors is empty"),
+        ({"vectors": "a\tb"}, "control character"),
+        ({"persistent_dir": "a\nb"}, "control character"),
+        ({"persistent_dir": "a\u2028b"}, "control character"),
+        ({"persistent_dir": "a\udcffb"}, "no text"),
+        ({"persistent_dir": "~nobody-of-this-name/x"}, "no user nobody-of-this-name"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(flags, words):

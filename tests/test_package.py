@@ -12,8 +12,8 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "nlproar"
 ORDER = {  # a room imports from itself and from rooms with a lower number
-    "errors": 0, "storage": 0, "progress": 0, "process": 0, "dataset": 1, "roar": 1, "model": 2, "metrics": 2,
-    "train": 3, "explain": 4, "experiment": 5, "report": 6,
+    "errors": 0, "storage": 0, "fingerprints": 0, "progress": 0, "process": 0, "dataset": 1, "roar": 1,
+    "model": 2, "metrics": 2, "train": 3, "explain": 4, "experiment": 5, "report": 6,
 }  # fmt: skip
 MODULES = sorted(path.relative_to(ROOT) for path in PACKAGE.rglob("*.py"))
 SCRIPTS = sorted((ROOT / "experiments").glob("*.py"))

@@ -1,6 +1,10 @@
 """The synthetic experiment: data as defined, curves as the definition makes them, files as the flags say."""
 
 import csv
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 from nlproar.experiment import synthetic
 from nlproar.experiment.layout import Layout
 from nlproar.experiment.synthetic import FEATURES, INFORMATIVE, RANKINGS, Level, falls_at
+from tests.conftest import ROOT, wait_for
 
 SEEDS, SIZES = range(4), (3000, 1000)
 
@@ -171,6 +176,12 @@ def test_the_script_writes_what_its_flags_say(script, tmp_path):
         (["--seed", "one"], "one"),
         (["--train", "2"], "--train 2"),
         (["--test", "0"], "--test 0"),
+        (["--train", "1e12"], "1e12"),
+        (["--train", "1000000000000"], "GB of memory"),
+        (["--train", "9" * 40], "--train 999"),
+        (["--seed", "9" * 40], "--seed 999"),
+        (["--seed", *map(str, range(500))], "500 seeds"),
+        (["--persistent-dir", "a\nb"], "control character"),
         (["--k", "3"], "--k"),
         (["--persistent-dir", __file__], __file__),
     ],
@@ -181,3 +192,30 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(flags, words, capsys):
         synthetic.main("", flags)
     said = capsys.readouterr().err
     assert ended.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1 and words in said
+
+
+def stopped(tmp_path, send):
+    """Start the script, `send` something when it has started processes, and return how it ended."""
+    command = [sys.executable, "experiments/synthetic.py", "--persistent-dir", str(tmp_path)]
+    script = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    children = wait_for(lambda: processes_of(script.pid))
+    send(script, children)
+    said = script.communicate(timeout=30)[1]
+    wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children), seconds=20)
+    return script.returncode, said
+
+
+def processes_of(pid):
+    """Those that compute, and not the one that tracks their resources."""
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()
+    return [int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+def test_ctrl_c_is_one_line_and_leaves_no_process(tmp_path):
+    code, said = stopped(tmp_path, lambda script, _: script.send_signal(signal.SIGINT))
+    assert code == 130 and said == "interrupted; nothing is written\n"
+
+
+def test_a_killed_process_is_one_line(tmp_path):
+    code, said = stopped(tmp_path, lambda _, children: os.kill(children[0], signal.SIGKILL))
+    assert code == 2 and said.startswith("error: a process was killed") and said.count("\n") == 1

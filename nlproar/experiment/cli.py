@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from nlproar import process
@@ -75,33 +74,17 @@ def parse(description: str, dataset: str | Choice, argv: list[str] | None = None
 def main(description: str, dataset: str | Choice, argv: list[str] | None = None) -> None:
     """Run a script: `dataset` is its task, or the flag and the values that choose one of its tasks. Exits 0 when
     the records are there, else as `exit_codes` says."""
-    with exit_codes("interrupted; the same command goes on from here") as ending:
+    with exit_codes("interrupted; the same command goes on from here"):
         end_with_parent()
-        configs = parse(description, dataset, argv)
-        if configs[0].overwrite:
-            ending.stopped = f"interrupted; {OVERWRITE_STARTS_OVER}"
-        _run(configs)
-
-
-# What to say instead of "the same command goes on" where it does not.
-OVERWRITE_STARTS_OVER = (
-    "with --overwrite, the same command makes every run again; without it, only those that have no record"
-)
+        _run(parse(description, dataset, argv))
 
 
 class Terminated(BaseException):
     """The process was asked to end by SIGTERM. A handler of that signal raises this."""
 
 
-@dataclass
-class Ending:
-    """What a script says when it is stopped. It can be changed once the flags are known."""
-
-    stopped: str
-
-
 @contextmanager
-def exit_codes(stopped: str) -> Iterator[Ending]:
+def exit_codes(stopped: str) -> Iterator[None]:
     """Around all that a script does: prepare its streams, and end it as the README says.
 
     Exit code 2 and one line for what the user can mend; 130 and the line `stopped` on Ctrl-C; 143 and the same line on
@@ -109,19 +92,18 @@ def exit_codes(stopped: str) -> Iterator[Ending]:
     as the records are there; see `streams.require_output` for commands whose result is their output.
     """
     prepare_streams()
-    ending = Ending(stopped)
     try:
         with users_errors():
-            yield ending
+            yield
     except UserError as error:
         print("error: " + " ".join(str(error).splitlines()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         _ignore_ctrl_c()
-        print(ending.stopped, file=sys.stderr)
+        print(stopped, file=sys.stderr)
         sys.exit(130)
     except Terminated:
-        print(ending.stopped, file=sys.stderr)
+        print(stopped, file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
     problem = lost_output()
     if problem:
@@ -138,7 +120,7 @@ def _run(configs: Sequence[Config]) -> None:
     from nlproar.progress import show_log
 
     show_log()
-    process.prepare()
+    process.prepare(configs[0].threads)
     from nlproar.experiment import curve
     from nlproar.experiment.layout import Layout
     from nlproar.experiment.run import run

@@ -14,6 +14,7 @@ from nlproar import storage
 from nlproar.dataset import MODULES, load_task
 from nlproar.dataset.sources import VECTORS
 from nlproar.errors import UserError
+from nlproar.experiment.paths import user_path
 from nlproar.explain import ALIASES, MEASURES
 from nlproar.fingerprints import fingerprint
 from nlproar.model import MODELS
@@ -21,7 +22,9 @@ from nlproar.roar.strategies import STRATEGIES
 
 NAMED_VECTORS = (*VECTORS, "word2vec", "random")
 
-_LIMITS = {
+MOST_LEVELS = 1000  # of a curve; each is a training, and a recursive one passes through all below it
+
+LIMITS = {
     "seed": (0, 2**31),
     "k": (0, 10**6),
     "recursive_step_size": (1, 10**6),
@@ -29,6 +32,7 @@ _LIMITS = {
     "max_epochs": (1, 10**6),
     "batch_size": (1, 10**6),
     "num_workers": (0, 1000),
+    "threads": (1, 1000),
 }
 
 
@@ -74,6 +78,9 @@ class Config:
     )  # fmt: skip
     device: str = _flag("auto", "auto, cpu, cuda, cuda:1, ...", option=True)
     num_workers: int = _flag(2, "processes that tokenize large data", option=True, type=int)
+    threads: int | None = _flag(
+        None, "threads of a run (default: $OMP_NUM_THREADS, else the cores)", option=True, type=int
+    )
     train_missing: bool = _flag(False, "first train the models this run has to explain", option=True)
     overwrite: bool = _flag(False, "run again what is done already", option=True)
 
@@ -169,10 +176,13 @@ def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
         raise UserError(f"{dataset} has no source {source!r}; there are {', '.join(task.sources)}")
     config = Config(dataset, source, **flags)
     _validate(config)
-    vectors = config.vectors or task.vectors
+    if config.persistent_dir is not None:
+        config = replace(config, persistent_dir=user_path("--persistent-dir", config.persistent_dir))
+    vectors = task.vectors if config.vectors is None else config.vectors
     file = None
     if vectors not in NAMED_VECTORS:
-        file, vectors = vectors, _name_vectors(vectors, config.persistent_dir)
+        file = user_path("--vectors", vectors)
+        vectors = _name_vectors(file, config.persistent_dir)
     return _canonical(
         replace(
             config,
@@ -212,18 +222,33 @@ def _validate(config: Config) -> None:
     for name, allowed in (("importance_measure", MEASURES), ("roar_strategy", STRATEGIES), ("model_type", MODELS)):
         if getattr(config, name) not in allowed:
             raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: choose from {', '.join(allowed)}")
-    for name, (least, most) in _LIMITS.items():
+    for name, (least, most) in LIMITS.items():
         value = getattr(config, name)
-        if value is not None and not least <= value <= most:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be from {least} to {most}")
-    for name in ("vectors", "persistent_dir"):
-        if getattr(config, name) == "":
-            raise UserError(f"--{name.replace('_', '-')} is empty; name a {'file' if name == 'vectors' else 'folder'}")
+        if value is not None:
+            check_range(f"--{name.replace('_', '-')}", value, least, most)
+    if not config.device.isprintable():
+        raise UserError(f"--device {config.device!r}: choose auto, cpu, cuda, cuda:1, ...")
     if config.roar_strategy == "quantile" and config.k > 100:
         raise UserError(f"--k {config.k} with --roar-strategy quantile: a percentage is at most 100")
-    step = config.recursive_step_size or _default_step(config)
-    if config.recursive and config.k % step:
-        raise UserError(f"--k {config.k} cannot be reached by --recursive-step-size {step}: choose a multiple of it")
+    if config.recursive:
+        _validate_step(config.k, config.recursive_step_size or _default_step(config))
+
+
+def _validate_step(k: int, step: int) -> None:
+    """Raises UserError where recursion does not arrive at `k`, or only after too many levels."""
+    if k % step:
+        raise UserError(f"--k {k} cannot be reached by --recursive-step-size {step}: choose a multiple of it")
+    check_number_of_levels(k // step, "choose a larger --recursive-step-size")
+
+
+def check_number_of_levels(levels: int, advice: str) -> None:
+    if levels > MOST_LEVELS:
+        raise UserError(f"these are {levels:,} levels, and each is a training; {advice} (at most {MOST_LEVELS:,})")
+
+
+def check_range(flag: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise UserError(f"{flag} {value}: must be from {least} to {most}")
 
 
 def _default_step(config: Config) -> int:

@@ -9,7 +9,7 @@ from math import gcd
 from typing import Any
 
 from nlproar.errors import UserError
-from nlproar.experiment.config import Config, resolve
+from nlproar.experiment.config import Config, check_number_of_levels, resolve
 from nlproar.explain import MEASURES
 
 STAGES = ("base", "measures")
@@ -80,8 +80,9 @@ class Study:
         levels = sorted(set(self._levels(strategy)) - {0})
         recursive = recursive and MEASURES[measure].recursive
         step = self.flags.get("recursive_step_size") or gcd(*levels)
-        if recursive and levels:
-            levels = list(range(step, levels[-1] + 1, step)) if not levels[-1] % step else levels
+        if recursive and levels and not levels[-1] % step:
+            check_number_of_levels(levels[-1] // step, "name other --k, or a larger --recursive-step-size")
+            levels = list(range(step, levels[-1] + 1, step))
         flags = {"seed": seed, "importance_measure": measure, "roar_strategy": strategy, "recursive": recursive}
         runs = (
             resolve(dataset, self.source, **{**self.flags, **flags, "recursive_step_size": step, "k": k})
@@ -91,8 +92,10 @@ class Study:
 
     def _levels(self, strategy: str) -> Sequence[int]:
         if self.levels is not None:
+            check_number_of_levels(len(self.levels), "name fewer --k")
             return self.levels
         step, highest = self.step or _USUAL[strategy][0], self.max_k or _USUAL[strategy][1]
         if highest < step:
             raise UserError(f"--max-k {highest} is below --step {step}: there is no level between")
+        check_number_of_levels(highest // step, "choose a larger --step or a smaller --max-k")
         return range(step, highest + 1, step)

@@ -9,6 +9,7 @@ from pathlib import Path
 from nlproar import storage
 from nlproar.errors import UserError
 from nlproar.experiment.config import Config
+from nlproar.experiment.paths import user_path
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,18 @@ class Layout:
 
     @classmethod
     def at(cls, named: str | None) -> Layout:
-        """`named`, else $NLPROAR_PERSISTENT_DIR, else $SCRATCH/nlproar, else ./persistent."""
-        if named := named or os.environ.get("NLPROAR_PERSISTENT_DIR"):
-            return cls(Path(named))
-        if scratch := os.environ.get("SCRATCH"):
-            return cls(Path(scratch) / "nlproar")
+        """`named`, else $NLPROAR_PERSISTENT_DIR, else $SCRATCH/nlproar, else ./persistent.
+
+        Raises UserError for a path that cannot be, see `user_path`.
+        """
+        if named is not None:
+            return cls(Path(user_path("--persistent-dir", named)))
+        from_environment = os.environ.get("NLPROAR_PERSISTENT_DIR")
+        if from_environment:
+            return cls(Path(user_path("NLPROAR_PERSISTENT_DIR", from_environment)))
+        scratch = os.environ.get("SCRATCH")
+        if scratch:
+            return cls(Path(user_path("SCRATCH", scratch)) / "nlproar")
         return cls(Path("persistent"))
 
     def make(self) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from nlproar import storage
+from nlproar import process, storage
 from nlproar.dataset import load_task
 from nlproar.errors import UserError
 from nlproar.experiment import failure, record
@@ -38,6 +38,8 @@ def run(config: Config) -> dict[str, Any]:
     if missing and not config.train_missing:
         raise missing_error(layout, missing)
     from nlproar.experiment.stages import Run  # torch, which takes seconds; a run that is done needs none
+
+    process.use_threads(config.threads)
 
     # Thousands of arrays a step make Python look for cycles; it need not look at all libraries each time. What an
     # earlier run of this process left is collected first, as nothing that is frozen ever is.

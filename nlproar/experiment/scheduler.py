@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from nlproar import process
 from nlproar.dataset import load_task
 from nlproar.experiment import failure, workers
 from nlproar.experiment.config import Config
@@ -26,7 +27,7 @@ class Scheduler:
 
     def __init__(self, layout: Layout, chains: Sequence[Chain], status: Status, jobs: int) -> None:
         self.layout, self.status, self.jobs = layout, status, jobs
-        self.threads = max(1, workers.available_cores() // jobs)
+        self.threads = process.share_of_threads(jobs)
         self.estimates = Estimates(status.records.values())
         self.runs = sum(len(chain.configs) for chain in chains)
         self.skipped: list[Config] = []

@@ -11,18 +11,19 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from nlproar import process
+from nlproar.errors import UserError
 from nlproar.experiment.cli import Parser, add_options, exit_codes
+from nlproar.experiment.config import LIMITS, check_range
 from nlproar.experiment.layout import Layout
 from nlproar.experiment.seeds import derive
-from nlproar.experiment.workers import available_cores
+from nlproar.progress import show_log
 from nlproar.storage import lock, whole_file
 
 if TYPE_CHECKING:  # --help must not wait for matplotlib
@@ -31,6 +32,9 @@ if TYPE_CHECKING:  # --help must not wait for matplotlib
 
 FEATURES, INFORMATIVE = 16, 4
 TRAIN, TEST = 200_000, 50_000
+_MOST_OBSERVATIONS = 10**12
+_MOST_SEEDS = 300  # which have room in one figure
+_BYTES_PER_OBSERVATION = 300  # at the peak of a fit, measured
 RANKINGS = ("truth", "recursive ROAR", "ROAR", "random", "worst case")
 
 _STYLE: dict[str, dict[str, Any]] = {  # colours of Okabe and Ito; curves coincide, so those below are drawn wider
@@ -215,6 +219,22 @@ def write(layout: Layout, levels: Sequence[Level]) -> list[str]:
 
 def main(description: str, argv: list[str] | None = None) -> None:
     """Run the experiment, seeds side by side, and write its table and figure."""
+    with exit_codes("interrupted; nothing is written"):
+        flags = _parse(description, argv)
+        layout = Layout.at(getattr(flags, "persistent_dir", None))
+        show_log()
+        with lock(layout.tables / "synthetic.csv"):
+            processes = min(len(flags.seed), process.available_cores())
+            _check_memory(flags.train + flags.test, processes)
+            curves_of_seeds = process.in_processes(
+                processes, partial(run, train=flags.train, test=flags.test), flags.seed
+            )
+            levels = [level for curves_of_seed in curves_of_seeds for level in curves_of_seed]
+            paths = write(layout, levels)
+        print(table(levels), *paths, sep="\n")
+
+
+def _parse(description: str, argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
     parser.add_argument(
         "--seed", nargs="+", type=int, default=[0, 1, 2], help="seeds of all that is drawn, a panel each"
@@ -223,16 +243,22 @@ def main(description: str, argv: list[str] | None = None) -> None:
     parser.add_argument("--test", type=int, default=TEST, help="test observations")
     add_options(parser, "persistent_dir")
     flags = parser.parse_args(argv)
-    for name, value, least in [("train", flags.train, 100), ("test", flags.test, 1), ("seed", min(flags.seed), 0)]:
-        if value < least:
-            parser.error(f"--{name} {value}: must be {least} or more")
-    seeds = sorted(set(flags.seed))
-    layout = Layout.at(getattr(flags, "persistent_dir", None))
-    with exit_codes("interrupted; nothing is written"), lock(layout.tables / "synthetic.csv"):
-        spawn = multiprocessing.get_context("spawn")
-        silent = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process, which then ends the others
-        with spawn.Pool(min(len(seeds), available_cores()), signal.signal, silent) as pool:
-            found = pool.map(partial(run, train=flags.train, test=flags.test), seeds, chunksize=1)
-        levels = [level for curves_of_seed in found for level in curves_of_seed]
-        paths = write(layout, levels)
-        print(table(levels), *paths, sep="\n")
+    check_range("--train", flags.train, 100, _MOST_OBSERVATIONS)
+    check_range("--test", flags.test, 1, _MOST_OBSERVATIONS)
+    for seed in flags.seed:
+        check_range("--seed", seed, *LIMITS["seed"])
+    flags.seed = sorted(set(flags.seed))
+    if len(flags.seed) > _MOST_SEEDS:
+        raise UserError(f"these are {len(flags.seed)} seeds; name at most {_MOST_SEEDS}")
+    return flags
+
+
+def _check_memory(observations: int, processes: int) -> None:
+    """Raises UserError if so many observations, in each of so many processes at a time, do not fit into memory."""
+    needed = observations * _BYTES_PER_OBSERVATION * processes
+    there = process.physical_memory()
+    if needed > there:
+        raise UserError(
+            f"{observations:,} observations, for {processes} seeds at a time, need about {needed / 1e9:,.1f} GB of"
+            f" memory, and this machine has {there / 1e9:,.1f} GB; choose a smaller --train or --test"
+        )

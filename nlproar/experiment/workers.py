@@ -28,12 +28,6 @@ _PATIENCE = 10  # seconds in which a worker has to stop by itself
 _TAIL = 4096  # bytes of a log that are looked at
 
 
-def available_cores() -> int:
-    """Those this process may use, as limited by the system or by Slurm."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(here, int(os.environ.get("SLURM_CPUS_PER_TASK") or here))
-
-
 @dataclass
 class Worker:
     """The process of a chain. `todo` are the levels it is to do, in order."""
