@@ -1,9 +1,18 @@
 #!/usr/bin/env bash
 # One element of an array: the chain on line $2 + $SLURM_ARRAY_TASK_ID (from 0) of the job list $1. See submit.sh.
 set -euo pipefail
-for name in ${NLPROAR_MODULES:-}; do module load "$name"; done
-[ -z "${VIRTUAL_ENV:-}" ] || . "$VIRTUAL_ENV/bin/activate"
-export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
-command=$(sed -n "$(($2 + SLURM_ARRAY_TASK_ID + 1))p" "$1" | cut -f 2-)
-echo "$command"
-eval "exec $command"  # in place of this shell, so that the signal before the time limit reaches it
+here=${0%/*}
+[ "$here" != "$0" ] || here=.
+[ -f "$here/job.py" ] || here=batch_jobs  # Slurm runs a copy of this script, in the folder of the checkout
+[ -f "$here/job.py" ] || { echo "error: $PWD is not the checkout of nlproar, where a job starts" >&2; exit 2; }
+. "$here/python.sh"
+if [ -n "${NLPROAR_MODULES:-}" ]; then
+  command -v module >/dev/null || fail "NLPROAR_MODULES is set, and there is no command 'module' on $(hostname)"
+  for name in $NLPROAR_MODULES; do module load "$name" || fail "module load $name failed"; done
+fi
+if [ -n "${VIRTUAL_ENV:-}" ]; then
+  [ -f "$VIRTUAL_ENV/bin/activate" ] || fail "the environment $VIRTUAL_ENV is not there"
+  . "$VIRTUAL_ENV/bin/activate"
+fi
+find_python
+exec "$python" "$here/job.py" "$@"  # in place of this shell, so that the signal before the time limit reaches it

@@ -104,6 +104,13 @@ def test_a_recursive_chain_passes_through_every_level_below():
         (["--step", "20", "--max-k", "10"], "--max-k 10"),
         (["--k", "10", "--max-k", "50"], "--max-k goes with --step"),
         (["--recursive", "--k", "15", "--recursive-step-size", "10"], "--k 15"),
+        (["--max-k", "1000000000"], "--max-k 1000000000"),
+        (["--max-k", "9" * 30], "--max-k 999"),
+        (["--max-k", "1000000", "--step", "1", "--roar-strategy", "count"], "1,000,000 levels"),
+        (["--k", "1", "900000", "--recursive", "--roar-strategy", "count"], "900,000 levels"),
+        (["--k", *map(str, range(2000)), "--roar-strategy", "count"], "2,000 levels"),
+        (["--k", "-5", "3", "--recursive"], "--k -5"),
+        (["--jobs", "100000"], "--jobs 100000"),
     ],
 )
 def test_a_study_that_cannot_be_is_refused_by_name(flags, words):
@@ -219,6 +226,32 @@ def test_sbatch_is_called_for_every_list_in_pieces_of_the_largest_array(tmp_path
         assert f"--dependency=aftercorr:JOB-OF-{task}-base-0 " in first and "--array=0-1%1" in first
         assert f"--dependency=aftercorr:JOB-OF-{task}-base-2 " in second and second.endswith(" 2")
         assert all("--time=" in line and "--requeue" in line and "--signal=B:TERM" in line for line in (base, first))
+
+
+def test_a_dry_run_names_what_failed_and_why(tmp_path, capsys):
+    layout, chains = Layout(tmp_path), SMALL.chains()
+    for config in runs(chains):
+        finish(layout, config)
+    damaged, failed = chains[1].configs
+    layout.record(damaged).write_text("{")
+    layout.record(failed).unlink()
+    failure.note(layout, failed, "the disk is full")
+    flags = [
+        "--dataset",
+        "babi-1",
+        "--source",
+        "simulated",
+        "--importance-measure",
+        "random",
+        "gradient",
+        "--recursive",
+    ]
+    flags += ["--roar-strategy", "count", "--k", "1", "2", "--dry-run", "--persistent-dir", str(tmp_path)]
+    study.main("", flags)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"failed: {damaged.id}: ") and "is damaged" in lines[0]
+    assert lines[1] == f"failed: {failed.id}: the disk is full"
+    assert lines[-1].split()[:6] == ["all", "3", "0", "0", "2", "5"]
 
 
 def test_every_task_and_stage_has_a_time_limit():

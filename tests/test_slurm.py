@@ -1,6 +1,7 @@
 """batch_jobs/ on a real Slurm: what is submitted is carried out, once, and goes on where it was cut off."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,25 +29,47 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture
-def on(cluster, few_questions):
-    """Run a command with its scratch folder, as a user does on the cluster."""
+def start(cluster, few_questions):
+    """Start a command with its scratch folder, as a user does on the cluster."""
 
-    def run(scratch: Path, *command: object) -> str:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    def run(scratch: Path, *command: object, programs: str = "") -> subprocess.Popen:
+        path = os.pathsep.join([programs, str(Path(sys.executable).parent), os.environ["PATH"]]).lstrip(os.pathsep)
         own = {"PATH": path, "SCRATCH": str(scratch), "NLPROAR_MEMORY": "4G", "VIRTUAL_ENV": ""}
         environment = {**few_questions, "SLURM_CONF": cluster["SLURM_CONF"], **own}
-        done = subprocess.run([*map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0 and not done.stderr, done.stderr
-        return done.stdout
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([*map(str, command)], cwd=ROOT, env=environment, **pipes)
 
     return run
+
+
+@pytest.fixture
+def on(start):
+    """Run a command with its scratch folder, as a user does on the cluster; returns what it said."""
+
+    def run(scratch: Path, *command: object) -> str:
+        process = start(scratch, *command)
+        out, err = process.communicate()
+        assert process.returncode == 0 and not err, err
+        return out
+
+    return run
+
+
+@pytest.fixture
+def noisy_squeue(tmp_path):
+    """A folder of programs in which squeue says more than was asked."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    (folder / "squeue").write_text(f'#!/bin/sh\necho "module: slurm loaded"\nexec {shutil.which("squeue")} "$@"\n')
+    (folder / "squeue").chmod(0o755)
+    return str(folder)
 
 
 def logs(scratch: Path) -> str:
     return "\n".join(f"{path.name}\n{path.read_text()}" for path in (scratch / "nlproar" / "logs").rglob("*.out"))
 
 
-def test_stages_submitted_one_after_the_other_wait_and_are_not_submitted_twice(on, tmp_path):
+def test_stages_submitted_one_after_the_other_wait_and_are_not_submitted_twice(on, start, noisy_squeue, tmp_path):
     def queue():
         return on(tmp_path, "squeue", "--noheader", "--array", "--format=%i %T %E").splitlines()
 
@@ -61,10 +84,12 @@ def test_stages_submitted_one_after_the_other_wait_and_are_not_submitted_twice(o
     assert len(found) == RUNS, logs(tmp_path)
     assert "nothing to submit" in on(tmp_path, *base) and "nothing to submit" in on(tmp_path, *measures)
 
-    # the same work in another folder, submitted in one go, cancelled midway, and submitted again
-    scratch = tmp_path / "again"
-    made = on(scratch, *measures).splitlines()
-    assert [line.partition(": ")[2] for line in made] == [
+    # the same work in another folder, submitted in one go and by two at once, cancelled midway, and submitted again
+    scratch = tmp_path / "again \"%A\" $HOME; 'ü'"
+    both = [start(scratch, *measures, programs=noisy_squeue) for _ in range(2)]
+    (second, _), (made, _) = sorted(process.communicate() for process in both)[::-1]
+    assert "nothing to submit" in second
+    assert [line.partition(": ")[2] for line in made.splitlines()] == [
         "babi-1, base, 2 chains", "babi-1, measures, 2 chains", "babi-1, measures, 2 chains",
     ]  # fmt: skip
     assert any("aftercorr" in line for line in queue())

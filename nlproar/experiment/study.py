@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -13,17 +14,21 @@ from typing import Any, NoReturn
 
 from nlproar.dataset import MODULES
 from nlproar.errors import UserError
-from nlproar.experiment.cli import Parser, add_options, exit_codes
-from nlproar.experiment.config import flag_fields
+from nlproar.experiment.cli import Parser, Terminated, add_options, exit_codes
+from nlproar.experiment.config import LIMITS, check_range, flag_fields
 from nlproar.experiment.grid import STAGES, Chain, Study
 from nlproar.experiment.layout import Layout
 from nlproar.experiment.status import Status, look, table
+from nlproar.experiment.streams import require_output
 from nlproar.explain import ALIASES, MEASURES
+from nlproar.progress import show_log
 from nlproar.roar.strategies import STRATEGIES
 
 log = logging.getLogger(__name__)
 
 _PLURAL = ("seed", "importance_measure", "roar_strategy", "k", "recursive")  # of a grid, and so declared here
+MOST_JOBS = 1000
+_MOST_FAILURES = 10  # that a dry run names
 _NOT_PASSED = ("train_missing",)  # what a study does anyhow
 
 
@@ -70,11 +75,7 @@ def parse(description: str, argv: list[str] | None = None) -> tuple[Study, argpa
     flags = parser(description).parse_args(argv)
     values = vars(flags)
     rest = {f.name: values[f.name] for f in flag_fields() if f.name in values and f.name not in _PLURAL + _NOT_PASSED}
-    if flags.jobs < 1:
-        raise UserError(f"--jobs {flags.jobs}: must be 1 or more")
-    for name in ("step", "max_k"):
-        if values.get(name, 1) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {values[name]}: must be 1 or more")
+    _check_ranges(flags)
     if "k" in values and "max_k" in values:
         raise UserError("--max-k goes with --step; --k names the levels")
     study = Study(
@@ -92,6 +93,16 @@ def parse(description: str, argv: list[str] | None = None) -> tuple[Study, argpa
     return study, flags
 
 
+def _check_ranges(flags: argparse.Namespace) -> None:
+    """Raises UserError for numbers with which the grid itself could not be laid out; `resolve` checks the rest."""
+    check_range("--jobs", flags.jobs, 1, MOST_JOBS)
+    for name in ("step", "max_k"):
+        if hasattr(flags, name):
+            check_range(f"--{name.replace('_', '-')}", getattr(flags, name), 1, LIMITS["k"][1])
+    for k in getattr(flags, "k", ()):
+        check_range("--k", k, *LIMITS["k"])
+
+
 def _chosen(names: Sequence[str], registry: Sequence[str] | dict[str, Any]) -> list[str]:
     return list(registry) if "all" in names else list(dict.fromkeys(names))
 
@@ -102,27 +113,60 @@ def main(description: str, argv: list[str] | None = None) -> None:
         study, flags = parse(description, argv)
         chains = [chain for chain in study.chains() if flags.stage in ("all", chain.stage)]
         layout = Layout.at(getattr(flags, "persistent_dir", None))
-        status = look(layout, chains, since=time.time() if flags.overwrite else 0.0)
+        status = look_at(layout, chains, flags.overwrite)
+        code = 0
         if flags.dry_run:
-            print(table(chains, status, flags.jobs))
+            _show(chains, status, flags.jobs)
         elif flags.list:
-            for chain in chains:
-                if missing := status.missing(chain):
-                    print(shlex.join(["python", *chain.arguments(missing)]))
+            _list(chains, status)
         elif flags.job_lists:
-            from nlproar.experiment import job_lists
-
-            lists = job_lists.plan(chains, status, job_lists.in_queue(layout, sys.stdin))
-            print("\n".join(job_lists.write(layout, lists, status)))
+            _write_job_lists(layout, chains, status)
         else:
-            sys.exit(_carry_out(layout, chains, status, flags.jobs))
+            code = _carry_out(layout, chains, status, flags.jobs)
+    if code:
+        sys.exit(code)
+
+
+def look_at(layout: Layout, chains: Sequence[Chain], again: bool) -> Status:
+    """The state of a study; with `again`, as --overwrite finds it."""
+    return look(layout, chains, since=time.time() if again else 0.0)
+
+
+def _show(chains: Sequence[Chain], status: Status, jobs: int) -> None:
+    """What a dry run prints: why runs count as failed, then how many are in which state."""
+    for config, reason in list(status.failures.items())[:_MOST_FAILURES]:
+        print(f"failed: {config.id}: {reason}")
+    if len(status.failures) > _MOST_FAILURES:
+        print(f"failed: {len(status.failures) - _MOST_FAILURES} more")
+    print(table(chains, status, jobs))
+    require_output()
+
+
+def _list(chains: Sequence[Chain], status: Status) -> None:
+    """Print a command for each chain that is left. Its bytes are those of the file names, whatever the terminal's
+    encoding, so that a shell finds the same files."""
+    for chain in chains:
+        missing = status.missing(chain)
+        if missing:
+            command = shlex.join(["python", *chain.arguments(missing)])
+            sys.stdout.buffer.write(os.fsencode(command) + b"\n")
+    require_output()
+
+
+def _write_job_lists(layout: Layout, chains: Sequence[Chain], status: Status) -> None:
+    from nlproar.experiment import job_lists
+
+    queue = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read().decode(errors="replace")
+    show_log()
+    lists = job_lists.plan(chains, status, job_lists.in_queue(layout, queue.splitlines()))
+    print("\n".join(job_lists.write(layout, lists, status)))
+    require_output()
 
 
 def _carry_out(layout: Layout, chains: Sequence[Chain], status: Status, jobs: int) -> int:
     """Run what is left; returns the exit code. The curves come last on stdout, what failed on stderr."""
     from nlproar.experiment import curve
     from nlproar.experiment.scheduler import Scheduler
-    from nlproar.progress import show_log
 
     show_log()
     layout.make()
@@ -141,5 +185,4 @@ def _carry_out(layout: Layout, chains: Sequence[Chain], status: Status, jobs: in
 
 
 def _terminate(*_: object) -> NoReturn:
-    print("stopped; the same command goes on from here", file=sys.stderr)
-    sys.exit(128 + signal.SIGTERM)
+    raise Terminated

@@ -1,0 +1,12 @@
+"""What job.sh runs: become the command of one element of an array."""
+
+import sys
+
+try:
+    from nlproar.experiment.job_lists import main
+except ImportError as error:
+    print(f"error: {error}; activate the environment in which nlproar is installed", file=sys.stderr)
+    sys.exit(2)
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

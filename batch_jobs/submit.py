@@ -1,0 +1,13 @@
+"""What submit.sh runs: submit what is missing of a study as Slurm arrays."""
+
+import sys
+from pathlib import Path
+
+try:
+    from nlproar.experiment.submit import main
+except ImportError as error:
+    print(f"error: {error}; activate the environment in which nlproar is installed", file=sys.stderr)
+    sys.exit(2)
+
+if __name__ == "__main__":
+    main(Path(__file__).parent)

@@ -1,0 +1,257 @@
+"""batch_jobs/ without a Slurm: what is submitted, from where, once, and what an element of an array refuses to run."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nlproar.experiment import job_lists
+from nlproar.experiment.layout import Layout
+from tests.conftest import ROOT
+
+BATCH_JOBS = ROOT / "batch_jobs"
+BASH = shutil.which("bash")
+FLAGS = ("babi-1", "--source", "simulated", "--importance-measure", "gradient", "--k", "20")
+
+# A cluster that queues everything and runs nothing: each line of $QUEUE is a job and its number of elements.
+PROGRAMS = {
+    "sbatch": """
+        sleep 0.1  # time for another to get between
+        for word in "$@"; do case $word in --array=0-*) last=${word#--array=0-};; esac; done
+        echo "$last" >>"$QUEUE"
+        wc -l <"$QUEUE"
+    """,
+    "squeue": """
+        echo "module: loaded slurm/23"
+        job=0
+        while read -r last; do
+          job=$((job + 1))
+          for ((index = 0; index <= last; index++)); do echo "$job $index"; done
+        done <"$QUEUE"
+        printf '\\377\\n'
+    """,
+    "scontrol": "echo 'MaxArraySize            = 3'",
+}
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """The environment of a user of that cluster."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    for name, lines in PROGRAMS.items():
+        (folder / name).write_text(f"#!/usr/bin/env bash\n{lines}")
+        (folder / name).chmod(0o755)
+    (tmp_path / "queue").touch()
+    path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "QUEUE": str(tmp_path / "queue"), "SBATCH": "", "SCRATCH": ""}
+
+
+def submit(environment, folder, *words, name="roar", **others):
+    command = [BASH, str(BATCH_JOBS / f"{name}.sh"), *map(str, words)]
+    return subprocess.run(command, cwd=folder, env={**environment, **others}, capture_output=True, text=True)
+
+
+def one_line(done, *words):
+    """What a mistake must look like."""
+    assert done.returncode == 2 and done.stdout == "", (done.stdout, done.stderr)
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_paths_are_those_of_the_folder_the_user_is_in(cluster, tmp_path):
+    """Whatever its name: the lists are there, and their commands name every path in full."""
+    folder = tmp_path / "my \"best\" $HOME 'runs' %A;ü"
+    folder.mkdir()
+    vectors = folder / "v 1.txt"
+    vectors.write_text("kitchen 1 2\n")
+    flags = ("--persistent-dir", "out", "--vectors", vectors.name)
+    done = submit(cluster, folder, *FLAGS, *flags, SBATCH="echo")
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 2, done.stderr
+    assert str(folder / "out").replace("%", "%%") + "/logs/slurm/babi-1/%A_%a.out" in done.stdout
+    for file in (folder / "out" / "logs" / "slurm" / "babi-1").glob("*.jobs"):
+        (line,) = file.read_text().splitlines()
+        command = json.loads(line.split("\t")[1])
+        assert command[:2] == [sys.executable, str(ROOT / "experiments" / "babi.py")]
+        assert command[command.index("--persistent-dir") + 1] == str(folder / "out")
+        assert command[command.index("--vectors") + 1] == str(vectors)
+
+
+def test_two_at_once_submit_every_chain_once(cluster, tmp_path):
+    """... although the queue is noisy, with words of other programs and bytes that are no text."""
+    command = ["bash", str(BATCH_JOBS / "roar.sh"), *FLAGS, "--persistent-dir", "out"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, cwd=tmp_path, env=cluster, **pipes) for _ in range(2)]
+    said = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    first, second = sorted((out for out, _ in said), key=len)[::-1]
+    assert first.count("job ") == 2 and second.startswith("nothing to submit")
+    assert len(Path(cluster["QUEUE"]).read_text().splitlines()) == 2
+    assert all("2 lines of squeue's output are not understood" in err for _, err in said)
+
+
+def test_damage_to_the_record_of_submissions_is_named(cluster, tmp_path):
+    flags = (*FLAGS, "--persistent-dir", "out", "--seed", "0", "1")
+    assert submit(cluster, tmp_path, *flags).returncode == 0
+    record = job_lists.submitted(Layout(tmp_path / "out"))
+    content = record.read_bytes()
+    for damaged in (content[: len(content) // 2], b"\xff\xfe" + content, content.replace(b"\t0\t", b"\t1\t"), b"\n\n"):
+        record.write_bytes(damaged)
+        Path(cluster["QUEUE"]).write_text("1\n1\n")
+        done = submit(cluster, tmp_path, *flags)
+        assert done.returncode == 0 and "Traceback" not in done.stderr
+        assert ("lines are damaged" in done.stderr) == (damaged != b"\n\n"), done.stderr
+        assert "job 3: babi-1" in done.stdout  # what nobody knows of is submitted again
+        assert all(len(line.split(b"\t")) in (1, 4) for line in record.read_bytes().split(b"\n")[-2:])
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "1e3", "two", "1.5", "9999999999"])
+def test_the_largest_array_is_a_whole_number(cluster, tmp_path, size):
+    one_line(submit(cluster, tmp_path, *FLAGS, NLPROAR_MAX_ARRAY_SIZE=size, SBATCH="echo"), "NLPROAR_MAX_ARRAY_SIZE")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "name a task"),
+        (("--seed", "1"), "name a task"),
+        (("babi-9",), "babi-9"),
+        (("babi-1", "--dataset", "sst"), "--dataset"),
+        (("babi-1", "--magic"), "--magic"),
+        (("babi-1", "--list"), "--list"),
+        (("babi-1", "--persistent-dir", "a\nb"), "control character"),
+        (("babi-1", "--persistent-dir", "a\tb"), "control character"),
+        (("babi-1", "--persistent-dir", "a\\b"), "backslash"),
+        (("babi-1", "--vectors", "v\ntouch injected\n.txt"), "control character"),
+    ],
+)
+def test_a_mistake_is_one_line_and_submits_nothing(cluster, tmp_path, words, said):
+    (tmp_path / "v\ntouch injected\n.txt").write_text("kitchen 1 2\n")
+    one_line(submit(cluster, tmp_path, *words), said)
+    assert not Path(cluster["QUEUE"]).read_text() and not (tmp_path / "injected").exists()
+
+
+@pytest.mark.parametrize(("program", "lines"), [
+    ("scontrol", "echo MaxArraySize ="), ("scontrol", "exit 3"), ("squeue", "echo no controller >&2; exit 1"),
+    ("sbatch", "echo invalid partition >&2; exit 1"), ("sbatch", "echo hello"), ("sbatch", ""),
+])  # fmt: skip
+def test_what_slurm_refuses_is_one_line(cluster, tmp_path, program, lines):
+    for name in {"squeue", program}:
+        (tmp_path / "programs" / name).write_text(f"#!/usr/bin/env bash\n{lines if name == program else ''}\n")
+    one_line(submit(cluster, tmp_path, *FLAGS), program)
+
+
+def test_without_slurm_or_python_it_is_one_line(tmp_path):
+    """... of ours, and not of bash."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    one_line(submit({"PATH": str(programs)}, tmp_path, *FLAGS, name="submit"), "no Python 3.10")
+    other = programs / "python3"
+    other.write_text("#!/bin/sh\nexit 1\n")  # too old
+    other.chmod(0o755)
+    one_line(submit({"PATH": str(programs)}, tmp_path, *FLAGS, name="submit"), "no Python 3.10")
+    other.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')  # without packages
+    one_line(submit({"PATH": str(programs)}, tmp_path, *FLAGS, name="submit"), "No module named")
+    other.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    one_line(submit({"PATH": str(programs)}, tmp_path, *FLAGS, name="submit"), "sbatch is not found")
+
+
+# An element of an array
+
+
+@pytest.fixture
+def job_list(tmp_path):
+    """A list of two lines that say their number."""
+    lines = []
+    for number in range(2):
+        cells = [f"run-{number}", json.dumps([sys.executable, "-c", f"print('line {number}')"])]
+        lines.append("\t".join([*cells, job_lists._checksum(cells)]) + "\n")
+    path = tmp_path / "list $(touch injected).jobs"
+    path.write_text("".join(lines))
+    path.chmod(0o644)
+    return path
+
+
+def element(path, start=0, **environment):
+    command = ["bash", str(BATCH_JOBS / "job.sh"), str(path), str(start)]
+    path_of_programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    everything = {**os.environ, "PATH": path_of_programs, "VIRTUAL_ENV": "", **environment}
+    return subprocess.run(command, cwd=path.parent, env=everything, capture_output=True, text=True)
+
+
+def test_an_element_is_the_command_of_its_line(job_list):
+    assert element(job_list, 0, SLURM_ARRAY_TASK_ID="1").stdout.splitlines()[-1] == "line 1"
+    assert element(job_list, 1, SLURM_ARRAY_TASK_ID="0").stdout.splitlines()[-1] == "line 1"
+
+
+@pytest.mark.parametrize("cores", ["2(x3)", "2"])
+def test_an_element_uses_the_cores_that_slurm_gives_it(job_list, cores):
+    cells = ["run", json.dumps([sys.executable, "-c", "import os; print(os.environ['OMP_NUM_THREADS'])"])]
+    job_list.write_text("\t".join([*cells, job_lists._checksum(cells)]) + "\n")
+    done = element(job_list, SLURM_ARRAY_TASK_ID="0", SLURM_CPUS_PER_TASK=cores)
+    assert done.stdout.splitlines()[-1] == "2"
+
+
+def test_an_element_without_a_line_of_its_own_fails(job_list):
+    """Slurm counts an element that ends with 0 as done."""
+    one_line(element(job_list, 0, SLURM_ARRAY_TASK_ID="2"), "has 2 lines")
+    one_line(element(job_list, 7, SLURM_ARRAY_TASK_ID="0"), "has 2 lines")
+    one_line(element(job_list, "x", SLURM_ARRAY_TASK_ID="0"), "'x'")
+    one_line(element(job_list, 0, SLURM_ARRAY_TASK_ID=""), "SLURM_ARRAY_TASK_ID")
+    whole = job_list.read_bytes()
+    for damaged in (
+        b"",
+        b"\n",
+        whole[:20],
+        b"\xff" + whole[1:],
+        whole.replace(b"line 0", b"line 9"),
+        b"run\techo hi\n",
+    ):
+        job_list.write_bytes(damaged)
+        one_line(element(job_list, 0, SLURM_ARRAY_TASK_ID="0"), str(job_list))
+    job_list.unlink()
+    one_line(element(job_list, 0, SLURM_ARRAY_TASK_ID="0"), "is gone")
+    assert not list(job_list.parent.glob("injected"))
+
+
+def test_an_element_runs_no_list_that_others_may_have_written(job_list):
+    for mode in (0o664, 0o646):
+        job_list.chmod(mode)
+        one_line(element(job_list, 0, SLURM_ARRAY_TASK_ID="0"), "others can write")
+    job_list.chmod(0o644)
+    if os.geteuid() == 0:
+        shutil.chown(job_list, "nobody")
+        one_line(element(job_list, 0, SLURM_ARRAY_TASK_ID="0"), "another user")
+
+
+def test_lists_are_written_for_their_owner_only_in_a_shared_folder(cluster, tmp_path):
+    command = f"umask 002; SBATCH=echo bash {BATCH_JOBS}/roar.sh {' '.join(FLAGS)} --persistent-dir out"
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, env=cluster, check=True, capture_output=True)
+    lists = list((tmp_path / "out").rglob("*.jobs"))
+    assert len(lists) == 2
+    assert not any(stat.S_IMODE(file.stat().st_mode) & 0o022 for file in lists)
+
+
+def test_what_the_site_says_reaches_the_jobs(tmp_path):
+    """site.conf assigns, and does not export."""
+    copy = tmp_path / "checkout"
+    shutil.copytree(BATCH_JOBS, copy / "batch_jobs")
+    (copy / "batch_jobs" / "site.conf").write_text(
+        ': "${NLPROAR_PARTITION:=short}"\n: "${NLPROAR_MODULES:=python/3}"\n'
+    )
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "show").write_text('#!/usr/bin/env bash\necho "$NLPROAR_MODULES $*"\n')
+    (programs / "show").chmod(0o755)
+    path = f"{programs}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", "checkout/batch_jobs/base.sh", *FLAGS, "--persistent-dir", "out"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PATH": path, "SBATCH": "show"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stdout.startswith("python/3 ") and "--partition=short" in done.stdout
