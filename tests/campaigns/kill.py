@@ -44,6 +44,8 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -51,7 +53,6 @@ from typing import Any, NoReturn
 import nlproar
 from nlproar.dataset import babi_simulation
 from nlproar.experiment import workers
-from tests.campaigns import operations
 from tests.campaigns.operations import Stop, Watch
 from tests.conftest import ROOT, world_of
 
@@ -108,7 +109,7 @@ PROBLEMS = ("wrong", "lost", "left over", "trained again")
 
 _VARYING = {"durations", "environment", "seconds", "made", "checksum"}  # keys of a record that may differ
 _EPOCH = re.compile(r"^(epoch \d+/\d+: .*), [\d.]+ s$", re.MULTILINE)
-_MOST_KILLS = 25  # of one command before it is left to end by itself
+_MOST_KILLS = 8  # of one command before it is left to end by itself
 _SHOWN = 3  # problems of a case that are printed
 _SET_CHILD_SUBREAPER = 36  # of prctl(2)
 
@@ -309,6 +310,7 @@ class Reference:
     epochs: dict[str, list[str]]  # log -> its epochs
     stdout: str
     stops: list[Stop] = field(default_factory=list)  # everywhere the command can be killed
+    distinct: list[Stop] = field(default_factory=list)  # those of them that leave unlike folders
     kinds: dict[int, str] = field(default_factory=dict)  # number of an operation -> what it is
 
     def numbers_of(self, record: Path) -> Any:
@@ -576,9 +578,9 @@ class Campaign:
         content = {file: content_of(case.folder / file) for file in files(case.folder)}
         found = Reference(case.folder, seconds, content, case.epochs(), case.stdout_of_last())
         if watched:
-            found.kinds, found.stops = _stops(listing.read_text())
+            read_listing(listing.read_text(), found)
         print(f"undisturbed {'command' if way == 'commands' else 'fork'} {name}: {seconds:.1f} s, {len(content)} files,"
-              f" {len(found.kinds)} file operations", flush=True)  # fmt: skip
+              f" {len(found.kinds)} file operations, {len(found.distinct)} distinct moments", flush=True)  # fmt: skip
         return found
 
     def _case(self, way: str, name: str, folder: str) -> Case:
@@ -587,14 +589,12 @@ class Campaign:
         return Case(way, scenario, self.place / folder, start_from, self.world)
 
     def stops(self, name: str, how_many: int) -> list[Stop]:
-        """So many moments of a scenario, in random order; all if there are fewer. They are spread evenly over it: first
-        those before an operation, as what is left after one is nearly always what is left before the next."""
-        stops = self.reference("operations", name).stops
+        """So many moments of a scenario, spread evenly over it, in random order; all if there are fewer. Those that
+        leave most unlike folders come first."""
+        found = self.reference("operations", name)
         rng = random.Random(f"{self.seed} {name}")
-        before = [stop for stop in stops if stop.moment == "before"]
-        others = [stop for stop in stops if stop.moment != "before"]
-        chosen = spread(before, how_many, rng)
-        chosen += spread(others, how_many - len(chosen), rng)
+        chosen = spread(found.distinct, how_many, rng)
+        chosen += spread([stop for stop in found.stops if stop not in found.distinct], how_many - len(chosen), rng)
         return rng.sample(chosen, len(chosen))
 
     def run(self, name: str) -> dict[str, Any]:
@@ -624,17 +624,30 @@ def spread(stops: list[Stop], how_many: int, rng: random.Random) -> list[Stop]:
     return [stops[int((number + offset) * len(stops) / how_many)] for number in range(how_many)]
 
 
-def _stops(listing: str) -> tuple[dict[int, str], list[Stop]]:
-    """The kinds of the operations that a listing names, and all moments at which the process can be killed."""
-    kinds, stops = {}, []
-    for line in listing.splitlines():
-        number, kind, _ = line.split(" ", 2)
-        kinds[int(number)] = kind
-        for moment in operations.MOMENTS:
-            audited = "." in kind  # such an operation is seen before it only
-            if (moment != "half" or kind == "write") and (moment == "before" or not audited):
-                stops.append(Stop(int(number), moment))
-    return kinds, stops
+def read_listing(listing: str, into: Reference) -> None:
+    """The kinds of the operations that a listing names, and all moments at which the process can be killed.
+
+    Two of them leave the same folder nearly always, after an operation and before the next, and each of the many
+    writes to one file leaves much the same. Distinct are the moments before the operations that are no writes, and of
+    the writes in a row to one file before the first, in the middle of the middle one, and after the last.
+    """
+    rows = [line.split(" ", 2) for line in listing.splitlines()]
+    for (kind, _), group in groupby(rows, key=itemgetter(1, 2)):
+        operations_in_a_row = [int(number) for number, *_ in group]
+        for number in operations_in_a_row:
+            into.kinds[number] = kind
+            moments = ["before"]
+            if kind == "write":
+                moments.append("half")
+            if "." not in kind:  # else it is an event of the audit, which is seen before it only
+                moments.append("after")
+            into.stops += [Stop(number, moment) for moment in moments]
+        first, last = operations_in_a_row[0], operations_in_a_row[-1]
+        if kind == "write":
+            middle = operations_in_a_row[len(operations_in_a_row) // 2]
+            into.distinct += [Stop(first, "before"), Stop(middle, "half"), Stop(last, "after")]
+        else:
+            into.distinct += [Stop(number, "before") for number in operations_in_a_row]
 
 
 @dataclass
