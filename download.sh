@@ -2,11 +2,22 @@
 # Everything that needs a network, on a laptop or a login node: install, then fetch and encode the data.
 # Arguments go to experiments/download.py, e.g. bash download.sh sst imdb
 set -euo pipefail
-cd "$(dirname "$0")"
+# It stays in the folder of the user, to which the paths among the arguments are relative.
+here=${0%/*}
+[ "$here" != "$0" ] || here=.
+. "$here/batch_jobs/python.sh"
 
 if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
-  [ -d venv ] || python3 -m venv venv
-  . venv/bin/activate
+  if [ ! -f "$here/venv/bin/activate" ]; then
+    find_python
+    "$python" -m venv "$here/venv" || fail "$here/venv cannot be made; on Debian and Ubuntu, install python3-venv"
+  fi
+  . "$here/venv/bin/activate"
 fi
-pip show --quiet nlproar 2>/dev/null || pip install --constraint constraints.txt --editable .
-exec python experiments/download.py "$@"
+find_python
+if ! "$python" -m pip show --quiet nlproar 2>/dev/null; then
+  constraints=(--constraint "$here/constraints.txt")
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || constraints=()  # they are for 3.11 and later
+  "$python" -m pip install ${constraints[@]+"${constraints[@]}"} --editable "$here" || fail "nlproar cannot be installed"
+fi
+exec "$python" "$here/experiments/download.py" "$@"

@@ -4,8 +4,8 @@ import sys
 
 try:
     from nlproar.experiment.job_lists import main
-except ImportError as error:
-    print(f"error: {error}; activate the environment in which nlproar is installed", file=sys.stderr)
+except ModuleNotFoundError as error:
+    print(f"error: {error}; activate the environment of nlproar (Python 3.10 or later)", file=sys.stderr)
     sys.exit(2)
 
 if __name__ == "__main__":

@@ -19,6 +19,17 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+try:
+    from nlproar.errors import UserError
+    from nlproar.experiment.cli import Parser, exit_codes
+    from nlproar.experiment.config import check_range
+    from nlproar.experiment.paths import user_path
+except ModuleNotFoundError as error:
+    print(f"error: {error}; activate the environment of nlproar (Python 3.10 or later)", file=sys.stderr)
+    sys.exit(2)
+
 if TYPE_CHECKING:
     from baseline.world import World
 
@@ -28,11 +39,13 @@ FEWER = "integrated-gradient-10"  # 10 points, more accurate than the baseline's
 STAGES = ("epoch", *MEASURES, FEWER, "mask", "read", "step", "help")
 PERCENT = 10  # of the tokens are masked
 TOGETHER = 8  # observations of one length in small samples, as in a whole data set many share a width
+MOST_ROUNDS = 1000
 LONG = 5.0  # seconds: a round that takes longer is not repeated
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    """The flags. Raises UserError where they contradict each other."""
+    parser = Parser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
     parser.add_argument("--shape", nargs="+", choices=SHAPES, default=SHAPES, help="kinds of data")
     parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES, help="what to time")
     parser.add_argument("--rounds", type=int, default=3, help="how often each side has its turn")
@@ -40,9 +53,31 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall",
                         help="cpu counts this process's own time, for one thread on a busy machine")  # fmt: skip
     parser.add_argument("--scaling", action="store_true", help="time and memory against the size of the data instead")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there")
+    parser.add_argument("--json", metavar="FILE", default=argparse.SUPPRESS, help="write every number there")
     parser.add_argument("--markdown", action="store_true", help="print the table as the README has it")
-    return parser.parse_args()
+    flags = parser.parse_args()
+    check_range("--rounds", flags.rounds, 1, MOST_ROUNDS)
+    if flags.scaling:
+        for name in ("shape", "stage", "rounds", "device", "clock", "markdown"):
+            if getattr(flags, name) != parser.get_default(name):
+                raise UserError(f"--{name} does not go with --scaling, which always measures the same on the CPU")
+    flags.named = flags.stage is not STAGES  # and not the default
+    flags.shape = list(dict.fromkeys(flags.shape))
+    flags.stage = list(dict.fromkeys(flags.stage))
+    flags.json = place_of_json(flags.json) if hasattr(flags, "json") else None
+    return flags
+
+
+def place_of_json(text: str) -> Path:
+    """Where the numbers will be written. Raises UserError now, and not after minutes, if that cannot be."""
+    path = Path(user_path("--json", text))
+    if path.is_dir():
+        raise UserError(f"--json {path}: this is a folder; name a file")
+    if not path.parent.is_dir():
+        raise UserError(f"--json {path}: there is no folder {path.parent}; make it first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"--json {path}: you may not write there; name another file")
+    return path
 
 
 Pair = tuple[Callable[[], Any], Callable[[], Any], str]  # the baseline, ours, what one call does
@@ -119,14 +154,12 @@ def fit(world: World, model: Any, train: Any, val: Any, epochs: int) -> None:
                 shuffle_seed=0, device=world.device)  # fmt: skip
 
 
-def explaining(measure: str, samples: int | None = None) -> Callable[[World], Pair | None]:
-    def stage(world: World) -> Pair | None:
+def explaining(measure: str, samples: int | None = None) -> Callable[[World], Pair]:
+    def stage(world: World) -> Pair:
         from baseline import published
 
         shape = world.shape
         n = {"integrated-gradient": shape.integrated, "mutual-information": shape.masked}.get(measure, shape.explained)
-        if not n:
-            return None
         # four lengths, so that batches are as full as in a whole data set; the points of a path fill them anyway
         split = world.split(n, 1 if measure == "integrated-gradient" else max(1, n // 4))
         rows = published.observations(split)
@@ -205,10 +238,8 @@ def storing(read: bool) -> Callable[[World], Pair]:
     return stage
 
 
-def recursive_step(world: World) -> Pair | None:
+def recursive_step(world: World) -> Pair:
     """Explain every split, mask, write, read, train eight epochs, test."""
-    if not world.shape.step:
-        return None
     import torch
     from baseline import published
 
@@ -269,7 +300,7 @@ def start_up(_: World) -> Pair:
     return call("baseline/published.py"), call("imdb.py"), "until the help is there"
 
 
-STAGE: dict[str, Callable[[World], Pair | None]] = {
+STAGE: dict[str, Callable[[World], Pair]] = {
     "epoch": training,
     **{measure: explaining(measure) for measure in MEASURES},
     FEWER: explaining("integrated-gradient", 10),
@@ -305,44 +336,70 @@ def time_pair(pair: Pair, rounds: int, clock: str, device: Any) -> tuple[list[fl
 
 
 def main() -> None:
-    flags = parse()
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    with exit_codes("interrupted; nothing is written"):
+        flags = parse()
+        show(flags)
+
+
+def show(flags: argparse.Namespace) -> None:
+    """Time what the flags ask for, and print it."""
     from nlproar import process
 
     process.prepare()
     import torch
 
-    device = torch.device(flags.device)
+    from nlproar.experiment.stages import choose_device
+
+    device = choose_device(flags.device)
+    if device.type != "cpu" and flags.clock == "cpu":
+        raise UserError(f"--clock cpu does not count what --device {flags.device} does; use --clock wall")
+    pairs = what_is_timed(flags)
     print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {device}, {flags.clock} time")
     if flags.scaling:
         from baseline import scaling
 
         results = scaling.run()
     else:
-        results = compare(flags, device)
+        results = compare(flags, pairs, device)
         if flags.markdown:
             print(markdown(results))
     if flags.json:
         flags.json.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
 
 
-def compare(flags: argparse.Namespace, device: Any) -> list[dict[str, Any]]:
-    """Both sides, for each shape and stage, and the limit of each shape."""
+def what_is_timed(flags: argparse.Namespace) -> dict[str, list[str]]:
+    """The stages of each shape that is named. Not every shape has every stage; raises UserError for a stage that the
+    user has named and no shape has."""
+    from baseline.world import SHAPE
+
+    def has(name: str, stage: str) -> bool:
+        shape = SHAPE[name]
+        if stage == "help":  # it knows no data, and is timed once
+            return name == flags.shape[0]
+        sizes = {"step": shape.step, "integrated-gradient": shape.integrated, FEWER: shape.integrated}
+        return bool(sizes.get(stage, True))
+
+    for stage in flags.stage if flags.named else ():
+        if not any(has(name, stage) for name in flags.shape):
+            there = ", ".join(name for name in SHAPES if has(name, stage))
+            raise UserError(f"--stage {stage} is not timed for --shape {' '.join(flags.shape)}, only for {there}")
+    timed = {name: [stage for stage in flags.stage if has(name, stage)] for name in flags.shape}
+    return {name: stages for name, stages in timed.items() if stages}
+
+
+def compare(flags: argparse.Namespace, pairs: dict[str, list[str]], device: Any) -> list[dict[str, Any]]:
+    """Both sides, for each shape and its stages, and the limit of each shape."""
     from baseline.limit import limit
     from baseline.world import SHAPE, World
 
     started = time.monotonic()
     results: list[dict[str, Any]] = []
-    for name in flags.shape:
+    for name, stages in pairs.items():
         world = World(SHAPE[name], device)
         print(f"\n{world.shape.title}: the two sides agree within {check(world):.0e}", flush=True)
-        for stage in flags.stage:
-            if stage == "help" and name != flags.shape[0]:
-                continue
+        for stage in stages:
             world.reset()
             pair = STAGE[stage](world)
-            if pair is None:
-                continue
             theirs, ours = time_pair(pair, flags.rounds, "wall" if stage == "help" else flags.clock, device)
             result = {"shape": name, "stage": stage, "baseline_s": theirs, "ours_s": ours, "note": pair[2]}
             results.append({**result, "ratio": median(theirs) / median(ours)})

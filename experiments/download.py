@@ -1,6 +1,12 @@
 """Fetch, verify and encode all public data, and say what MIMIC-III still needs. Does what is missing, no more."""
 
-from nlproar.experiment.prepare import main
+import sys
+
+try:
+    from nlproar.experiment.prepare import main
+except ModuleNotFoundError as error:
+    print(f"error: {error}; activate the environment of nlproar (Python 3.10 or later)", file=sys.stderr)
+    sys.exit(2)
 
 if __name__ == "__main__":
     main(__doc__)

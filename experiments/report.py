@@ -1,6 +1,12 @@
 """Tables, plots and one page of all records in the persistent directory: curves, RACU, and what they cost."""
 
-from nlproar.report.cli import main
+import sys
+
+try:
+    from nlproar.report.cli import main
+except ModuleNotFoundError as error:
+    print(f"error: {error}; activate the environment of nlproar (Python 3.10 or later)", file=sys.stderr)
+    sys.exit(2)
 
 if __name__ == "__main__":
     main(__doc__)

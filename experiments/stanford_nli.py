@@ -1,6 +1,12 @@
 """ROAR on Stanford Natural Language Inference: mask, retrain, test one level of one measure."""
 
-from nlproar.experiment.cli import main
+import sys
+
+try:
+    from nlproar.experiment.cli import main
+except ModuleNotFoundError as error:
+    print(f"error: {error}; activate the environment of nlproar (Python 3.10 or later)", file=sys.stderr)
+    sys.exit(2)
 
 if __name__ == "__main__":
     main(__doc__, "snli")

@@ -1,6 +1,12 @@
 """A grid of runs: every level of every measure, strategy, seed and task that is named, in the order they need."""
 
-from nlproar.experiment.study import main
+import sys
+
+try:
+    from nlproar.experiment.study import main
+except ModuleNotFoundError as error:
+    print(f"error: {error}; activate the environment of nlproar (Python 3.10 or later)", file=sys.stderr)
+    sys.exit(2)
 
 if __name__ == "__main__":
     main(__doc__)

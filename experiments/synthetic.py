@@ -1,6 +1,12 @@
 """Why recursion: ROAR and Recursive ROAR on 16 redundant features whose true importance is known."""
 
-from nlproar.experiment.synthetic import main
+import sys
+
+try:
+    from nlproar.experiment.synthetic import main
+except ModuleNotFoundError as error:
+    print(f"error: {error}; activate the environment of nlproar (Python 3.10 or later)", file=sys.stderr)
+    sys.exit(2)
 
 if __name__ == "__main__":
     main(__doc__)

@@ -4,6 +4,7 @@ import json
 import random
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,3 +202,64 @@ def test_output_that_goes_nowhere_ends_no_run(few_questions, tmp_path):
     assert run(">&- 2>&- <&-", 3) == ""
     assert "warning: standard output cannot be written" in run(">/dev/full", 0, 1)
     assert "record: " in run("2>/dev/full", 0, 1)
+
+
+def test_without_the_package_every_script_is_one_line():
+    """... for a Python in which nlproar, or a package that it needs, is not installed."""
+    for script in sorted((ROOT / "experiments").glob("*.py")):
+        command = [sys.executable, "-S", str(script), "--help"]
+        done = subprocess.run(command, cwd=ROOT / "tests", env={"PATH": ""}, capture_output=True, text=True)
+        assert done.returncode == 2 and done.stdout == "", script
+        assert done.stderr.startswith("error: No module named") and done.stderr.count("\n") == 1, done.stderr
+
+
+def download(folder: Path, environment: dict[str, str], *words: str) -> subprocess.CompletedProcess:
+    command = [shutil.which("bash"), str(ROOT / "download.sh"), *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_download_stays_in_the_folder_of_the_user(tmp_path):
+    folder = tmp_path / "my $HOME ü"
+    folder.mkdir()
+    flags = ("sst", "--persistent-dir", "out dir")
+    (folder / "python").write_text('#!/bin/sh\ncase $1 in -*) ;; *) echo "$PWD"; for w; do echo "$w"; done;; esac\n')
+    (folder / "python").chmod(0o755)
+    done = download(folder, {"PATH": str(folder), "VIRTUAL_ENV": str(folder)}, *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str(folder), str(ROOT / "experiments" / "download.py"), *flags]
+
+
+def test_download_without_python_is_one_line(tmp_path):
+    for environment in ({"VIRTUAL_ENV": str(tmp_path)}, {"CONDA_PREFIX": str(tmp_path)}):
+        done = download(tmp_path, {"PATH": str(tmp_path), **environment})
+        assert done.returncode == 2 and done.stderr.startswith("error: no Python 3.10") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--rounds", "0"), "--rounds 0"),
+        (("--rounds", "x"), "--rounds"),
+        (("--stage", "magic"), "magic"),
+        (("--round", "2"), "--round"),
+        (("--json", "nowhere/numbers.json"), "there is no folder nowhere"),
+        (("--json", "."), "this is a folder"),
+        (("--scaling", "--shape", "sst"), "--shape does not go with --scaling"),
+        (("--device", "quantum"), "--device quantum"),
+        (("--stage", "step", "--shape", "sst"), "--stage step is not timed"),
+    ],
+    ids=lambda value: "".join(value[:2]) if isinstance(value, tuple) else "",
+)
+def test_a_mistake_at_the_benchmark_is_one_line(script, flags, words):
+    done = script("benchmark", *flags, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert words in done.stderr and not done.stdout
+
+
+def test_ctrl_c_ends_the_benchmark_with_one_line():
+    command = [sys.executable, "-u", "experiments/benchmark.py", "--shape", "sst"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()  # it has begun
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1]
+    assert process.returncode == 130 and said == "interrupted; nothing is written\n"

@@ -5,11 +5,9 @@ Every point is a process of its own, so that its peak of memory is its own.
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from math import log2
 from pathlib import Path
@@ -33,8 +31,10 @@ def run() -> list[dict[str, Any]]:
 
 
 def _in_a_process(size: dict[str, int]) -> dict[str, float]:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(point, size).result()
+    from nlproar.process import in_processes
+
+    (result,) = in_processes(1, point, [size])
+    return result
 
 
 def point(size: dict[str, int]) -> dict[str, float]:
