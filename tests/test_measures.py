@@ -1,5 +1,7 @@
 """Every measure against its definition, and what all of them must share."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,10 @@ from nlproar.dataset.batch import make_batch
 from nlproar.dataset.encoding import Dataset, Split
 from nlproar.dataset.vocabulary import Vocabulary
 from nlproar.explain import ALIASES, MEASURES
+from nlproar.explain.gradient import FromGradient
 from nlproar.explain.importance import Explained, build, importance
 from nlproar.explain.mutual_information import word_information
+from nlproar.model import bilstm_attention
 from tests.reference import as_dataset, reference_model
 
 
@@ -23,7 +27,7 @@ def everything(dataset, name="train"):
 
 
 def gold_logit(model, batch, embedded):
-    return model(batch, model.encoder.project(embedded)).logits.gather(1, batch.label[:, None]).squeeze(1)
+    return model(batch, embedded).logits.gather(1, batch.label[:, None]).squeeze(1)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -49,6 +53,97 @@ def test_values_do_not_depend_on_padding_or_company(world, measure):
     for row, length in enumerate(dataset.splits["test"].lengths):
         alone = explainer(make_batch(dataset.splits["test"], np.array([row]), 33, 27))
         torch.testing.assert_close(alone[0, :length], together[row, :length], rtol=1e-4, atol=1e-6)
+
+
+def class_of(measure):
+    module, _, name = MEASURES[measure].location.partition(":")
+    return getattr(import_module(f"nlproar.explain.{module}"), name)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_values_are_the_same_with_and_without_the_projection_in_both_loops(world, monkeypatch, measure):
+    """What a measure says must not depend on the device or the size of the model, by which the projection differs."""
+    model, dataset = world
+    setting = explained(model, dataset, MEASURES[measure].default_samples)
+    found = []
+    for small in (0, 1_000):
+        monkeypatch.setattr(bilstm_attention, "SMALL", small)
+        for invariant in (True, False):
+            if hasattr(class_of(measure), "invariant"):
+                monkeypatch.setattr(class_of(measure), "invariant", invariant and class_of(measure).invariant)
+            found.append(importance(measure, setting)[0])
+        monkeypatch.undo()
+    for name in dataset.splits:
+        for other in found[1:]:
+            np.testing.assert_allclose(other[name], found[0][name], rtol=1e-4, atol=1e-5 * found[0][name].max())
+
+
+class EmbeddingNorm(FromGradient):
+    """The norm of the gradient at the embedding: another one in every space."""
+
+    def __call__(self, batch):
+        return self.gradient(batch)[0].norm(dim=2)
+
+
+class NoisyGradient(FromGradient):
+    """The gradient times the input, at the embedding with noise."""
+
+    def __call__(self, batch):
+        inputs = self.space.inputs(batch)
+        noise = torch.rand(inputs.shape, generator=torch.Generator().manual_seed(0))
+        gradient = self.gradient_at(batch, inputs + noise, self.space.encode_query(batch))
+        return (gradient * inputs).sum(dim=2).abs()
+
+
+@pytest.mark.parametrize("measure", [EmbeddingNorm, NoisyGradient])
+def test_a_measure_that_is_not_invariant_has_the_same_values_in_both_loops(world, monkeypatch, measure):
+    model, dataset = world
+    batch, found = everything(dataset), []
+    for small in (0, 1_000):
+        monkeypatch.setattr(bilstm_attention, "SMALL", small)
+        found.append(measure(explained(model, dataset))(batch))
+    assert found[0].shape == batch.tokens.shape and found[0][batch.maskable].std() > 0
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradient_at_the_embedding_is_that_of_autograd(world):
+    model, dataset = world
+    batch = everything(dataset)
+    embedded = model.embed(batch).detach().requires_grad_()
+    (expected,) = torch.autograd.grad(gold_logit(model, batch, embedded).sum(), embedded)
+    found, inputs = EmbeddingNorm(explained(model, dataset)).gradient(batch)
+    assert torch.equal(inputs, embedded)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def modes(model):
+    return [(module.training, [weight.requires_grad for weight in module.parameters()]) for module in model.modules()]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_explaining_knows_no_dropout_and_leaves_the_model_as_it_was(world, monkeypatch, measure):
+    model, dataset = world
+    setting = explained(model, dataset, MEASURES[measure].default_samples and 3)
+    expected = importance(measure, setting)[0]["test"]
+    model.decode = torch.nn.Sequential(torch.nn.Dropout(0.5), model.decode)
+    model.attention["key"] = torch.nn.Sequential(model.attention["key"], torch.nn.Dropout(0.5))
+    for number, module in enumerate(model.modules()):
+        module.training = number % 3 > 0
+    model.decode.train()
+    model.attention["key"][0].requires_grad_(False)
+    before = modes(model)
+    setting = explained(model, dataset, MEASURES[measure].default_samples and 3)
+    for _ in range(2):
+        np.testing.assert_array_equal(importance(measure, setting)[0]["test"], expected)
+    assert modes(model) == before
+
+    def fail(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr(class_of(measure), "__call__", fail)
+    with pytest.raises(RuntimeError):
+        importance(measure, setting)
+    assert modes(model) == before
 
 
 def test_gradient_is_the_norm_over_the_vocabulary(world):
@@ -86,12 +181,12 @@ def test_integrated_gradient_is_complete(world):
 def test_integrated_gradient_of_a_model_linear_on_the_path_is_input_times_gradient(world, monkeypatch):
     model, dataset = world
     batch = everything(dataset)
-    weight = torch.randn(model.inputs(batch).size(2))
+    weight = torch.randn(model.project(batch).size(2))
 
-    def linear(batch, inputs=None, query=None):
+    def linear(batch, embedded=None, query=None, projected=None):
         from nlproar.model.bilstm_attention import Prediction
 
-        value = (inputs @ weight * batch.maskable).sum(dim=1)
+        value = (projected @ weight * batch.maskable).sum(dim=1)
         return Prediction(torch.stack([value, 2 * value, -value], dim=1), value)
 
     monkeypatch.setattr(model, "forward", linear)

@@ -10,11 +10,13 @@ from nlproar.model import bilstm_attention
 from nlproar.model.bilstm_attention import (
     BiLSTM,
     BiLSTMAttention,
-    ProjectedVocabulary,
+    EmbeddedInputs,
+    ProjectedInputs,
     last_states,
     masked_softmax,
     reverse_within,
 )
+from nlproar.model.modes import frozen
 from nlproar.model.recurrence import Recurrence
 from tests.reference import reference_model
 
@@ -98,9 +100,48 @@ def test_a_second_derivative_is_refused(monkeypatch):
 
 def test_a_vocabulary_projected_once_gives_the_same_inputs(world):
     model, dataset = world
-    batch, vocabulary = make_batch(dataset.splits["train"], np.arange(40)), ProjectedVocabulary(model)
-    torch.testing.assert_close(vocabulary.inputs(batch), model.inputs(batch))
-    torch.testing.assert_close(vocabulary.encode_query(batch), model.encode_query(batch))
+    batch, space = make_batch(dataset.splits["train"], np.arange(40)), ProjectedInputs(model)
+    torch.testing.assert_close(space.inputs(batch), model.project(batch))
+    torch.testing.assert_close(space.encode_query(batch), model.encode_query(batch))
+
+
+@pytest.mark.parametrize("space", [EmbeddedInputs, ProjectedInputs])
+def test_a_models_own_inputs_give_its_own_prediction(world, space):
+    model, dataset = world
+    batch, space = make_batch(dataset.splits["train"], np.arange(40)), space(model)
+    prediction = space.predict(batch, space.inputs(batch), space.encode_query(batch))
+    torch.testing.assert_close(prediction, model(batch))
+    torch.testing.assert_close(space.of_embeddings(model.embed(batch)), space.inputs(batch))
+
+
+def test_the_embedding_is_the_rows_of_its_matrix_and_takes_the_place_of_the_words(world):
+    model, dataset = world
+    batch = make_batch(dataset.splits["train"], np.arange(40))
+    assert torch.equal(model.embed(batch), model.embedding.weight[batch.tokens])
+    torch.testing.assert_close(model(batch, model.embed(batch)), model(batch))
+    zero = model(batch, torch.zeros_like(model.embed(batch)))
+    with torch.no_grad():
+        model.embedding.weight.zero_()
+    torch.testing.assert_close(model(batch), zero)
+
+
+def test_a_frozen_copy_shares_the_weights_and_predicts_as_in_evaluation_mode():
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"lstm": torch.nn.LSTM(4, 3, 2, dropout=0.5), "dropout": torch.nn.Dropout(0.5)})
+    model.register_buffer("scale", torch.tensor(2.0))
+    model.train()
+    copied, x = frozen(model), torch.randn(5, 2, 4, requires_grad=True)
+    expected = model.eval()["dropout"](model["lstm"](x)[0])
+    for _ in range(2):
+        assert torch.equal(copied["dropout"](copied["lstm"](x)[0]), expected)
+    copied["lstm"](x)[0].sum().backward()
+    assert x.grad.any() and all(weight.grad is None for weight in model.parameters())
+    assert copied["lstm"].training and model["lstm"].dropout == 0.5  # cuDNN differentiates no other
+    for name, value in model.state_dict().items():
+        assert copied.state_dict()[name].data_ptr() == value.data_ptr()
+    with torch.no_grad():
+        model["lstm"].bias_hh_l0.add_(1)
+    assert torch.equal(copied["lstm"](x)[0], model["lstm"](x)[0])
 
 
 def test_padding_and_company_do_not_change_a_prediction(world):

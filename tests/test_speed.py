@@ -61,8 +61,7 @@ def test_a_training_step_packs_no_sequence_and_projects_each_distinct_word_once(
     with FlopCounterMode(display=False) as once:
         model(batch).logits.sum().backward()
     with FlopCounterMode(display=False) as direct:  # each token by itself
-        inputs = model.encoder.project(model.embedding(batch.tokens))
-        model(batch, inputs).logits.sum().backward()
+        model(batch, model.embed(batch)).logits.sum().backward()
     projection = 3 * 2 * EMBEDDING * 8 * HIDDEN  # of one word: forward, gradient of the word, gradient of the weight
     assert direct.get_total_flops() - once.get_total_flops() == (tokens - words) * projection
 
@@ -70,7 +69,7 @@ def test_a_training_step_packs_no_sequence_and_projects_each_distinct_word_once(
 def test_a_step_of_the_recurrence_is_one_product_for_both_directions(small):
     model, _, batch = small
     with Operations() as seen, torch.no_grad():
-        model.encoder(model.inputs(batch), batch.length)
+        model.encoder(model.project(batch), batch.length)
     assert seen.count["bmm"] == batch.tokens.size(1)
 
 
@@ -95,7 +94,7 @@ def test_explaining_computes_no_gradient_of_a_weight_and_training_one(small, mon
 def test_an_integrated_gradient_takes_its_points_in_batches_not_one_by_one(small, monkeypatch):
     model, split, batch = small
     calls, forward = [], model.forward
-    monkeypatch.setattr(model, "forward", lambda *args: calls.append(1) or forward(*args))
+    monkeypatch.setattr(model, "forward", lambda *args, **kwargs: calls.append(1) or forward(*args, **kwargs))
     build("integrated-gradient", explained(model, split, 30, 10 * batch.tokens.numel())).signed(batch)
     assert len(calls) == 3
 
@@ -109,7 +108,7 @@ def test_training_updates_all_weights_in_one_operation(small):
 def test_validation_keeps_nothing_for_a_way_back(small):
     model, _, batch = small
     allocated = {}
-    inputs = model.inputs(batch).detach()
+    inputs = model.project(batch).detach()
     for wanted in (False, True):
         with Operations() as seen:
             model.encoder.requires_grad_(wanted)(inputs, batch.length)

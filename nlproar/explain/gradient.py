@@ -7,33 +7,35 @@ from torch import Tensor
 
 from nlproar.dataset.batch import SequenceBatch
 from nlproar.explain.importance import Explained
-from nlproar.model.bilstm_attention import BiLSTMAttention, ProjectedVocabulary
-
-
-def input_gradient(model: BiLSTMAttention, batch: SequenceBatch, inputs: Tensor, query: Tensor | None) -> Tensor:
-    """d logit[gold] / d inputs, (B, T, P), 0 at padding. `inputs` are the model's, linear in the embeddings."""
-    inputs = inputs.detach().requires_grad_()
-    with torch.enable_grad():
-        gold = model(batch, inputs, query).logits.gather(1, batch.label[:, None])
-    (gradient,) = torch.autograd.grad(gold.sum(), inputs)
-    return gradient
+from nlproar.model.bilstm_attention import EmbeddedInputs, ProjectedInputs
 
 
 class FromGradient:
-    """What gradient measures share: the model, frozen, so that no gradient of its weights is computed.
+    """What gradient measures share: the inputs of the model, and the gradient with respect to them.
 
-    It stays in training mode, which changes nothing (it has no dropout) and lets cuDNN differentiate its LSTMs.
+    The inputs are the embeddings (B, T, E), whatever the device and the model. A measure whose values are the same with
+    respect to anything that is linear in the embeddings says so by `invariant`; its inputs are then cheaper ones.
     """
+
+    invariant = False
 
     def __init__(self, explained: Explained) -> None:
         assert explained.model
-        self.model = explained.model.train().requires_grad_(False)
-        self.vocabulary = ProjectedVocabulary(self.model)
+        self.model = explained.model
+        self.space = ProjectedInputs(self.model) if self.invariant else EmbeddedInputs(self.model)
 
     def gradient(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        """The gradient and the inputs of the model it was taken at, both (B, T, P)."""
-        inputs, query = self.vocabulary.inputs(batch), self.vocabulary.encode_query(batch)
-        return input_gradient(self.model, batch, inputs, query), inputs
+        """d logit[gold] / d inputs, 0 at padding, and the inputs, both (B, T, E)."""
+        inputs = self.space.inputs(batch)
+        return self.gradient_at(batch, inputs, self.space.encode_query(batch)), inputs
+
+    def gradient_at(self, batch: SequenceBatch, inputs: Tensor, query: Tensor | None) -> Tensor:
+        """The same at other inputs, (B, T, E)."""
+        inputs = inputs.detach().requires_grad_()
+        with torch.enable_grad():
+            gold = self.space.predict(batch, inputs, query).logits.gather(1, batch.label[:, None])
+        (gradient,) = torch.autograd.grad(gold.sum(), inputs)
+        return gradient
 
 
 class Gradient(FromGradient):
@@ -44,12 +46,14 @@ class Gradient(FromGradient):
     the vocabulary is smaller than E.
     """
 
+    invariant = True
+
     def __init__(self, explained: Explained) -> None:
         super().__init__(explained)
         weight = self.model.embedding.weight.double()
         values, vectors = torch.linalg.eigh(weight.T @ weight)
         factor = (vectors * values.clamp(min=0).sqrt()).to(self.model.embedding.weight.dtype)
-        self.factor = self.model.encoder.project(factor.T).T  # (P, E), for the gradient at the inputs
+        self.factor = self.space.of_embeddings(factor.T).T  # (P, E), for the gradient at the inputs
 
     def __call__(self, batch: SequenceBatch) -> Tensor:
         """(B, T), >= 0; 0 at padding."""
@@ -58,6 +62,8 @@ class Gradient(FromGradient):
 
 class InputTimesGradient(FromGradient):
     """|g · W[token]|, the gradient times the one-hot input (Madsen et al. 2022, section 4)."""
+
+    invariant = True
 
     def __call__(self, batch: SequenceBatch) -> Tensor:
         """(B, T), >= 0; 0 at padding."""

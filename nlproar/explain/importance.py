@@ -21,6 +21,7 @@ from nlproar.dataset.encoding import Dataset, Split
 from nlproar.errors import UserError
 from nlproar.explain import MEASURES
 from nlproar.model.bilstm_attention import BiLSTMAttention
+from nlproar.model.modes import frozen
 from nlproar.progress import stage
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,11 @@ TOKENS_PER_BATCH = {"cpu": 16384, "cuda": 65536, "mps": 16384}
 
 @dataclass(frozen=True)
 class Explained:
-    """What a measure may look at. `model` is None for a measure that needs none."""
+    """What a measure may look at. `model` is None for a measure that needs none.
+
+    The model that is given here stays as it is. Measures get a copy that shares its weights, in evaluation mode and
+    without a gradient of its weights (see `frozen`).
+    """
 
     model: BiLSTMAttention | None
     dataset: Dataset  # as the model was trained on it
@@ -44,6 +49,10 @@ class Explained:
     seed: int  # of measures that draw at random
     samples: int | None  # points on the path of an integrated gradient
     tokens_per_batch: int  # bounds memory; changes no value but for rounding
+
+    def __post_init__(self) -> None:
+        if self.model:
+            object.__setattr__(self, "model", frozen(self.model))
 
 
 class Explainer(Protocol):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nlproar.dataset.batch import SequenceBatch
-from nlproar.explain.gradient import FromGradient, input_gradient
+from nlproar.explain.gradient import FromGradient
 from nlproar.explain.importance import Explained
 
 
@@ -16,6 +16,7 @@ class _PathGradient(FromGradient):
     input (α = 1). Of a pair, only the first sequence is scaled. Points are taken `tokens_per_batch` tokens at a
     time and added one by one, so memory is bounded and the sum does not depend on that bound."""
 
+    invariant = True  # the sum of products of gradient and input is the same in every space
     points: np.ndarray  # (P,), α in [0, 1]
     weights: np.ndarray  # (P,)
 
@@ -25,16 +26,15 @@ class _PathGradient(FromGradient):
         self.samples, self.tokens_per_batch = explained.samples, explained.tokens_per_batch
 
     def signed(self, batch: SequenceBatch) -> Tensor:
-        """(B, T), the sum times the embedding; 0 at padding. Taken at the inputs of the recurrence: they are linear in
-        the embeddings, so both products are the same."""
-        inputs, query = self.vocabulary.inputs(batch), self.vocabulary.encode_query(batch)
+        """(B, T), the sum times the embedding; 0 at padding."""
+        inputs, query = self.space.inputs(batch), self.space.encode_query(batch)
         total = torch.zeros_like(inputs)
         size = max(1, self.tokens_per_batch // batch.tokens.numel())
         for start in range(0, len(self.points), size):
             points = torch.from_numpy(self.points[start : start + size]).to(inputs)
             scaled = (points[:, None, None, None] * inputs).flatten(0, 1)
             repeated = None if query is None else query.repeat(len(points), 1)
-            gradient = input_gradient(self.model, batch.repeat(len(points)), scaled, repeated)
+            gradient = self.gradient_at(batch.repeat(len(points)), scaled, repeated)
             for weight, one in zip(self.weights[start:], gradient.chunk(len(points)), strict=False):
                 total += float(weight) * one
         return (total * inputs).sum(dim=2)
@@ -65,9 +65,9 @@ class IntegratedGradient(_PathGradient):
     @torch.no_grad()
     def _difference(self, batch: SequenceBatch) -> Tensor:
         """logit[gold](x) - logit[gold](0), (B,)."""
-        inputs, query = self.vocabulary.inputs(batch), self.vocabulary.encode_query(batch)
-        at_input = self.model(batch, inputs, query).logits
-        at_zero = self.model(batch, torch.zeros_like(inputs), query).logits
+        inputs, query = self.space.inputs(batch), self.space.encode_query(batch)
+        at_input = self.space.predict(batch, inputs, query).logits
+        at_zero = self.space.predict(batch, torch.zeros_like(inputs), query).logits
         return (at_input - at_zero).gather(1, batch.label[:, None]).squeeze(1)
 
 

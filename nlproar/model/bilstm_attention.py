@@ -118,24 +118,38 @@ class BiLSTMAttention(nn.Module):
         """Parameters without weight decay: the attention of the single-sequence model (Jain & Wallace)."""
         return [] if self.paired else list(self.attention.parameters())
 
-    def inputs(self, batch: SequenceBatch) -> Tensor:
-        """(B, T, P), of the first sequence, linear in its embeddings: what gradients are taken with respect to."""
-        return _project_words(self.embedding, self.encoder, batch.tokens)
+    def embed(self, batch: SequenceBatch) -> Tensor:
+        """(B, T, E), the embeddings of the first sequence: the same on every device and for every size of model."""
+        embedded: Tensor = self.embedding(batch.tokens)
+        return embedded
 
-    def encode_query(self, batch: SequenceBatch, inputs: Tensor | None = None) -> Tensor | None:
-        """(B, 2H), the last states of the second sequence; None for a single one. `inputs` (B, Q, P): see `forward`."""
+    def encode_query(self, batch: SequenceBatch, projected: Tensor | None = None) -> Tensor | None:
+        """(B, 2H), the last states of the second sequence; None for a single one. `projected` (B, Q, P) takes the
+        place of its projected embeddings."""
         if not self.paired:
             return None
         assert batch.query_tokens is not None and batch.query_length is not None
-        if inputs is None:
-            inputs = _project_words(self.query_embedding, self.query_encoder, batch.query_tokens)
-        return last_states(self.query_encoder(inputs, batch.query_length), batch.query_length)
+        if projected is None:
+            projected = _project_words(self.query_embedding, self.query_encoder, batch.query_tokens)
+        return last_states(self.query_encoder(projected, batch.query_length), batch.query_length)
 
-    def forward(self, batch: SequenceBatch, inputs: Tensor | None = None, query: Tensor | None = None) -> Prediction:
-        """Predict `batch`; `inputs` (B, T, P) and `query` (B, 2H) take the place of what it would compute."""
+    def forward(
+        self,
+        batch: SequenceBatch,
+        embedded: Tensor | None = None,
+        query: Tensor | None = None,
+        projected: Tensor | None = None,
+    ) -> Prediction:
+        """Predict `batch`. `embedded` (B, T, E) takes the place of `embed`.
+
+        For measures that would compute the same again and again: `query` (B, 2H) takes the place of `encode_query`, and
+        `projected` (B, T, P), what `BiLSTM.project` makes of the embeddings, that of both.
+        """
+        if projected is None:
+            projected = self.project(batch) if embedded is None else self.encoder.project(embedded)
         if query is None:
             query = self.encode_query(batch)
-        hidden = self.encoder(self.inputs(batch) if inputs is None else inputs, batch.length)
+        hidden = self.encoder(projected, batch.length)
         key = self.attention["key"](hidden)
         if query is not None:
             key = key + self.attention["query"](query)[:, None]
@@ -145,26 +159,64 @@ class BiLSTMAttention(nn.Module):
             context = torch.tanh(self.decode_context(context) + self.decode_query(query))
         return Prediction(self.decode(context), attention)
 
+    def project(self, batch: SequenceBatch) -> Tensor:
+        """(B, T, P), the projected embeddings of the first sequence: what enters the recurrence."""
+        return _project_words(self.embedding, self.encoder, batch.tokens)
 
-class ProjectedVocabulary:
-    """All words of a model, projected once, for many batches. Its weights must not change meanwhile."""
+
+class EmbeddedInputs:
+    """The embeddings of a model, for measures that differentiate with respect to them or change them.
+
+    They are a model's inputs (B, T, E): the same space on every device and for every size of model.
+    """
 
     def __init__(self, model: BiLSTMAttention) -> None:
         self.model = model
+
+    def inputs(self, batch: SequenceBatch) -> Tensor:
+        """The inputs of `batch`, without a gradient of the weights."""
+        return self.model.embed(batch).detach()
+
+    def encode_query(self, batch: SequenceBatch) -> Tensor | None:
+        """(B, 2H), what the model makes of the second sequence; None for a single one."""
+        return self.model.encode_query(batch)
+
+    def predict(self, batch: SequenceBatch, inputs: Tensor, query: Tensor | None) -> Prediction:
+        """The prediction for `batch` with these inputs in the place of its own."""
+        return self.model(batch, embedded=inputs, query=query)
+
+    def of_embeddings(self, x: Tensor) -> Tensor:
+        """The inputs that embeddings x (*, E) would be."""
+        return x
+
+
+class ProjectedInputs(EmbeddedInputs):
+    """A shortcut for measures whose values are the same with respect to anything that is linear in the embeddings.
+
+    Their inputs (B, T, P) are what enters the recurrence: all words of the model, projected once, are looked up for
+    every batch. What that is depends on the device and the size of the model. The weights must not change meanwhile.
+    """
+
+    def __init__(self, model: BiLSTMAttention) -> None:
+        super().__init__(model)
         with torch.no_grad():
             self.words = model.encoder.project(model.embedding.weight)  # (V, P)
             if model.paired:
                 self.query_words = model.query_encoder.project(model.query_embedding.weight)
 
     def inputs(self, batch: SequenceBatch) -> Tensor:
-        """`BiLSTMAttention.inputs`, looked up, without a gradient of the weights."""
         return _look_up(self.words, batch.tokens)
 
     def encode_query(self, batch: SequenceBatch) -> Tensor | None:
-        """`BiLSTMAttention.encode_query`."""
         if batch.query_tokens is None:
             return None
         return self.model.encode_query(batch, _look_up(self.query_words, batch.query_tokens))
+
+    def predict(self, batch: SequenceBatch, inputs: Tensor, query: Tensor | None) -> Prediction:
+        return self.model(batch, projected=inputs, query=query)
+
+    def of_embeddings(self, x: Tensor) -> Tensor:
+        return self.model.encoder.project(x)
 
 
 def _project_words(embedding: nn.Embedding, encoder: BiLSTM, tokens: Tensor) -> Tensor:
