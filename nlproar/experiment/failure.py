@@ -45,7 +45,8 @@ def clear(layout: Layout, config: Config) -> None:
 def of(layout: Layout, config: Config) -> str | None:
     """The reason that `note` left, None where the run did not fail."""
     try:
-        return storage.read_bytes(layout.failure(config)).decode(errors="replace")
+        text = storage.read_bytes(layout.failure(config)).decode(errors="replace")
+        return text.strip() or f"{layout.failure(config)} says nothing"
     except FileNotFoundError:
         return None
     except storage.NotAFile as error:

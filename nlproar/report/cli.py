@@ -46,6 +46,7 @@ def _report(layout: Layout, others: list[Layout], device: str, convergence: bool
     from nlproar.report import frame
 
     show_log()
+    layout.sweep()
     studies = frame.load(layouts)
     if any(study.confidential for study in studies):
         os.umask(0o077)  # no text is shown, but what derives from confidential texts is for its owner only

@@ -159,7 +159,9 @@ class ForkedProcess:
             os.kill(self.pid, signal.SIGKILL)
 
 
-def become(arguments: Sequence[str], stdout: int, stderr: int, watch: Callable[[], Watch] | None = None) -> NoReturn:
+def become(
+    arguments: Sequence[str], stdout: int, stderr: int, watch: Callable[[], Watch | None] | None = None
+) -> NoReturn:
     """Go on as the process of a script, `arguments` being its name and flags. `watch` is called before it starts."""
     code = 1
     try:
@@ -176,8 +178,9 @@ def become(arguments: Sequence[str], stdout: int, stderr: int, watch: Callable[[
         names = ("DEVNULL", "PIPE", "TimeoutExpired", "CalledProcessError", "run")
         vars(popen).update({name: getattr(subprocess, name) for name in names})
         workers.subprocess = popen  # type: ignore[attr-defined]
-        if watch:
-            _watch.append(watch())
+        watching = watch() if watch else None
+        if watching:
+            _watch.append(watching)
         code = _run_script(arguments[0])
     except BaseException:
         traceback.print_exc()
@@ -200,7 +203,11 @@ def _run_script(path: str) -> int:
 
 
 def start(
-    command: Sequence[str], output: Path, real: bool, world: Mapping[str, str], watch: Callable[[], Watch] | None = None
+    command: Sequence[str],
+    output: Path,
+    real: bool,
+    world: Mapping[str, str],
+    watch: Callable[[], Watch | None] | None = None,
 ) -> int:
     """Start a script in a session of its own; returns its process id. Its stderr goes to `output`, its stdout beside
     it. A `real` process is a new interpreter in the environment `world`; else it is forked."""
@@ -352,7 +359,7 @@ class Case:
     def records(self) -> list[Path]:
         return sorted((self.folder / "results" / "roar").glob("[!.]*.json"))
 
-    def begin(self, watch: Callable[[], Watch] | None = None) -> int:
+    def begin(self, watch: Callable[[], Watch | None] | None = None) -> int:
         self.attempts += 1
         output = self.place / f"attempt_{self.attempts:02d}.err"
         command = [*self.scenario.command, "--persistent-dir", str(self.folder)]
