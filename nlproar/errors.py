@@ -19,6 +19,9 @@ _REMEDIES = {
     errno.EROFS: "choose a --persistent-dir that can be written",
     errno.EIO: "check the disk or the file server",
     errno.ESTALE: "the file server lost it; run the same command again",
+    errno.EEXIST: "something else is in the place of a folder; move it away",
+    errno.ENOTDIR: "something else is in the place of a folder; move it away",
+    errno.EISDIR: "it is in the place of a file; move it away",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 

@@ -317,7 +317,21 @@ def test_a_folder_cannot_be_replaced_and_is_named(tmp_path):
     (tmp_path / "f").mkdir()
     with pytest.raises(OSError) as raised, storage.whole_file(tmp_path / "f"):
         pass
-    assert str(refusal(raised.value)) == f"Is a directory: {tmp_path / 'f'}" and not leftovers(tmp_path)
+    assert str(refusal(raised.value)).startswith(f"Is a directory: {tmp_path / 'f'};") and not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["results", "results/roar", "checkpoints", "cache", "logs", "logs/failed", "tables"])
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_is_no_folder_is_named_and_not_taken_for_an_empty_one(tmp_path, name, kind):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    if kind == "file":
+        path.touch()
+    else:
+        path.symlink_to("nowhere")
+    for use in (Layout(tmp_path).make, Layout(tmp_path).check):
+        with pytest.raises(UserError, match=f"{path} is (no folder|a link to a folder that is not there)"):
+            use()
 
 
 def test_records_checkpoints_notes_and_logs_of_another_kind_are_named_and_not_waited_for(small_run):

@@ -39,13 +39,27 @@ class Layout:
     def make(self) -> None:
         """Make the folder of the records and remove what killed processes left, see `sweep`.
 
-        Raises UserError where the persistent directory cannot be.
+        Raises UserError where the persistent directory cannot be, and as `check` does.
         """
+        self.check()
         try:
             self.records.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--persistent-dir {self.root}: {error.strerror}: {error.filename}") from error
         self.sweep()
+
+    def check(self) -> None:
+        """Raise UserError where a file, or a link to nowhere, is in the place of a folder: else it would look as if
+        nothing had been done yet."""
+        folders = [self.root, self.records.parent, self.records, self.root / "checkpoints", self.cache, self.raw]
+        folders += [self.logs, self.failure_folder, self.tables, self.plots]
+        for folder in folders:
+            if folder.is_dir():
+                continue
+            if folder.is_symlink():
+                raise UserError(f"{folder} is a link to a folder that is not there; is its file system mounted?")
+            if folder.exists():
+                raise UserError(f"{folder} is no folder; move it away, or choose another --persistent-dir")
 
     def sweep(self) -> None:
         """Remove files that killed processes left half written, also where nobody would write the same file again.

@@ -113,6 +113,7 @@ def main(description: str, argv: list[str] | None = None) -> None:
         study, flags = parse(description, argv)
         chains = [chain for chain in study.chains() if flags.stage in ("all", chain.stage)]
         layout = Layout.at(getattr(flags, "persistent_dir", None))
+        layout.check()
         status = look_at(layout, chains, flags.overwrite)
         code = 0
         if flags.dry_run:

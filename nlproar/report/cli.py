@@ -40,6 +40,7 @@ def _report(layout: Layout, others: list[Layout], device: str, convergence: bool
     for one in layouts:
         if roots.count(one.root.resolve()) > 1:
             raise UserError(f"--compare {one.root}: this directory is named twice; name others")
+        one.check()
         if not one.root.is_dir():
             raise UserError(f"{one.root} is no folder; name a persistent directory in which experiments were run")
     from nlproar.progress import show_log

@@ -459,9 +459,7 @@ def _state_of(path: Path) -> tuple[int, bytes] | None:
     """Kind and content of whatever is at `path`; None if nothing is."""
     try:
         mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return None
-    except NotADirectoryError:
+    except OSError:  # it is gone, or the way there
         return None
     if stat.S_ISREG(mode):
         return stat.S_IFMT(mode), path.read_bytes()
@@ -523,7 +521,9 @@ class Judge:
         return "named"
 
     def _named(self, text: str) -> bool:
-        """Whether a text names the file, or of a lock what it locks."""
+        """Whether a text names the file, or of a lock what it locks. What is gone has no name, and nobody misses it."""
+        if self.done.damage == "gone":
+            return True
         what = self.path.name
         if self.done.kind == "lock":
             what = what.removeprefix(".").removesuffix(".lock")
