@@ -25,10 +25,9 @@ from nlproar.progress import stage
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # part of every cache key: raise it when preparation changes
-LONGEST = (
-    10_000  # tokens of a text or a query; the longest of a published data set that has no limit of its own has 1,600
-)
+LONGEST = 10_000  # tokens of a text or a query; the longest of SST, SNLI and bAbI has less than 2,000
 _LONGEST_TEXT = 100 * LONGEST  # characters; a longer text is not even tokenized
+_LONGEST_WORD = LONGEST  # characters without a blank; neither is a text with a longer one
 _FEW_LABELS = 5  # then each must occur in every split; of bAbI's 36 words few are answers
 _CHUNK = 1000  # examples that are tokenized at a time
 _WORTH_PROCESSES = 20_000  # examples; tokenizing fewer takes less time than starting processes
@@ -217,7 +216,13 @@ def _tokenize(tokenize: Callable[[str], list[str]], chunk: list[Example]) -> lis
 
 
 def _tokens(tokenize: Callable[[str], list[str]], text: str) -> list[str] | None:
-    return tokenize(text) if len(text) <= _LONGEST_TEXT else None
+    """The tokens of `text`; None where it is far too long, or holds a word that is. Splitting a word into tokens takes
+    time that grows with the square of its length."""
+    if len(text) > _LONGEST_TEXT:
+        return None
+    if len(text) > _LONGEST_WORD and max(map(len, text.split()), default=0) > _LONGEST_WORD:
+        return None
+    return tokenize(text)
 
 
 def _tokenized(task: Task, examples: Iterable[Example], num_workers: int) -> Iterator[_Tokenized]:

@@ -46,7 +46,7 @@ def read_diabetes(raw: RawFiles) -> Iterator[Example]:
         for number, line in raw.lines(name):
             if not line.strip():
                 continue
-            if not re.fullmatch(r"\d+", line.strip(), re.ASCII) or int(line) in split_of:
+            if not re.fullmatch(r"\d{1,18}", line.strip(), re.ASCII) or int(line) in split_of:
                 raise UserError(f"{raw.place}, {name}, line {number}: no admission id, or one twice; replace the file")
             split_of[int(line)] = split
             raw.tally.read[name] += 1
@@ -190,7 +190,7 @@ def _rows(raw: RawFiles, pattern: str, columns: tuple[str, ...]) -> Iterator[_Ro
 
 def _cells(reader: Any, place: str, columns: tuple[str, ...]) -> Iterator[_Row]:
     """The rows of a `csv.reader`. Raises csv.Error where it does not have these columns."""
-    header = [column.strip().upper() for column in next(reader, [])]
+    header = [column.strip().upper() for column in next((row for row in reader if not _is_blank(row)), [])]
     for column in ("HADM_ID", *columns):
         if column not in header:
             raise csv.Error(f"no column {column}" if header else "no header, as the file is empty")
@@ -198,8 +198,8 @@ def _cells(reader: Any, place: str, columns: tuple[str, ...]) -> Iterator[_Row]:
             raise csv.Error(f"column {column} twice")
     at_admission, *positions = (header.index(column) for column in ("HADM_ID", *columns))
     for row in reader:
-        if len(row) < 2 and not "".join(row).strip():
-            continue  # a blank line
+        if _is_blank(row):
+            continue
         if len(row) != len(header):
             raise csv.Error(f"{len(row)} fields, the header has {len(header)}")
         admission = row[at_admission].strip()
@@ -207,6 +207,11 @@ def _cells(reader: Any, place: str, columns: tuple[str, ...]) -> Iterator[_Row]:
             raise csv.Error("HADM_ID is not a number")
         number = int(admission.partition(".")[0]) if admission else None
         yield _Row(number, [row[i] for i in positions], place, reader.line_num)
+
+
+def _is_blank(row: list[str]) -> bool:
+    """Whether a row is an empty line, or a line of blanks."""
+    return len(row) < 2 and not "".join(row).strip()
 
 
 def _in_plain_words(reason: str) -> str:

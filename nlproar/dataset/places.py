@@ -28,7 +28,7 @@ def matching(folder: Path, pattern: str) -> tuple[list[Path], list[Path]]:
     """The files in `folder` that match `pattern`, and the links to nowhere; both in order, without clutter."""
     files, dangling = [], []
     for path in sorted(folder.glob(pattern)):
-        if is_clutter(path.relative_to(folder)):
+        if is_clutter(path.name):
             continue
         if path.is_file():
             files.append(path)
@@ -111,6 +111,14 @@ def nearby(folder: Path, patterns: Sequence[str], missing: Sequence[str], archiv
         if is_similar or (archive and _may_be_archive(path.name, archive, in_own_folder=path.parent == folder)):
             similar.setdefault(name)
     return [*_by_folder(exact), *similar]
+
+
+def alike(names: Sequence[str], pattern: str) -> list[str]:
+    """Those of the `names` in an archive that may be meant by `pattern`, which none of them matches."""
+    paths = [PurePosixPath(name) for name in names if not is_clutter(name)]
+    same = {str(path): None for path in paths if _same_elsewhere(path, pattern, other_data=False)}
+    similar = {str(path): None for path in paths if _similar(path, pattern)}
+    return list(_by_folder(same)) or list(similar)
 
 
 def neighbours(folder: Path, missing: Sequence[str]) -> list[str]:

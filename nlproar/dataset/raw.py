@@ -10,6 +10,7 @@ import gzip
 import io
 import logging
 import lzma
+import os
 import tarfile
 import zipfile
 import zlib
@@ -68,7 +69,7 @@ class RawFiles:
                 missing -= {pattern for pattern in missing if PurePosixPath(name).match(pattern)}
                 yield name, text_file.read_all(file, f"{self.place}: {name}")
         if missing:
-            raise UserError(f"{self.place} has no {sorted(missing)[0]}; replace it by the official files")
+            raise self._lacks(min(missing))
 
     @contextmanager
     def stream(self, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
@@ -95,7 +96,13 @@ class RawFiles:
                     for number, line in enumerate(lines, start=1):
                         yield number, line.rstrip("\r\n")
         if not found:
-            raise UserError(f"{self.place} has no {name}; replace it by the official files")
+            raise self._lacks(name)
+
+    def _lacks(self, pattern: str) -> UserError:
+        """What to say where no file matches: what an archive has instead."""
+        found = [] if not Path(self.place).is_file() else places.alike(_names_in(Path(self.place)), pattern)
+        instead = f" (it has {places.shown(found)})" if found else ""
+        return UserError(f"{self.place} has no {pattern}{instead}; replace it by the official files")
 
 
 def open_raw(source: Source, raw_dir: Path, patterns: tuple[str, ...], cache_dir: Path | None = None) -> RawFiles:
@@ -112,52 +119,55 @@ def open_raw(source: Source, raw_dir: Path, patterns: tuple[str, ...], cache_dir
         if not places.matching(folder, companion.filename)[0]:
             _refuse_what_is_partly_there(companion, folder, (companion.filename,), [companion.filename])
             download(companion, folder)
-    archive = _archive_to_read(source, folder, patterns, cache_dir)
-    if archive is not None:
-        opener = _open_zip if zipfile.is_zipfile(archive) else _open_tar
-        return RawFiles(str(archive), fingerprint(archive, cache_dir), partial(opener, archive))
-    files = [path for pattern in patterns for path in places.matching(folder, pattern)[0]]
-    prints = [fingerprint(path, cache_dir) for path in files]
-    return RawFiles(str(folder), storage.digest(prints)[:12], partial(_open_folder, folder))
-
-
-def _archive_to_read(source: Source, folder: Path, patterns: tuple[str, ...], cache_dir: Path | None) -> Path | None:
-    """The archive of `source`, downloaded if need be; None where the unpacked files in `folder` are to be read."""
-    unpacked: dict[str, Path] = {}
-    dangling: list[Path] = []
+    files: list[Path] = []
     missing = []
     for pattern in patterns:
-        files, links = places.matching(folder, pattern)
-        unpacked.update({path.relative_to(folder).as_posix(): path for path in files})
-        dangling += links
-        if not files:
-            missing.append(pattern)
-    archive = find_archive(source, folder, cache_dir) if source.urls else None
-    if archive is None:
+        matching, dangling = places.matching(folder, pattern)
+        files += matching
         missing += [path.relative_to(folder).as_posix() for path in dangling]
-        if not missing:
-            return None
+        if not matching and not dangling:
+            missing.append(pattern)
+    archive = find_archive(source, folder)
+    if archive is None and missing:
         _refuse_what_is_partly_there(source, folder, patterns, missing)
-        return download(source, folder)
-    if not unpacked:
-        return archive
+        archive = download(source, folder)
+    elif archive is not None and files and not _is_better(archive, folder, files, missing, patterns, cache_dir):
+        archive = None
+    if archive is None:
+        prints = [fingerprint(path, cache_dir) for path in files]
+        return RawFiles(str(folder), storage.digest(prints)[:12], partial(_open_folder, folder))
+    verify(source, archive, cache_dir)
+    opener = _open_zip if zipfile.is_zipfile(archive) else _open_tar
+    return RawFiles(str(archive), fingerprint(archive, cache_dir), partial(opener, archive))
+
+
+def _is_better(
+    archive: Path,
+    folder: Path,
+    files: Sequence[Path],
+    missing: Sequence[str],
+    patterns: tuple[str, ...],
+    cache_dir: Path | None,
+) -> bool:
+    """Whether `archive` is to be read although its `files` are unpacked in `folder`, where some may be `missing`. A
+    line in the log says which of the two it is."""
     if not missing:
-        missing = _less_than_in_archive(unpacked, archive, patterns, cache_dir)
+        missing = _less_than_in_archive(folder, files, archive, patterns, cache_dir)
     if missing:
         log.warning(
             "%s is read; the files that are unpacked in %s are not used, because they are incomplete"
             " (missing or cut short: %s)", archive, folder, places.shown(missing),
         )  # fmt: skip
-        return archive
+        return True
     log.info("the files that are unpacked in %s are read, not %s beside them", folder, archive.name)
-    return None
+    return False
 
 
 def _less_than_in_archive(
-    unpacked: Mapping[str, Path], archive: Path, patterns: tuple[str, ...], cache_dir: Path | None
+    folder: Path, files: Sequence[Path], archive: Path, patterns: tuple[str, ...], cache_dir: Path | None
 ) -> list[str]:
-    """The names that `archive` has and `unpacked` has not, or only the start of. Empty if the archive is damaged or
-    incomplete itself."""
+    """The names that `archive` has and that are not among the `files` in `folder`, or only their start is. Empty if
+    the archive is damaged or incomplete itself."""
     try:
         sizes = _sizes(archive, patterns, cache_dir)
     except UserError as error:
@@ -166,6 +176,7 @@ def _less_than_in_archive(
     if not all(any(_matched(name, (pattern,)) for name in sizes) for pattern in patterns):
         log.warning("%s lacks files of the published one; the unpacked files beside it are read", archive)
         return []
+    unpacked = {os.path.relpath(path, folder): path for path in files}
     return [name for name, size in sizes.items() if name not in unpacked or unpacked[name].stat().st_size < size]
 
 
@@ -200,9 +211,8 @@ def _refuse_what_is_partly_there(
 ) -> None:
     """Raise UserError where a part of `source`, or something like it, is in place: what is missing, and what was found
     instead. Does nothing where there is no trace of it, so that it can be downloaded."""
-    archives = [places.stem(source.filename) + suffix for suffix in places.ARCHIVE_SUFFIXES]
-    reasons = places.obstacles(folder, [*missing, *archives])
-    found = places.nearby(folder, patterns, missing, source.filename)
+    reasons = places.obstacles(folder, [*missing, *_archive_names(source)])
+    found = places.nearby(folder, patterns, missing, source.filename if source.urls else None)
     beside = places.neighbours(folder, missing)
     if not (reasons or found or beside or any(pattern not in missing for pattern in patterns)):
         return
@@ -212,11 +222,11 @@ def _refuse_what_is_partly_there(
         message += f" ({places.shown(reasons)})"
     if found:
         message += f"; found nearby in {folder.parent}: {places.shown(found)}"
-    what = source.filename if source.filename in patterns else f"the official archive as {source.filename}"
-    raise UserError(
-        f"{message}. Put what is missing in its place, or {what} into {folder}; or move away what is there, and it is"
-        f" downloaded from {source.urls[0]}"
-    )
+    message += ". Put what is missing in its place"
+    if source.urls:
+        what = source.filename if source.filename in patterns else f"the official archive as {source.filename}"
+        message += f", or {what} into {folder}; or move away what is there, and it is downloaded from {source.urls[0]}"
+    raise UserError(message)
 
 
 def _credentialed_folder(source: Source, raw_dir: Path, patterns: tuple[str, ...]) -> Path:
@@ -301,6 +311,15 @@ def _open_tar(path: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, IO[b
             raise tarfile.ReadError("it has no end")
 
 
+def _names_in(archive: Path) -> list[str]:
+    """The names of all files in an archive that can be read."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as content:
+            return [info.filename for info in content.infolist() if not info.is_dir()]
+    with open_compressed(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as members:
+        return [info.name for info in members if info.isfile()]
+
+
 def _matched(name: str, patterns: tuple[str, ...]) -> str | None:
     """`name` as the official archive has it, if it matches: also where it was packed from a folder higher up."""
     path = PurePosixPath(name.replace("\\", "/"))  # some programs for Windows pack it so
@@ -312,16 +331,19 @@ def _matched(name: str, patterns: tuple[str, ...]) -> str | None:
     return None
 
 
-def find_archive(source: Source, folder: Path, cache_dir: Path | None = None) -> Path | None:
-    """The official archive in `folder`, whatever its compression; another checksum is worth a warning."""
-    stem = places.stem(source.filename)
-    archives = [folder / (stem + suffix) for suffix in places.ARCHIVE_SUFFIXES]
-    archives = [path for path in archives if path.is_file()]
+def _archive_names(source: Source) -> list[str]:
+    """How the archive may be called: as at the official address or at a mirror, in any compression."""
+    stems = dict.fromkeys(places.stem(url.rpartition("/")[2]) for url in source.urls)
+    return [stem + suffix for stem in stems for suffix in places.ARCHIVE_SUFFIXES]
+
+
+def find_archive(source: Source, folder: Path) -> Path | None:
+    """The official archive in `folder`, whatever its compression."""
+    archives = [folder / name for name in _archive_names(source) if (folder / name).is_file()]
     if not archives:
         return None
     if len(archives) > 1:
         log.info("%s is read, not %s beside it", archives[0], places.shown([path.name for path in archives[1:]]))
-    verify(source, archives[0], cache_dir)
     return archives[0]
 
 

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+_NO_NAME = ""  # stands for all values that are none
+_LONGEST_NAME = 30
 _SHOWN = 20  # values of a column that a message shows at most
 _NAME = re.compile(r"[^\W\d][^\W\d]*([ /_-]{1,3}[^\W\d]+){0,2} *")  # a name of one to three words
 
@@ -30,8 +32,9 @@ class Tally:
     def saw(self, column: str, value: str) -> None:
         """Count a value of a column of few values, such as the category of a note."""
         counts = self.values.setdefault(column, Counter())
-        if value in counts or len(counts) < 1000:  # a column of texts must not fill the memory
-            counts[value] += 1
+        if value not in counts and (len(value) > _LONGEST_NAME or len(counts) > 1000):
+            value = _NO_NAME  # a column of texts must not fill the memory
+        counts[value] += 1
 
     def summary(self, split: str, records: str) -> str:
         """What was read and what was left out of `split`, for the message that too little is left."""
@@ -56,9 +59,7 @@ class Tally:
 def _names(counts: Mapping[str, int]) -> str:
     """The values of a column with their counts, if they are names that occur more than once. Other values are counted
     but not shown, as a damaged table may have a confidential text in any column."""
-    names = {
-        value: number for value, number in counts.items() if number > 1 and len(value) <= 30 and _NAME.fullmatch(value)
-    }
+    names = {value: number for value, number in counts.items() if number > 1 and _NAME.fullmatch(value)}
     shown = sorted(names, key=lambda name: -names[name])[:_SHOWN]
     parts = [f"{name.strip()!r} {names[name]:,} times" for name in shown]
     others = sum(counts.values()) - sum(names[name] for name in shown)

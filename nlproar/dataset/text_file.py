@@ -15,6 +15,7 @@ from typing import IO, cast
 from nlproar.errors import UserError
 
 LONGEST_LINE = 8 << 20  # bytes; the longest line of any published file has less than 100,000
+_BLOCK = 1 << 16  # bytes that are read at a time
 _START = 512  # bytes that are looked at to tell what a file is
 _MARK = b"\xef\xbb\xbf"
 _UTF_16_OR_32 = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
@@ -107,9 +108,7 @@ class _CheckedBytes(io.BufferedIOBase):
         return True
 
     def read1(self, size: int = -1, /) -> bytes:
-        if size <= 0:
-            size = io.DEFAULT_BUFFER_SIZE
-        block = self._first_block() if self._at_start else self._file.read(size)
+        block = self._first_block() if self._at_start else self._file.read(max(size, _BLOCK))
         self.lines_before = self._read
         self._look(block)
         return block
@@ -125,7 +124,7 @@ class _CheckedBytes(io.BufferedIOBase):
             raise UserError(f"{self._place}: {instead}")
         block = _without_marks(block)
         if not block and not whole:  # an empty block would mean the end of the file
-            return self._file.read(io.DEFAULT_BUFFER_SIZE)
+            return self._file.read(_BLOCK)
         return block
 
     def _look(self, block: bytes) -> None:
