@@ -109,6 +109,131 @@ def test_a_line_that_is_no_tree_is_named():
         list(stanford_sentiment.read(generated(texts)))
 
 
+@pytest.mark.parametrize("blank", ["\xa0", "\u2009", "\u3000", "\x85"])
+def test_a_leaf_may_hold_a_blank_that_is_no_plain_one(blank):
+    line = f"(3 (2 (2 8{blank}1\\/2) (2 of)) (3 (2 ten) (3 (3 is) (3 (2 good) (3 (2 work) (2 .))))))"
+    texts = dict.fromkeys(stanford_sentiment.MEMBERS, line)
+    assert next(stanford_sentiment.read(generated(texts))).text == "8 1 2 of ten is good work"
+
+
+@pytest.mark.parametrize(
+    "tree",
+    ["(3 (2 a) (2 ))", "(3 (2 a) (2 b)", "(3 (2 a) (2 b)))", "(3 (2 a) b (2 c))", "(3 a (2 b))", "(3 (2 a b) (2 c))",
+     "(3)", "(3 )", "()", "(7 (2 a) (2 b))", "(3 (2 a) (2 b)) (2 c)", "x (3 (2 a) (2 b))", "(3 (x a) (2 b))",
+     "(3 (2 a)(b))", "(3 ((2 a)) (2 b))"],
+)  # fmt: skip
+def test_a_tree_whose_leaves_do_not_add_up_is_refused_by_its_line(tree):
+    assert stanford_sentiment.leaves_of(tree) is None
+    texts = dict.fromkeys(stanford_sentiment.MEMBERS, f"(3 (2 a) (2 b))\n{tree}\n")
+    with pytest.raises(UserError, match=r"trees/train.txt, line 2: not a sentiment tree"):
+        list(stanford_sentiment.read(generated(texts)))
+
+
+trees = st.recursive(
+    st.text(st.characters(exclude_characters="() \t", exclude_categories=["Cs"]), min_size=1).map(lambda word: [word]),
+    lambda children: st.lists(children, min_size=2, max_size=3).map(lambda nodes: nodes),
+    max_leaves=12,
+)
+
+
+@given(trees)
+def test_the_leaves_of_a_tree_are_all_its_words_in_order(tree):
+    def written(node):
+        return f"(2 {node[0] if isinstance(node[0], str) else ' '.join(map(written, node))})"
+
+    def words_of(node):
+        return node if isinstance(node[0], str) else [word for child in node for word in words_of(child)]
+
+    assert stanford_sentiment.leaves_of(written(tree)) == words_of(tree)
+
+
+def test_blank_lines_and_blanks_at_the_end_change_no_babi_story():
+    plain = (
+        "1 Mary went home.\n2 John left.\n3 Where is Mary? \tkitchen\t1\n1 John left.\n2 Where is John?\toffice\t1\n"
+    )
+    loose = "\n\n" + plain.replace(".\n", ". \n  \n").replace("\t1\n", "\t1 \r\n\n")
+    read = load_task("babi-1").read
+    names = babi.members(1).values()
+    examples = list(read(generated(dict.fromkeys(names, plain))))
+    assert examples == list(read(generated(dict.fromkeys(names, loose)))) and len(examples) == 4
+
+
+@pytest.mark.parametrize("number", [0, 4, 10**30])
+def test_a_babi_story_with_a_line_lost_is_refused(number):
+    texts = dict.fromkeys(babi.members(1).values(), f"1 Mary went home.\n2 John left.\n{number} John went home.\n")
+    with pytest.raises(UserError, match="line 3: "):
+        list(load_task("babi-1").read(generated(texts)))
+
+
+@pytest.mark.parametrize(
+    "where", [{"text": "a " * 10_001}, {"query": "a " * 10_001}, {"text": "(" * 10_001}, {"text": " " * 1_000_001}]
+)
+def test_an_observation_that_is_longer_than_any_real_one_is_left_out_and_said(where, tmp_path):
+    longest = example("train", "a " * 10_000, "a " * 10_000)
+    examples = [longest, replace(longest, **where), example("val", "a"), example("test", "a")]
+    data = toy(examples)
+    assert [len(split) for split in data.splits.values()] == [1, 1, 1]
+    (warning,) = data.warnings
+    assert "observations of train that have more than 10,000 tokens are left out: 1" in warning
+
+
+def test_a_limit_of_the_task_itself_is_no_warning():
+    data = toy([example("train", "a b c"), example("train", "a"), example("val", "a"), example("test", "a")], longest=2)
+    assert len(data.splits["train"]) == 1 and not data.warnings
+
+
+def test_what_is_left_out_is_said_when_nothing_is_left():
+    short = "\n".join(["(3 (2 a) (2 b))"] * 7 + ["(2 (2 a) (2 b))"] * 5)
+    texts = dict.fromkeys(stanford_sentiment.MEMBERS, short)
+    with pytest.raises(UserError) as error:
+        encoding.encode(load_task("sst"), generated(texts))
+    for part in ("12 of trees/train.txt", "7 of five tokens or less", "5 neutral"):
+        assert part in str(error.value)
+    with pytest.raises(UserError, match="2 of more than 4 tokens, 1 of fewer than 3 tokens"):
+        toy([example("train", text) for text in ("a", "a a a a a", "a a a a a")], shortest=3, longest=4)
+    unlabelled = [example(split, "a", label=0) for split in ("train", "val", "test")]
+    with pytest.raises(UserError, match=r"none of the 1 train observations of .* is positive; .*read"):
+        toy(unlabelled, labels=("negative", "positive"))
+
+
+def few_questions_at(folder, train=20, test=10):
+    """Files in the place of the official ones, with fewer questions."""
+    story = "1 Mary went home.\n2 Where is Mary? \tkitchen\t1\n"
+    for name, number in zip(babi.members(1).values(), (train, test), strict=True):
+        (folder / "babi" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "babi" / name).write_text(story * number)
+
+
+def test_another_number_of_records_than_was_published_is_said_each_time(tmp_path, caplog):
+    few_questions_at(tmp_path)
+    for _ in range(2):
+        caplog.clear()
+        data = encoding.load(load_task("babi-1"), "official", tmp_path, tmp_path / "cache")
+        assert data.warnings == (
+            "qa1_single-supporting-fact_train.txt has 20 questions, but 10,000 were published",
+            "qa1_single-supporting-fact_test.txt has 10 questions, but 1,000 were published",
+        )
+        assert all(warning in caplog.text for warning in data.warnings)
+    assert encoding.find("babi-1", "official", data.digest, tmp_path / "cache").warnings == data.warnings
+
+
+def test_the_published_number_of_records_is_no_warning_and_a_simulation_has_none(tmp_path):
+    few_questions_at(tmp_path, 10_000, 1_000)
+    assert not encoding.load(load_task("babi-1"), "official", tmp_path, tmp_path / "cache").warnings
+    toy_world = {name: "1 Mary went home.\n2 Where is Mary? \tkitchen\t1\n" * 9 for name in babi.members(1).values()}
+    task = replace(load_task("babi-1"), sources={"simulated": lambda: toy_world})
+    assert not encoding.load(task, "simulated", tmp_path, tmp_path / "cache").warnings
+
+
+def test_warnings_are_no_part_of_the_content_and_published_numbers_none_of_the_identity(tmp_path):
+    few_questions_at(tmp_path)
+    task = load_task("babi-1")
+    said = encoding.load(task, "official", tmp_path, tmp_path / "cache")
+    quiet = encoding.load(replace(task, published={}), "official", tmp_path, tmp_path / "other")
+    assert said.digest == quiet.digest and not quiet.warnings
+    assert replace(task, published={}, records="").facts() == task.facts()
+
+
 def test_babi_stories_grow_and_start_again():
     text = "1 Mary went home.\n2 John left.\n3 Where is Mary? \tkitchen\t1\n4 Mary left.\n"
     text += "5 Where is Mary? \toffice\t4\n1 John went home.\n2 Where is John? \tgarden\t1\n"

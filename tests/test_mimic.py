@@ -99,6 +99,168 @@ def test_a_bad_table_is_named(folder, tmp_path, name, content, message):
         read(copy, "diabetes")
 
 
+ADMISSIONS = range(100, 160)
+
+
+def tables(folder, codes="2851 28521", line_end="\n", **changes):
+    """Two small tables in which every second admission has the first of the `codes`. `changes` are cells of every
+    note, or functions from the number of the note to the cell."""
+    cells = {"CHARTDATE": "2150-01-01", "CATEGORY": "Discharge summary", "DESCRIPTION": "Report", "ISERROR": "",
+             "TEXT": "a note of more than the seven words that are needed", **changes}  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    first, second = codes.split()
+    rows = [f'{admission},"{first if admission % 2 else second}"' for admission in ADMISSIONS]
+    (folder / "DIAGNOSES_ICD.csv").write_bytes(line_end.join(["HADM_ID,ICD9_CODE", *rows, ""]).encode())
+    rows = [
+        ",".join([str(admission), *(f'"{cell(admission) if callable(cell) else cell}"' for cell in cells.values())])
+        for admission in ADMISSIONS
+    ]
+    (folder / "NOTEEVENTS.csv").write_bytes(line_end.join([",".join(["HADM_ID", *cells]), *rows, ""]).encode())
+    return folder
+
+
+def at(number, cell, otherwise=""):
+    """A column in which the note of one admission has another cell."""
+    return lambda admission: cell if admission == number else otherwise
+
+
+@pytest.mark.parametrize("codes", ["2851 28521", "285.1 285.21", "285.1 28521", " 2851 285.29", "2851.0 28529"])
+def test_icd_codes_are_read_with_and_without_their_point(tmp_path, codes):
+    codes = codes if not codes.startswith(" ") else codes.replace(" 2851", "\xa02851\t")
+    _, examples = read(tables(tmp_path / "raw" / "mimic", codes), "anemia")
+    assert len(examples) == 60 and sum(one.label for one in examples) == 30
+
+
+def test_codes_in_another_form_than_that_of_icd9_are_counted(tmp_path):
+    folder = tables(tmp_path / "raw" / "mimic", "2851 28521")
+    table = folder / "DIAGNOSES_ICD.csv"
+    table.write_text(table.read_text() + "100,D50.0\n101,v58.61\n102,E8120\n103,\n")
+    task = load_task("mimic-anemia")
+    data = encoding.load(task, "official", folder.parent, tmp_path / "cache")
+    assert "1 of 63 codes in DIAGNOSES_ICD.csv are not in the form of ICD-9" in data.warnings
+    assert "NOTEEVENTS.csv has 60 rows, but 2,083,180 were published" in data.warnings
+
+
+@pytest.mark.parametrize(("value", "kept"), [
+    *[(value, False) for value in ("1", " 1", "1.0", "True", "TRUE ", "t", "yes", "Y")],
+    *[(value, True) for value in ("", " ", "0", "0.0", "False", "f", "No", "nan", "NULL")],
+])  # fmt: skip
+def test_every_known_way_to_mark_an_error_is_understood(tmp_path, value, kept):
+    _, examples = read(tables(tmp_path / "raw" / "mimic", ISERROR=at(103, value)), "anemia")
+    assert len(examples) == 59 + kept
+
+
+@pytest.mark.parametrize(("column", "value", "message"), [
+    ("ISERROR", "2", "ISERROR is 2, which is neither empty nor a known"),
+    ("ISERROR", "maybe", "ISERROR is maybe, which"),
+    ("ISERROR", "the confidential words", "ISERROR, which is neither"),
+    ("CHARTDATE", "11/04/2150", "CHARTDATE is not a date as YYYY-MM-DD"),
+    ("CHARTDATE", "2150-13-01", "CHARTDATE is not a date"),
+    ("CHARTDATE", "2150-02-30 00:00:00", "CHARTDATE is not a date"),
+    ("CHARTDATE", "2150-01-01 25:00:00", "CHARTDATE is not a date"),
+    ("CHARTDATE", "21500101", "CHARTDATE is not a date"),
+    ("CHARTDATE", "", "CHARTDATE is not a date"),
+    ("CHARTDATE", "٢١٥٠-01-01", "CHARTDATE is not a date"),
+])  # fmt: skip
+def test_a_cell_of_unknown_form_is_refused_by_column_and_line(tmp_path, column, value, message):
+    folder = tables(
+        tmp_path / "raw" / "mimic", **{column: at(103, value, "2150-01-01" if column == "CHARTDATE" else "")}
+    )
+    with pytest.raises(UserError, match=f"NOTEEVENTS.csv, line 5: {message}") as error:
+        read(folder, "anemia")
+    assert "confidential" not in str(error.value)
+
+
+def test_notes_are_joined_by_date_whatever_the_form_of_the_date(tmp_path):
+    folder = tables(tmp_path / "raw" / "mimic", CHARTDATE="2150-03-01", TEXT="second")
+    table = folder / "NOTEEVENTS.csv"
+    others = {"2150-03-01 08:00:00": "third", "2150-02-28 23:59:59": "first", "2151-01-01": "last"}
+    rows = [f'101,"{date}","Discharge summary","Report","","{text}"\n' for date, text in others.items()]
+    table.write_text(table.read_text() + "".join(rows))
+    _, examples = read(folder, "anemia")
+    assert "first\nsecond\nthird\nlast" in [one.text for one in examples]
+
+
+@pytest.mark.parametrize(
+    "category", ["Discharge summary", "discharge summary", "DISCHARGE SUMMARY ", "Discharge_summary"]
+)
+def test_the_case_of_a_category_does_not_matter(tmp_path, category):
+    assert len(read(tables(tmp_path / "raw" / "mimic", CATEGORY=category), "anemia")[1]) == 60
+
+
+def test_without_discharge_summaries_the_rows_and_categories_are_said_and_no_text(tmp_path):
+    folder = tables(
+        tmp_path / "raw" / "mimic", CATEGORY=lambda n: "Nursing/other" if n < 150 else f"confidential word {n}"
+    )
+    with pytest.raises(UserError) as error:
+        encoding.load(load_task("mimic-anemia"), "official", folder.parent, tmp_path / "cache")
+    for part in ("no observation of Anemia for train", "60 of NOTEEVENTS.csv", "60 rows of another category",
+                 "60 admissions of the task without a discharge summary", "'Nursing/other' 50 times",
+                 "something else 10 times"):  # fmt: skip
+        assert part in str(error.value)
+    assert "confidential" not in str(error.value)
+
+
+def test_when_errors_leave_nothing_they_are_counted(tmp_path):
+    folder = tables(tmp_path / "raw" / "mimic", ISERROR="1")
+    with pytest.raises(UserError, match="60 notes marked as errors"):
+        encoding.load(load_task("mimic-anemia"), "official", folder.parent, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\n\n", "\n  \n"])
+def test_blank_lines_line_ends_and_a_byte_order_mark_change_no_table(tmp_path, line_end):
+    folder = tables(tmp_path / "raw" / "mimic", line_end=line_end)
+    for name in ("NOTEEVENTS.csv", "DIAGNOSES_ICD.csv"):
+        (folder / name).write_bytes(b"\xef\xbb\xbf\n" + (folder / name).read_bytes())
+    assert read(folder, "anemia")[1] == read(tables(tmp_path / "plain" / "mimic"), "anemia")[1]
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ('HADM_ID,ICD9_CODE\n1,2851\n2,"285\n3,2851\n', "line 4: the file ends within quotation marks"),
+    ('HADM_ID,ICD9_CODE\n1,2851\n2,"285"1\n', "line 3: a quotation mark within a field"),
+    ("HADM_ID,ICD9_CODE,hadm_id\n1,2851,2\n", "line 1: column HADM_ID twice"),
+    ("HADM_ID,ICD9_CODE\n" + "9" * 5_000 + ",2851\n", "line 2: HADM_ID is not a number"),
+])  # fmt: skip
+def test_a_damaged_table_is_described_in_plain_words(tmp_path, content, message):
+    folder = tables(tmp_path / "raw" / "mimic")
+    (folder / "DIAGNOSES_ICD.csv").write_bytes(content.encode())
+    with pytest.raises(UserError, match=f"DIAGNOSES_ICD.csv, {message}"):
+        read(folder, "anemia")
+
+
+def test_a_quotation_mark_that_is_missing_does_not_fill_the_memory(tmp_path):
+    folder = tables(tmp_path / "raw" / "mimic")
+    with open(folder / "DIAGNOSES_ICD.csv", "ab") as file:
+        file.write(b'7,"2851\n' + b"8,2851\n" * 1_300_000)
+    with pytest.raises(UserError, match="a field of more than 8 MiB, which no note has: a quotation mark is missing"):
+        read(folder, "anemia")
+
+
+def test_the_line_that_is_not_utf8_is_named(tmp_path):
+    folder = tables(tmp_path / "raw" / "mimic", TEXT=at(140, "caf\xe9 au lait", "a note\nof two lines"))
+    table = folder / "NOTEEVENTS.csv"
+    table.write_bytes(table.read_bytes().replace("\xe9".encode(), b"\xe9"))
+    with pytest.raises(UserError, match=r"NOTEEVENTS.csv, line 82: not UTF-8") as error:
+        read(folder, "anemia")
+    assert "caf" not in str(error.value)
+
+
+def test_tables_that_are_nearly_in_place_are_named(tmp_path):
+    raw_dir = tmp_path / "raw"
+    tables(raw_dir / "mimic" / "mimic-iii-1.4")
+    with pytest.raises(UserError, match=r"found nearby: .*mimic-iii-1.4/DIAGNOSES_ICD.csv.*getting") as error:
+        read(raw_dir / "mimic", "anemia")
+    tables(raw_dir / "mimic")
+    (raw_dir / "mimic" / "NOTEEVENTS.csv").rename(tmp_path / "notes")
+    shutil.rmtree(raw_dir / "mimic" / "mimic-iii-1.4")
+    (raw_dir / "mimic" / "NOTEEVENTS.csv").symlink_to("/nowhere")
+    with pytest.raises(
+        UserError, match=r"^NOTEEVENTS.csv.gz is missing in .*NOTEEVENTS.csv is a link to /nowhere"
+    ) as error:
+        read(raw_dir / "mimic", "anemia")
+    assert "DIAGNOSES" not in str(error.value)
+
+
 def test_two_files_of_one_table_are_refused(folder, tmp_path):
     copy = tmp_path / "raw" / "mimic"
     shutil.copytree(folder, copy)

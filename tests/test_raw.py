@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from nlproar.dataset import raw
+from nlproar.dataset import raw, text_file
 from nlproar.dataset.sources import Source
 from nlproar.errors import UserError
 
@@ -167,3 +167,216 @@ def test_an_archive_packed_anew_is_found(tmp_path):
     wanted = replace(source(), urls=("http://127.0.0.1:9/data.tar.gz",))
     archive(tmp_path / "toy" / "data.tar.xz")
     assert read(raw.open_raw(wanted, tmp_path, MEMBERS)) == TEXTS
+
+
+def unpack(folder, texts=TEXTS):
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize("name", ["data.zip", "data.tar.gz"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "inner/b.txt").unlink(),
+        lambda folder: (folder / "inner/b.txt").write_text("zw"),
+        lambda folder: [path.unlink() for path in (folder / "inner").iterdir()],
+    ],
+    ids=["missing", "cut", "empty"],
+)
+@pytest.mark.parametrize("patterns", [MEMBERS, ("inner/*.txt",)], ids=["names", "pattern"])
+def test_an_archive_is_read_where_the_folder_beside_it_is_incomplete(tmp_path, caplog, name, damage, patterns):
+    file = archive(tmp_path / "toy" / name)
+    unpack(tmp_path / "toy")
+    damage(tmp_path / "toy")
+    files = raw.open_raw(source(), tmp_path, patterns, tmp_path / "cache")
+    assert files.place == str(file) and read(files) == TEXTS
+    assert "incomplete" in caplog.text or not list((tmp_path / "toy" / "inner").iterdir())
+
+
+def test_a_folder_that_has_all_of_the_archive_is_read_and_the_archive_is_compared_once(tmp_path, caplog):
+    caplog.set_level("INFO")
+    archive(tmp_path / "toy" / "data.tar.gz")
+    unpack(tmp_path / "toy")
+    for _ in range(2):
+        files = raw.open_raw(source(), tmp_path, MEMBERS, tmp_path / "cache")
+        assert files.place == str(tmp_path / "toy")
+    assert caplog.text.count("comparing") == 1 and caplog.text.count("are read, not data.tar.gz") == 2
+
+
+def test_a_folder_is_read_where_the_archive_beside_it_is_damaged(tmp_path, caplog):
+    file = archive(tmp_path / "toy" / "data.tar.gz")
+    file.write_bytes(file.read_bytes()[:-30])
+    unpack(tmp_path / "toy")
+    files = raw.open_raw(source(), tmp_path, MEMBERS, tmp_path / "cache")
+    assert files.place == str(tmp_path / "toy") and "not a whole archive" in caplog.text
+
+
+@pytest.mark.parametrize("clutter", ["inner/._a.txt", "__MACOSX/inner/._a.txt", "inner/.DS_Store.txt"])
+@pytest.mark.parametrize("name", ["data.zip", "data.tar", None])
+def test_companions_of_file_managers_are_no_data(tmp_path, clutter, name):
+    texts = {clutter: "\0\5\x16\7", "__MACOSX/inner/a.txt": "x", "inner/Thumbs.db": "x", **TEXTS}
+    if name:
+        archive(tmp_path / "toy" / name, texts)
+    else:
+        unpack(tmp_path / "toy", texts)
+    files = raw.open_raw(source(), tmp_path, ("inner/*.*",))
+    assert dict(files.contents("inner/*.*")) == TEXTS
+
+
+def link(path, target):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+NEARLY_RIGHT = {
+    "one file missing": (lambda raw: unpack(raw / "toy", {"inner/a.txt": "x"}), "inner/b.txt is missing"),
+    "a folder too deep": (
+        lambda raw: unpack(raw / "toy/data", TEXTS),
+        "nearby .*toy/data/inner/a.txt, toy/data/inner/b",
+    ),
+    "a folder too high": (
+        lambda raw: unpack(raw / "toy", {"a.txt": "x", "b.txt": "y"}),
+        "nearby .*toy/a.txt, toy/b.txt",
+    ),
+    "beside the folder": (lambda raw: unpack(raw / "Toy", TEXTS), "nearby .*Toy/inner/a.txt, Toy/inner/b.txt"),
+    "a copy": (lambda raw: archive(raw / "toy" / "data (1).zip"), r"nearby .*toy/data \(1\).zip"),
+    "in the folder above": (lambda raw: archive(raw / "data.zip"), "nearby .*: data.zip"),
+    "a part of a download": (lambda raw: unpack(raw / "toy", {"data.zip.part": "x"}), "nearby .*toy/data.zip.part"),
+    "another archive": (lambda raw: unpack(raw / "toy", {"texts.7z": "x"}), "nearby .*toy/texts.7z"),
+    "another suffix": (lambda raw: unpack(raw / "toy", {"inner/a.csv": "x"}), "nearby .*toy/inner/a.csv"),
+    "compressed one by one": (lambda raw: unpack(raw / "toy", {"inner/A.txt.gz": "x"}), "nearby .*toy/inner/A.txt.gz"),
+    "a sibling": (lambda raw: unpack(raw / "toy", {"other/a.txt": "x"}), "nearby .*toy/other/a.txt"),
+    "other files of the folder": (
+        lambda raw: unpack(raw / "toy", {"inner/c.txt": "x"}),
+        "inner/a.txt, inner/b.txt are",
+    ),
+    "a link to nowhere": (
+        lambda raw: link(raw / "toy/inner/b.txt", "/nowhere"),
+        "b.txt is a link to /nowhere, which is not",
+    ),
+    "a folder that is one": (
+        lambda raw: link(raw / "toy/inner", "/nowhere"),
+        "inner is a link to /nowhere, which is not",
+    ),
+    "the place is one": (lambda raw: link(raw / "toy", "/nowhere"), "toy is a link to /nowhere, which is not"),
+    "the archive is one": (lambda raw: link(raw / "toy/data.zip", "/nowhere"), "data.zip is a link to /nowhere"),
+    "a folder for a file": (lambda raw: (raw / "toy/inner/a.txt").mkdir(parents=True), "a.txt is a folder, not a file"),
+    "a file for a folder": (lambda raw: unpack(raw / "toy", {"inner": "x"}), "inner is a file, not a folder"),
+}
+
+
+@pytest.mark.parametrize("case", NEARLY_RIGHT)
+def test_what_is_nearly_right_is_named_and_nothing_is_downloaded(tmp_path, monkeypatch, case):
+    monkeypatch.setattr(raw, "download", lambda *_: pytest.fail("it was downloaded"))
+    make, message = NEARLY_RIGHT[case]
+    make(tmp_path)
+    with pytest.raises(UserError, match=message) as error:
+        raw.open_raw(source(), tmp_path, MEMBERS)
+    assert str(tmp_path / "toy") in str(error.value) and "data.zip" in str(error.value)
+
+
+def test_what_has_nothing_to_do_with_the_data_does_not_hinder_a_download(tmp_path, server):
+    url, _, _ = server
+    unpack(tmp_path / "raw" / "toy", {"README": "x", ".DS_Store": "x", "notes/c.md": "x"})
+    unpack(tmp_path / "raw" / "other", {"train.txt": "x", "a.txt": "x"})
+    assert read(raw.open_raw(source(f"{url}/data.zip"), tmp_path / "raw", MEMBERS)) == TEXTS
+
+
+def test_an_archive_without_a_file_says_what_it_has_instead(tmp_path):
+    archive(tmp_path / "toy" / "data.zip", {"inner/a.txt": "x", "else/b.txt": "y", "inner/b.csv": "z"})
+    files = raw.open_raw(source(), tmp_path, MEMBERS)
+    with pytest.raises(UserError, match=r"has no inner/b.txt \(it has else/b.txt\)"):
+        list(files.lines("inner/b.txt"))
+
+
+def test_an_encrypted_archive_and_an_archive_of_links_are_named_in_plain_words(tmp_path):
+    file = archive(tmp_path / "toy" / "data.zip")
+    content = bytearray(file.read_bytes())
+    for start in (b"PK\3\4", b"PK\1\2"):
+        position = content.index(start) + (6 if start == b"PK\3\4" else 8)
+        content[position] |= 1  # the flag of an encrypted member
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"data.zip is encrypted; unpack it with its password$"):
+        read(raw.open_raw(source(), tmp_path, MEMBERS))
+    file.unlink()
+    with tarfile.open(tmp_path / "toy" / "data.tar", "w") as content:
+        info = tarfile.TarInfo("inner/a.txt")
+        info.type, info.linkname = tarfile.SYMTYPE, "../elsewhere"
+        content.addfile(info)
+    with pytest.raises(UserError, match=r"inner/a.txt is a link, not a file"):
+        list(raw.open_raw(source(), tmp_path, MEMBERS).lines("inner/a.txt"))
+
+
+MARK = b"\xef\xbb\xbf"
+WRONG_TEXT = {
+    "UTF-16": ("eins\n".encode("utf-16"), "this is UTF-16"),
+    "big-endian": (b"\xfe\xff" + "eins\n".encode("utf-16-be"), "this is UTF-16"),
+    "UTF-16 without a mark": ("eins\n".encode("utf-16-le"), "line 1: a NUL byte"),
+    "Latin-1": ("eins\nfünf\n".encode("latin-1"), "line 2: not UTF-8"),
+    "cut within a letter": ("eins\nzwei\nfü".encode()[:-1], "line 3: not UTF-8"),
+    "a web page": (b" <!DOCTYPE HTML>\n<html>", "this is an HTML page"),
+    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+    "an archive": (b"PK\3\4\0\0", "an archive, not text"),
+    "zeros": (b"eins\nzwei\n" + bytes(10), "line 3: a NUL byte"),
+}
+
+
+def as_read(content, as_lines):
+    """The text of one file with this content, through one of the two ways of reading."""
+    files = raw.RawFiles("place", "", lambda patterns: iter([("a.txt", io.BytesIO(content))]))
+    return (
+        [line for _, line in files.lines("a.txt")]
+        if as_lines
+        else dict(files.contents("a.txt"))["a.txt"].split("\n")[:-1]
+    )
+
+
+@pytest.mark.parametrize("as_lines", [True, False], ids=["lines", "contents"])
+@pytest.mark.parametrize("marks", [0, 1, 2])
+def test_a_byte_order_mark_is_no_part_of_the_text(as_lines, marks):
+    assert as_read(marks * MARK + "ein\ufeffs\nzwei\n".encode(), as_lines) == ["ein\ufeffs", "zwei"]
+    assert as_read(marks * MARK, as_lines) == []
+
+
+@pytest.mark.parametrize("as_lines", [True, False], ids=["lines", "contents"])
+@pytest.mark.parametrize("case", WRONG_TEXT)
+def test_what_is_no_utf8_text_is_named(as_lines, case):
+    content, message = WRONG_TEXT[case]
+    with pytest.raises(UserError, match=f"a.txt.*{message}"):
+        as_read(content, as_lines)
+
+
+def test_the_line_that_is_not_utf8_is_counted_over_blocks():
+    for number in (1, 2_000, 30_000):
+        content = b"a line of text\n" * (number - 1) + b"caf\xe9\n" + b"and more\n" * 20_000
+        with pytest.raises(UserError, match=f"line {number}: not UTF-8"):
+            as_read(content, as_lines=True)
+
+
+def test_a_link_that_was_copied_as_text_is_named():
+    with pytest.raises(UserError, match="a link that was copied"):
+        as_read(b"../elsewhere/a.txt", as_lines=True)
+
+
+class Endless(io.RawIOBase):
+    """A file of one line that never ends, after a first line."""
+
+    def __init__(self):
+        self.given = 0
+
+    def read(self, size=-1):
+        self.given += size
+        return b"first\n" + b"x" * (size - 6) if self.given == size else b"x" * size
+
+
+def test_a_line_without_end_is_refused_before_it_fills_the_memory():
+    file = Endless()
+    files = raw.RawFiles("place", "", lambda patterns: iter([("a.txt", file)]))
+    with pytest.raises(UserError, match="line 2: more than 8 MiB without an end of line"):
+        list(files.lines("a.txt"))
+    assert file.given < 2 * text_file.LONGEST_LINE
+    with pytest.raises(UserError, match="more than 8 MiB, which no published file has"):
+        dict(files.contents("a.txt"))
+    assert file.given < 4 * text_file.LONGEST_LINE

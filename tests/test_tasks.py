@@ -1,6 +1,7 @@
 """IMDB, SNLI, and the script that prepares all tasks ahead of the runs."""
 
 import json
+import re
 import tarfile
 from io import BytesIO
 
@@ -39,6 +40,14 @@ def test_imdb_reviews_of_more_than_6_and_less_than_400_tokens_are_used(length, k
     assert sum(len(arrays[f"{split}.label"]) for split in ("train", "val")) == 38 + 2 * kept
 
 
+def test_imdb_counts_the_reviews_of_each_folder():
+    raw = generated(reviews(20, length=3))
+    with pytest.raises(UserError, match=r"20 of aclImdb/train/neg.*32 of fewer than 7 tokens"):
+        encoding.encode(load_task("imdb"), raw)
+    warnings = raw.tally.warnings(load_task("imdb").published, "reviews")
+    assert warnings[0] == "aclImdb/train/neg has 20 reviews, but 12,500 were published" and len(warnings) == 4
+
+
 def pairs(**changes):
     line = {"gold_label": "neutral", "sentence1": "A man, 25, rides.", "sentence2": "He is old.", **changes}
     return dict.fromkeys(stanford_nli.MEMBERS, json.dumps(line) + "\n")
@@ -51,23 +60,30 @@ def test_snli_reads_premise_as_text_and_drops_pairs_without_agreement():
     assert not list(stanford_nli.read(generated(pairs(gold_label="-"))))
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "<!DOCTYPE html>",
-        '{"gold_label": "neutral"}',
-        "[1]",
-        "[" * 100_000,
-        '{"gold_label": "neutral", "sentence1": null, "sentence2": "b"}',
-        '{"gold_label": "neutral", "sentence1": "\\ud800", "sentence2": "b"}',
-        '{"gold_label": "maybe", "sentence1": "a", "sentence2": "b"}',
-    ],
-)
-def test_a_line_that_is_no_pair_is_named(line):
+NO_PAIRS = {
+    "<!DOCTYPE html>": "not a JSON object",
+    '{"gold_label": "neutral", ': "not a JSON object",
+    "[1]": "not a JSON object",
+    "[" * 100_000: "not a JSON object",
+    "9" * 5_000: "not a JSON object",
+    '{"gold_label": "neutral"}': "no sentence1",
+    '{"gold_label": "neutral", "sentence1": null, "sentence2": "b"}': "sentence1 is not a text",
+    '{"gold_label": "neutral", "sentence1": "a", "sentence2": 7}': "sentence2 is not a text",
+    '{"gold_label": "neutral", "sentence1": "\\ud800", "sentence2": "b"}': "sentence1 holds half of a character",
+    '{"gold_label": "maybe", "sentence1": "a", "sentence2": "b"}': 'the label is "maybe", not one of entailment',
+    '{"gold_label": -1, "sentence1": "a", "sentence2": "b"}': "the label is -1, not one of entailment, contradiction",
+    '{"gold_label": null, "sentence1": "a", "sentence2": "b"}': "the label is null, not one of entailment",
+    '{"gold_label": [2], "sentence1": "a", "sentence2": "b"}': r"the label is \[2\], not one of entailment",
+}
+
+
+@pytest.mark.parametrize("line", NO_PAIRS, ids=lambda line: line[:60])
+def test_a_line_that_is_no_pair_is_named_in_plain_words(line):
     name = next(iter(stanford_nli.MEMBERS))
     files = pairs() | {name: pairs()[name] + line + "\n"}
-    with pytest.raises(UserError, match=f"{name}, line 2"):
+    with pytest.raises(UserError, match=f"{name}, line 2: {NO_PAIRS[line]}") as error:
         list(stanford_nli.read(generated(files)))
+    assert not re.search("tuple|concatenate|Error|char ", str(error.value))
 
 
 def archive_of_reviews(folder):

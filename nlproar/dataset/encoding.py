@@ -205,7 +205,8 @@ def _left_out(task: Task, raw: RawFiles) -> list[str]:
         return []
     numbers = {split: raw.tally.dropped[split, _too_long(task)] for split in SPLITS}
     return [
-        f"{number:,} {split} observations {_too_long(task)} are left out, as no published one is so long"
+        f"observations of {split} that have more than {LONGEST:,} tokens are left out: {number:,}"
+        " (no published one is so long)"
         for split, number in numbers.items()
         if number
     ]

@@ -222,8 +222,6 @@ def _in_plain_words(reason: str) -> str:
         return "the file ends within quotation marks: it is cut off, or a quotation mark is missing"
     if "expected after" in reason:
         return "a quotation mark within a field that is not doubled"
-    if "new-line character" in reason:
-        return "a carriage return outside quotation marks"
     return reason
 
 

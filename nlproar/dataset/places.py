@@ -58,23 +58,24 @@ def obstacles(folder: Path, names: Sequence[str]) -> list[str]:
     may not be read, a folder in the place of a file. One sentence for each cause."""
     found: dict[str, None] = {}  # in order, each once
     for name in names:
-        for path in _on_the_way(folder, name):
-            reason = _obstacle(path, is_last=path == folder / name)
+        for path, is_last in _on_the_way(folder, name):
+            reason = _obstacle(path, is_last)
             if reason:
                 found.setdefault(reason)
     return list(found)
 
 
-def _on_the_way(folder: Path, name: str) -> Iterator[Path]:
-    """`folder`, the folders between, and the file or, for a pattern, everything that matches it."""
-    yield folder
+def _on_the_way(folder: Path, name: str) -> Iterator[tuple[Path, bool]]:
+    """`folder`, the folders between, and the file or, for a pattern, everything that matches it; with each whether it
+    should be a file."""
+    yield folder, False
     path = folder
-    for part in PurePosixPath(name).parts:
-        if "*" in part:
-            yield from sorted(path.glob(part))
-            return
+    *folders, last = PurePosixPath(name).parts
+    for part in folders:
         path = path / part
-        yield path
+        yield path, False
+    for match in sorted(path.glob(last)) if "*" in last else [path / last]:
+        yield match, True
 
 
 def _obstacle(path: Path, is_last: bool) -> str | None:
@@ -91,15 +92,18 @@ def _obstacle(path: Path, is_last: bool) -> str | None:
     return f"{path} is a file, not a folder"
 
 
-def nearby(folder: Path, patterns: Sequence[str], missing: Sequence[str], archive: str | None) -> list[str]:
+def nearby(
+    folder: Path, patterns: Sequence[str], missing: Sequence[str], archive: str | None, look_above: bool = True
+) -> list[str]:
     """Files that may be what the user meant by the `missing` ones of the `patterns` of a data set in `folder`.
 
     These are the same file in another folder, with another suffix or as a copy, and the archive under another name,
-    `archive` being the official one if there is any. The names are relative to the folder above.
+    `archive` being the official one if there is any. They are looked for in `folder` and, with `look_above`, in the
+    folder above it, to which their names are relative.
     """
     exact: dict[str, None] = {}  # a dict keeps the order and each name once
     similar: dict[str, None] = {}
-    for place, path in _candidates(folder):
+    for place, path in _candidates(folder, look_above):
         relative = path.relative_to(place)
         if place == folder and any(_is_at(relative, pattern) for pattern in patterns):
             continue  # it is where it should be
@@ -131,11 +135,11 @@ def neighbours(folder: Path, missing: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def _candidates(folder: Path) -> Iterator[tuple[Path, Path]]:
+def _candidates(folder: Path, look_above: bool) -> Iterator[tuple[Path, Path]]:
     """(place, file) of the files in the folder of the data set, then in the folder above, where the files of other
     data sets are too."""
     above = folder.parent
-    for place in (folder, above):
+    for place in (folder, above) if look_above else (folder,):
         for path in _walk(place):
             if place == folder or not path.is_relative_to(folder):
                 yield place, path

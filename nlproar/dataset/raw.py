@@ -243,7 +243,8 @@ def _credentialed_folder(source: Source, raw_dir: Path, patterns: tuple[str, ...
     found, reasons = [], []
     for folder in folders:
         reasons += places.obstacles(folder, own)
-        found += [f"{folder.parent}/{name}" for name in places.nearby(folder, own, missing[best], None)]
+        near = places.nearby(folder, own, missing[best], None, look_above=folder == folders[0])
+        found += [f"{folder.parent}/{name}" for name in near]
         if folder != best:
             found += [str(path) for pattern in missing[best] for path in places.matching(folder, pattern)[0]]
     verb = "is" if len(missing[best]) == 1 else "are"
