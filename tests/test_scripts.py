@@ -187,10 +187,11 @@ def test_output_that_goes_nowhere_ends_no_run(few_questions, tmp_path):
     the terminal cannot show is shown with backslashes."""
     folder = tmp_path / "größe ☃"
 
-    def run(redirection: str, *levels: int) -> str:
+    def run(redirection: str, *levels: int, **encoding: str) -> str:
         flags = "--source simulated --max-epochs 1 --device cpu --persistent-dir {folder} --k"
         line = f"{{babi}} {flags} {' '.join(map(str, levels))} {redirection}"
-        done = in_a_shell(line, {**few_questions, "PYTHONIOENCODING": "ascii"}, folder=folder)
+        environment = {**few_questions, **(encoding or {"PYTHONIOENCODING": "ascii"})}
+        done = in_a_shell(line, environment, folder=folder)
         assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
         made = {int(path.name.partition("_k-")[2].partition("_")[0].partition("-")[0])
                 for path in (folder / "results" / "roar").glob("*.json")}  # fmt: skip
@@ -202,6 +203,7 @@ def test_output_that_goes_nowhere_ends_no_run(few_questions, tmp_path):
     assert run(">&- 2>&- <&-", 3) == ""
     assert "warning: standard output cannot be written" in run(">/dev/full", 0, 1)
     assert "record: " in run("2>/dev/full", 0, 1)
+    assert "record: " in run("", 0, 1, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
 
 
 def test_without_the_package_every_script_is_one_line():

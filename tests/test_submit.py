@@ -171,9 +171,9 @@ def job_list(tmp_path):
     lines = []
     for number in range(2):
         cells = [f"run-{number}", json.dumps([sys.executable, "-c", f"print('line {number}')"])]
-        lines.append("\t".join([*cells, job_lists._checksum(cells)]) + "\n")
+        lines.append(job_lists._line(cells))
     path = tmp_path / "list $(touch injected).jobs"
-    path.write_text("".join(lines))
+    path.write_bytes(b"".join(lines))
     path.chmod(0o644)
     return path
 
@@ -193,7 +193,7 @@ def test_an_element_is_the_command_of_its_line(job_list):
 @pytest.mark.parametrize("cores", ["2(x3)", "2"])
 def test_an_element_uses_the_cores_that_slurm_gives_it(job_list, cores):
     cells = ["run", json.dumps([sys.executable, "-c", "import os; print(os.environ['OMP_NUM_THREADS'])"])]
-    job_list.write_text("\t".join([*cells, job_lists._checksum(cells)]) + "\n")
+    job_list.write_bytes(job_lists._line(cells))
     done = element(job_list, SLURM_ARRAY_TASK_ID="0", SLURM_CPUS_PER_TASK=cores)
     assert done.stdout.splitlines()[-1] == "2"
 

@@ -14,7 +14,7 @@ from nlproar import storage
 from nlproar.dataset import MODULES, load_task
 from nlproar.dataset.sources import VECTORS
 from nlproar.errors import UserError
-from nlproar.experiment.paths import user_path
+from nlproar.experiment.paths import as_utf8, user_path
 from nlproar.explain import ALIASES, MEASURES
 from nlproar.fingerprints import fingerprint
 from nlproar.model import MODELS
@@ -201,7 +201,7 @@ def _name_vectors(path: str, persistent_dir: str | None) -> str:
         raise UserError(f"--vectors {path}: this is no file; give one, or {', '.join(NAMED_VECTORS)}")
     if not file.stat().st_size:
         raise UserError(f"--vectors {path}: the file is empty; give a text file with one word and its numbers a line")
-    return f"{file.name}@{_fingerprint(file, persistent_dir)}"
+    return f"{as_utf8(file.name)}@{_fingerprint(file, persistent_dir)}"
 
 
 _fingerprints: dict[tuple[Path, int, int], str] = {}  # a study resolves thousands of runs with the same vectors

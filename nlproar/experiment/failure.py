@@ -22,7 +22,7 @@ def note(layout: Layout, config: Config, error: Exception | str) -> None:
     path = layout.failure(config)
     try:
         with storage.owner_only(load_task(config.dataset).confidential), storage.whole_file(path) as file:
-            file.write(reason.replace("\n", " ").encode())
+            file.write(reason.replace("\n", " ").encode(errors="backslashreplace"))
     except (OSError, UserError) as problem:
         log.warning("why this run failed cannot be noted: %s", _reason(problem))
 

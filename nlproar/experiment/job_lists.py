@@ -9,6 +9,7 @@ An element of an array finds its line, checks it and becomes that command; no sh
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -116,7 +117,7 @@ def _submitted_lists(layout: Layout) -> dict[str, list[str | None]]:
         return lists
     strange = 0
     for line in storage.read_bytes(record).split(b"\n"):
-        cells = line.decode(errors="replace").split("\t")
+        cells = os.fsdecode(line).split("\t")
         if cells == [""]:
             continue
         whole = len(cells) == 3 or (len(cells) == 4 and cells[3] == _checksum(cells[:3]))
@@ -140,10 +141,10 @@ def submitted(layout: Layout) -> Path:
 def note_submitted(layout: Layout, job: str, file: Path, start: int) -> None:
     """Add a job to the record of submissions."""
     cells = [job, str(file), str(start)]
-    line = "\t".join([*cells, _checksum(cells)]) + "\n"
+    line = _line(cells)
     with writable_by_owner_only(), storage.open_log(submitted(layout)) as out:
         # The newline in front ends a line that a killed process left half written.
-        out.write(b"\n" + line.encode() if _ends_midway(submitted(layout)) else line.encode())
+        out.write(b"\n" + line if _ends_midway(submitted(layout)) else line)
         out.flush()
         os.fsync(out.fileno())
 
@@ -174,10 +175,10 @@ def write_lists(layout: Layout, lists: Sequence[JobList], status: Status) -> lis
     files = []
     for number, job_list in enumerate(lists):
         file = layout.logs.absolute() / "slurm" / job_list.task / f"{stamp}-{number}-{job_list.stage}.jobs"
-        content = "".join(_line(layout, chain, status.missing(chain)) for chain in job_list.chains)
+        content = b"".join(_line(_cells(layout, chain, status.missing(chain))) for chain in job_list.chains)
         confidential = load_task(job_list.task).confidential
         with writable_by_owner_only(), storage.owner_only(confidential), storage.whole_file(file) as out:
-            out.write(content.encode())
+            out.write(content)
         files.append(file)
     return files
 
@@ -193,13 +194,18 @@ def writable_by_owner_only() -> Iterator[None]:
         os.umask(before)
 
 
-def _line(layout: Layout, chain: Chain, missing: Sequence[Config]) -> str:
-    cells = [name(chain), json.dumps(_command(layout, chain, missing))]
-    return "\t".join([*cells, _checksum(cells)]) + "\n"
+def _cells(layout: Layout, chain: Chain, missing: Sequence[Config]) -> list[str]:
+    return [name(chain), json.dumps(_command(layout, chain, missing), ensure_ascii=False)]
+
+
+def _line(cells: Sequence[str]) -> bytes:
+    """A line of a list or of the record of submissions. Paths stand in it with the bytes they have on the disk, so that
+    a process with another encoding finds the same files."""
+    return os.fsencode("\t".join([*cells, _checksum(cells)]) + "\n")
 
 
 def _checksum(cells: Sequence[str]) -> str:
-    return storage.digest(list(cells))[:8]
+    return hashlib.sha256(os.fsencode("\t".join(cells))).hexdigest()[:8]
 
 
 def _command(layout: Layout, chain: Chain, missing: Sequence[Config]) -> list[str]:
@@ -297,7 +303,7 @@ def _read(content: bytes) -> list[Element | None]:
 
 
 def _element(line: bytes) -> Element | None:
-    cells = line.decode(errors="replace").split("\t")
+    cells = os.fsdecode(line).split("\t")
     if len(cells) != 3 or cells[2] != _checksum(cells[:2]):
         return None
     return Element(cells[0], json.loads(cells[1]))

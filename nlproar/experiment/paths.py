@@ -10,6 +10,11 @@ from nlproar.errors import UserError
 _BREAK_A_LINE = ("Cc", "Zl", "Zp")  # Unicode's control characters, and its separators of lines and paragraphs
 
 
+def as_utf8(path: str) -> str:
+    """A path as it reads in UTF-8, whatever the encoding of this process; a byte that is no UTF-8 as `\\xff`."""
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+
+
 def user_path(flag: str, text: str) -> str:
     """The path `text`, which stands behind `flag` or in a variable of that name, with `~` as the home folder.
 
@@ -18,11 +23,9 @@ def user_path(flag: str, text: str) -> str:
     """
     if not text:
         raise UserError(f"{flag} is empty; name a folder or file")
-    for character in text:
+    for character in as_utf8(text):
         if unicodedata.category(character) in _BREAK_A_LINE:
             raise UserError(f"{flag} {text!r}: the path holds the control character {character!r}; rename it")
-        if unicodedata.category(character) == "Cs":  # Python's stand-in for a byte that it cannot decode
-            raise UserError(f"{flag} {text!r}: the path holds a byte that is no text here; rename it")
     expanded = os.path.expanduser(text)
     if expanded.startswith("~"):
         user = text.partition("/")[0]

@@ -140,7 +140,7 @@ def _largest_array() -> int:
 def _read_limits(table: Path) -> dict[tuple[str, str], str]:
     """Limits of time by task and stage, from lines "task stage limit"."""
     limits = {}
-    for line in table.read_text(encoding="utf-8").splitlines():
+    for line in table.read_text(encoding="utf-8", errors="replace").splitlines():
         cells = line.partition("#")[0].split()
         if cells and len(cells) != 3:
             raise UserError(f"{table}: {line!r} must be a task, a stage and a limit of time")
@@ -219,10 +219,11 @@ def _submit(site: Site, job_list: JobList, file: Path, start: int, chains: int, 
         ]
     )  # fmt: skip
     sys.stderr.write(done.stderr.decode(errors="replace"))  # warnings
-    said = done.stdout.decode(errors="replace").strip()
     if site.only_shows:
-        print(said, flush=True)
+        sys.stdout.buffer.write(done.stdout)
+        sys.stdout.flush()
         return f"JOB-OF-{job_list.task}-{job_list.stage}-{start}"
+    said = done.stdout.decode(errors="replace").strip()
     job = said.splitlines()[-1].partition(";")[0] if said else ""  # "number;cluster"
     if not re.fullmatch(r"[0-9]+", job):
         raise UserError(f"sbatch said {said!r} instead of the number of a job; look at squeue before you submit again")
