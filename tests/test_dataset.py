@@ -147,6 +147,12 @@ def test_the_leaves_of_a_tree_are_all_its_words_in_order(tree):
     assert stanford_sentiment.leaves_of(written(tree)) == words_of(tree)
 
 
+def test_an_answer_that_is_no_label_is_named_with_the_labels():
+    texts = dict.fromkeys(babi.members(1).values(), "1 Mary went home.\n2 Where is Mary? \tcellar\t1\n")
+    with pytest.raises(UserError, match=r"line 2: the answer 'cellar' is none of .*bathroom"):
+        list(load_task("babi-1").read(generated(texts)))
+
+
 def test_blank_lines_and_blanks_at_the_end_change_no_babi_story():
     plain = (
         "1 Mary went home.\n2 John left.\n3 Where is Mary? \tkitchen\t1\n1 John left.\n2 Where is John?\toffice\t1\n"

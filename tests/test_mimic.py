@@ -245,6 +245,26 @@ def test_the_line_that_is_not_utf8_is_named(tmp_path):
     assert "caf" not in str(error.value)
 
 
+def test_admissions_of_the_lists_without_a_diagnosis_are_counted(folder, tmp_path):
+    copy = tmp_path / "raw" / "mimic"
+    shutil.copytree(folder, copy)
+    (copy / "DIAGNOSES_ICD.csv.gz").unlink()
+    (copy / "DIAGNOSES_ICD.csv").write_text("HADM_ID,ICD9_CODE\n100000,250.00\n100001,4019\n")
+    task = load_task("mimic-diabetes")
+    files = raw.open_raw(task.sources["official"], copy.parent, task.members)
+    assert sum(one.label for one in task.read(files)) == 1
+    assert files.tally.notes == ["398 admissions of the task have no row in DIAGNOSES_ICD.csv and count as negative"]
+
+
+def test_of_two_places_with_tables_the_complete_one_is_read_and_said(tmp_path, caplog):
+    caplog.set_level("INFO")
+    tables(tmp_path / "mimic")
+    tables(tmp_path / "raw" / "mimic")
+    (tmp_path / "raw" / "mimic" / "DIAGNOSES_ICD.csv").unlink()
+    files = raw.open_raw(MIMIC, tmp_path / "raw", load_task("mimic-anemia").members)
+    assert files.place == str(tmp_path / "mimic") and f"not those in {tmp_path / 'raw' / 'mimic'}" in caplog.text
+
+
 def test_tables_that_are_nearly_in_place_are_named(tmp_path):
     raw_dir = tmp_path / "raw"
     tables(raw_dir / "mimic" / "mimic-iii-1.4")

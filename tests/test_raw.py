@@ -284,6 +284,12 @@ def test_what_has_nothing_to_do_with_the_data_does_not_hinder_a_download(tmp_pat
     assert read(raw.open_raw(source(f"{url}/data.zip"), tmp_path / "raw", MEMBERS)) == TEXTS
 
 
+def test_a_download_that_fails_says_what_else_there_is(tmp_path):
+    unpack(tmp_path / "toy", {"README": "x", "stanfordTreebank/sentences": "x"})
+    with pytest.raises(UserError, match="toy holds nothing of this data set, only README, stanfordTreebank; could not"):
+        raw.open_raw(source(), tmp_path, MEMBERS)
+
+
 def test_an_archive_without_a_file_says_what_it_has_instead(tmp_path):
     archive(tmp_path / "toy" / "data.zip", {"inner/a.txt": "x", "else/b.txt": "y", "inner/b.csv": "z"})
     files = raw.open_raw(source(), tmp_path, MEMBERS)

@@ -58,6 +58,11 @@ def _questions(raw: RawFiles, member: str) -> Iterator[tuple[str, str, int]]:
             story = []
             expected = 1
         question, *answer = statement.split("\t")
+        if story and len(answer) == 2 and answer[0] not in LABELS:
+            raise UserError(
+                f"{raw.place}, {member}, line {place}: the answer {answer[0][:40]!r} is none of the {len(LABELS)} words"
+                f" that are answers ({', '.join(LABELS)}); replace the file"
+            )
         is_statement = not answer and question.endswith(".")
         is_question = bool(story) and len(answer) == 2 and answer[0] in LABELS
         if not re.fullmatch("[0-9]{1,9}", number) or not (is_statement or is_question):

@@ -50,7 +50,13 @@ def read_diabetes(raw: RawFiles) -> Iterator[Example]:
                 raise UserError(f"{raw.place}, {name}, line {number}: no admission id, or one twice; replace the file")
             split_of[int(line)] = split
             raw.tally.read[name] += 1
-    positive = {admission for admission, codes in _codes(raw).items() if "25000" in codes}
+    codes_of = _codes(raw)
+    without = sum(admission not in codes_of for admission in split_of)
+    if without:
+        raw.tally.notes.append(
+            f"{without:,} admissions of the task have no row in DIAGNOSES_ICD.csv and count as negative"
+        )
+    positive = {admission for admission, codes in codes_of.items() if "25000" in codes}
     for admission, text in _texts(raw, set(split_of)):
         yield Example(split_of[admission], text, int(admission in positive))
 

@@ -125,6 +125,13 @@ def alike(names: Sequence[str], pattern: str) -> list[str]:
     return list(_by_folder(same)) or list(similar)
 
 
+def contents(folder: Path) -> list[str]:
+    """What there is in `folder`, without clutter."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if not is_clutter(path.name))
+
+
 def neighbours(folder: Path, missing: Sequence[str]) -> list[str]:
     """The folders, relative to the one above `folder`, that should hold a `missing` file and hold others."""
     found: dict[str, None] = {}

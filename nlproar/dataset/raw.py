@@ -130,7 +130,7 @@ def open_raw(source: Source, raw_dir: Path, patterns: tuple[str, ...], cache_dir
     archive = find_archive(source, folder)
     if archive is None and missing:
         _refuse_what_is_partly_there(source, folder, patterns, missing)
-        archive = download(source, folder)
+        archive = _downloaded(source, folder)
     elif archive is not None and files and not _is_better(archive, folder, files, missing, patterns, cache_dir):
         archive = None
     if archive is None:
@@ -139,6 +139,17 @@ def open_raw(source: Source, raw_dir: Path, patterns: tuple[str, ...], cache_dir
     verify(source, archive, cache_dir)
     opener = _open_zip if zipfile.is_zipfile(archive) else _open_tar
     return RawFiles(str(archive), fingerprint(archive, cache_dir), partial(opener, archive))
+
+
+def _downloaded(source: Source, folder: Path) -> Path:
+    """The archive, or the UserError of `download` with what there is in `folder` instead."""
+    others = places.contents(folder)
+    try:
+        return download(source, folder)
+    except UserError as error:
+        if not others:
+            raise
+        raise UserError(f"{folder} holds nothing of this data set, only {places.shown(others)}; {error}") from error
 
 
 def _is_better(
@@ -233,11 +244,13 @@ def _credentialed_folder(source: Source, raw_dir: Path, patterns: tuple[str, ...
     """Where the user put files that cannot be downloaded: in `raw/`, or beside it as the published code had them."""
     own = [pattern for pattern in patterns if pattern not in [c.filename for c in source.companions]]
     folders = (raw_dir / source.folder, raw_dir.parent / source.folder)
-    missing = {}
-    for folder in folders:
-        missing[folder] = [pattern for pattern in own if not places.matching(folder, pattern)[0]]
-        if not missing[folder]:
-            return folder
+    missing = {folder: [pattern for pattern in own if not places.matching(folder, pattern)[0]] for folder in folders}
+    complete = [folder for folder in folders if not missing[folder]]
+    if complete:
+        others = [str(folder) for folder in folders if folder != complete[0] and len(missing[folder]) < len(own)]
+        if others:
+            log.info("the files in %s are read, not those in %s", complete[0], others[0])
+        return complete[0]
     best = min(folders, key=lambda folder: len(missing[folder]))
     names = " and ".join(pattern.replace("*.csv*", ".csv.gz") for pattern in missing[best])
     found, reasons = [], []
