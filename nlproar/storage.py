@@ -280,7 +280,13 @@ def _try_to_acquire(path: Path) -> int | None:
     """The descriptor of the lock file of `path`, locked; None if another process holds it."""
     lock_file = path.with_name(f".{path.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _open_no_link(lock_file, os.O_RDWR | os.O_CREAT)
+    try:
+        descriptor = _open_no_link(lock_file, os.O_RDWR | os.O_CREAT)
+    except PermissionError:
+        if not lock_file.exists():
+            raise
+        # In a folder that users share, the file may be another user's. To lock it, one need not write it.
+        descriptor = _open_no_link(lock_file, os.O_RDONLY)
     try:
         # The file may be another one by now, if somebody removed it: then there is nothing to hold.
         if _flock(descriptor, lock_file) and _is_at(descriptor, lock_file):

@@ -7,6 +7,6 @@ from tests.conftest import ROOT
 
 
 def test_a_damaged_file_is_made_again_or_named():
-    command = [sys.executable, "-m", "tests.campaigns.corruption", "--count", "25", "--no-report"]
+    command = [sys.executable, "-m", "tests.campaigns.corruption", "--count", "15", "--no-report"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -394,6 +394,18 @@ def test_a_cache_that_may_not_be_read_is_named_and_stays(as_nobody):
     assert storage.cached(path, {}, None)["a"].sum() == 3
 
 
+def test_a_lock_file_of_another_user_can_be_locked_and_one_without_permission_is_named(as_nobody):
+    path = as_nobody / "f"
+    with storage.lock(path):
+        pass
+    (as_nobody / ".f.lock").chmod(0o444)
+    with storage.lock(path), storage.lock_if_free(path) as held:
+        assert not held
+    (as_nobody / ".f.lock").chmod(0)
+    with pytest.raises(PermissionError, match=r"\.f\.lock"), storage.lock(path):
+        pass
+
+
 @pytest.mark.parametrize("name", ["EIO", "ESTALE"])
 def test_a_disk_that_fails_while_a_cache_is_read_is_no_damage(tmp_path, monkeypatch, name):
     path, number = tmp_path / "c.npz", getattr(errno, name)

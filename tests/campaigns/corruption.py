@@ -131,7 +131,6 @@ def make_world(place: Path, with_report: bool = True) -> World:
     world = World(place)
     vectors = place / "few vectors.txt"
     vectors.write_text("".join(f"{word} 0.1 0.2 {number}\n" for number, word in enumerate(("john", "mary", "the"))))
-    time.sleep(2.1)  # the checksum of a file that has just changed is not kept
     world.commands = _commands(vectors)
     if not with_report:
         del world.commands["report"]
@@ -599,7 +598,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     kill.import_everything()
     from nlproar import fingerprints
 
-    fingerprints.LARGE = 20  # bytes: checksums of the small file of vectors are kept as those of a large one
+    fingerprints.LARGE = 20  # bytes: the checksum of the small file of vectors is kept as that of a large one,
+    fingerprints._SETTLED = 0.0  # and at once
     started = time.monotonic()
     place = Path(tempfile.mkdtemp(prefix="nlproar-corruption-"))
     world = make_world(place, flags.report)
