@@ -605,6 +605,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     world = make_world(place, flags.report)
     print(f"the world took {time.monotonic() - started:.0f} s: {len(kill.files(world.folder))} files", flush=True)
     rounds: list[Round] = []
+    said = started
     numbers = [flags.only] if flags.only is not None else range(flags.count)
     for number in numbers:
         if time.monotonic() - started > 60 * flags.minutes:
@@ -612,6 +613,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         rounds.append(carry_out_round(world, number, flags.seed))
         if rounds[-1].problem:
             print(rounds[-1], flush=True)
+        if time.monotonic() - said > 60:
+            said = time.monotonic()
+            bad = sum(bool(done.problem) for done in rounds)
+            print(f"{(said - started) / 60:.0f} min, {len(rounds)} rounds, {bad} with a problem", flush=True)
     print(table(rounds))
     bad = [done for done in rounds if done.problem]
     print(f"{len(rounds)} rounds, {len(bad)} with a problem, {(time.monotonic() - started) / 60:.1f} min")
