@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from nlproar import storage
 from nlproar.dataset import load_task
 from nlproar.experiment import record
-from nlproar.experiment.config import Config, resolve
+from nlproar.experiment.config import Config, id_of, resolve
 from nlproar.experiment.layout import Layout
 
 MEASURES = (
@@ -48,6 +50,25 @@ def content_of(config: Config, performance: float, data: str = "0123456789abcdef
         "durations": dict.fromkeys(stages, 6.0),
         "environment": {**record.environment("cpu", 1), "commit": "c" * 40},
     }
+
+
+def forge(folder: Path, content: dict[str, Any]) -> Path | None:
+    """Write `content`, whatever it is, as a record whose checksum and name are right, so that only its shape can give
+    it away. None where there is no configuration to make a name of, or the name is none for a file."""
+    try:
+        content["id"] = id_of(content["config"])
+        path = folder / f"{content['id']}.json"
+        content["checksum"] = storage.digest({name: value for name, value in content.items() if name != "checksum"})
+        path.write_text(json.dumps(content))
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        OSError,
+    ):  # no configuration to make a name of, or no name of a file
+        return None
+    return path
 
 
 def linear(config: Config) -> float:

@@ -170,6 +170,27 @@ CASES = (
     ),
     Case("v22_html", code=2, says=("glove.zip is an HTML page, not a text file of vectors",)),
     Case("v36_fasttext_bin_beside_vec", says=("words have a vector in wiki.simple.vec",)),
+    # records
+    Case(
+        "r10_metric_missing",
+        says=(
+            r"note: 2 records were left out: .*_k-50_.*\.json is damaged: metrics\.test\.accuracy is missing",
+            r"gradient, seed 0: no record of k = 50 %",
+            r"written: p/report\.html",
+        ),
+    ),
+    Case(
+        "r14_mac_dotfile",
+        says=(r"\| bAbI-1 \(source simulated\) \| ROAR \| gradient \|", r"written: p/report\.html"),
+        never=("left out", "damaged"),
+    ),
+    Case(
+        "r22_durations_missing",
+        says=(
+            r"note: 1 record was left out: .*_s-0_k-0-3d70d346\.json is damaged: durations is missing",
+            r"written: p/report\.html",
+        ),
+    ),
 )
 
 

@@ -13,6 +13,7 @@ from nlproar.dataset import encoding, load_task
 from nlproar.experiment.layout import Layout
 from nlproar.experiment.run import run
 from nlproar.report import cli, frame
+from nlproar.report.strips import strips as strips_of
 from nlproar.roar import masking
 
 WORDS = "[data-series='{}'] .words"
@@ -128,13 +129,13 @@ def test_no_confidential_text_is_on_the_page(study):
     from nlproar.report import page, panels
     from nlproar.report.results import collect
 
-    (open_to_all,) = frame.load([Layout(study[0])])
+    (open_to_all,) = frame.load([Layout(study[0])]).studies
     closed = replace(
         open_to_all, facts={**open_to_all.facts, "task": {**open_to_all.facts["task"], "confidential": True}}
     )
     texts = []
     for one in (open_to_all, closed):
-        results = collect([one], "cpu", with_convergence=False)
+        results = collect(frame.Found([one], {}), "cpu", None)
         texts.append(page.render(results, panels.everything(results)))
     word = '"hallway"'  # of every story, and no word of the page
     assert word in texts[0]
@@ -149,3 +150,127 @@ def test_a_phone_need_not_scroll_sideways(page):
         assert page.execute_script("return document.documentElement.scrollWidth") <= 360
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def other_kinds(layout, config):
+    """What can lie in the place of a cache file: content by name."""
+    encoded, masks = next((layout.cache / "encoded").glob("*.npz")), layout.masks(config)
+    importance = next((layout.cache / "importance").glob(f"*-{config.importance_measure}-*.npz"))
+    kinds = {path.parent.name: path.read_bytes() for path in (encoded, masks, importance)}
+    return {**kinds, "empty": b"", "text": b"no archive", "cut": masks.read_bytes()[:-30]}
+
+
+def with_key(path, change):
+    """Write the arrays of a cache file again, after `change` of arrays and key."""
+    arrays, key = storage.stored(path)
+    arrays, key = change(arrays, key)
+    path.write_bytes(b"")
+    storage.write_arrays(path, key, arrays)
+
+
+def in_every(change):
+    """Change every array of a cache file, and keep its key."""
+    return lambda arrays, key: ({name: change(values) for name, values in arrays.items()}, key)
+
+
+SPOILED = {
+    "other types": in_every(lambda values: values.astype(np.float64) * np.nan),
+    "text": in_every(lambda values: np.array(["a"] * max(values.size, 1))),
+    "two dimensions": in_every(lambda values: np.stack([values, values])),
+    "shorter": in_every(lambda values: values.ravel()[: values.size // 2]),
+    "nothing": in_every(lambda values: np.empty(0)),
+    "no arrays": lambda arrays, key: ({}, key),
+    "another key": lambda arrays, key: (arrays, {"importance": [1], "task": 3}),
+    "no key": lambda arrays, key: (arrays, {}),
+}
+
+
+@pytest.fixture
+def copied(study, tmp_path):
+    """A copy of the study, the run of `gradient`, and the cache file that each name stands for."""
+    folder = tmp_path / "study"
+    shutil.copytree(study[0], folder)
+    layout = Layout(folder)
+    (config,) = [config for config in study[1] if config.importance_measure == "gradient"]
+    files = {
+        "encoded": next((layout.cache / "encoded").glob("*.npz")),
+        "masks": layout.masks(config),
+        "importance": next((layout.cache / "importance").glob("*-gradient-*.npz")),
+    }
+    return layout, config, files
+
+
+def shown_of(layout):
+    """The strips of the only study in a directory, after its whole page was made."""
+    from nlproar.report import page, panels
+    from nlproar.report.results import collect
+
+    results = collect(frame.load([layout]), "cpu", None)
+    page.render(results, panels.everything(results)[:1])
+    return strips_of(results.caches[0])
+
+
+def gone(shown):
+    """Whether the masked level of `gradient` is not shown, and a reason is given."""
+    if "gone" in shown:
+        return "cache of encoded data" in shown["gone"]
+    (series,) = [one for one in shown["groups"][0]["series"] if one["measure"] == "gradient"]
+    return bool(series["levels"]["50"].get("gone"))
+
+
+def test_whole_caches_are_shown(copied):
+    assert not gone(shown_of(copied[0]))
+
+
+@pytest.mark.parametrize("name", ["encoded", "masks", "importance"])
+def test_a_cache_file_of_another_kind_is_not_shown_and_the_page_says_so(copied, name):
+    layout, config, files = copied
+    whole = files[name].read_bytes()
+    for kind, content in other_kinds(layout, config).items():
+        if kind != name:
+            files[name].write_bytes(content)
+            assert gone(shown_of(layout)), kind
+    for kind, change in SPOILED.items():
+        if name == "encoded" and "key" in kind:
+            continue  # data are known by their content
+        files[name].write_bytes(whole)
+        with_key(files[name], change)
+        assert gone(shown_of(layout)), kind
+    files[name].unlink()
+    assert gone(shown_of(layout))
+    files[name].symlink_to("nowhere")
+    assert gone(shown_of(layout))
+    files[name].unlink()
+    files[name].mkdir()
+    assert gone(shown_of(layout))
+
+
+def test_companions_of_macos_beside_caches_are_not_read(copied, caplog):
+    layout, _, files = copied
+    for path in files.values():
+        path.with_name(f"._{path.name}").write_bytes(b"\x00\x05\x16\x07" + bytes(100))
+    assert not gone(shown_of(layout)) and not caplog.records
+
+
+def test_convergence_is_kept_where_the_report_is_written(copied, tmp_path, monkeypatch):
+    from nlproar.report import path_error
+    from nlproar.report.caches import Caches, Gone
+    from nlproar.report.convergence import POINTS, convergence
+
+    calls = []
+
+    def measure(*args):
+        calls.append(args)
+        return {name: np.full((2, len(POINTS)), 0.5) for name in ("error", "rank_error")}
+
+    monkeypatch.setattr(path_error, "measure_errors", measure)
+    layout, (caches,) = copied[0], [Caches(study) for study in frame.load([copied[0]]).studies]
+    before = sorted(layout.root.rglob("*"))
+    output = Layout(tmp_path / "out")
+    for _ in range(2):
+        assert (convergence(caches, "cpu", output)["error"] == 0.5).all()
+    assert len(calls) == 1 and sorted(layout.root.rglob("*")) == before
+    (path,) = (output.cache / "convergence").glob("*.npz")
+    with_key(path, in_every(lambda values: values.ravel()))
+    with pytest.raises(Gone, match=f"{path.name} holds something else"):
+        convergence(caches, "cpu", output)

@@ -1,19 +1,26 @@
 """From records to numbers: RACU, intervals, differences, and what is said where there is no number."""
 
 import json
+import os
 import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
-from nlproar.errors import UserError
 from nlproar.experiment.config import resolve
 from nlproar.experiment.layout import Layout
-from nlproar.report import cli, faithfulness, frame, intervals, panels, summary, tables
+from nlproar.report import cli, faithfulness, figures, frame, intervals, panels, summary, tables
 from nlproar.report.results import collect
 from tests import made_records
+from tests.conftest import ROOT
 
 X = np.linspace(0, 1, 6)
 LINE = 0.9 - 0.5 * X  # random masking: from 0.9 to 0.4 along a line
@@ -21,11 +28,15 @@ LINE = 0.9 - 0.5 * X  # random masking: from 0.9 to 0.4 along a line
 
 def numbers(folder):
     """RACU by seed of all records in a persistent directory."""
-    return summary.racu_by_seed(frame.points(frame.load([Layout(folder)])))
+    return summary.racu_by_seed(frame.points(studies(folder)))
+
+
+def studies(folder):
+    return frame.load([Layout(folder)]).studies
 
 
 def results(folder):
-    return collect(frame.load([Layout(folder)]), "cpu", with_convergence=False)
+    return collect(frame.load([Layout(folder)]), "cpu", None)
 
 
 def remove(folder, **wanted):
@@ -111,7 +122,7 @@ def test_records_give_the_racu_of_their_curves(tmp_path):
 
 def test_the_order_of_records_does_not_matter(tmp_path):
     made_records.study(tmp_path)
-    (study,) = frame.load([Layout(tmp_path)])
+    (study,) = studies(tmp_path)
     shuffled = random.Random(0).sample(study.records, len(study.records))
     mixed = frame.Study(study.layout, study.label, study.facts, tuple(shuffled))
     pd.testing.assert_frame_equal(frame.points([study]), frame.points([mixed]))
@@ -154,19 +165,11 @@ def test_an_undefined_racu_is_said(tmp_path):
     assert sum("RACU is undefined: random masking does not lower performance" in note for note in found.notes) == 4
 
 
-def test_a_record_of_another_version_is_refused_by_name(tmp_path):
-    made_records.study(tmp_path, seeds=[0])
-    path = min(Layout(tmp_path).records.glob("*.json"))
-    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 0}))
-    with pytest.raises(UserError, match=f"{path.name} has version 0"):
-        frame.load([Layout(tmp_path)])
-
-
 def test_other_data_are_another_study(tmp_path):
     made_records.study(tmp_path, seeds=[0])
     config = resolve("sst", seed=1, k=0, vectors="random", persistent_dir=str(tmp_path))
     made_records.made(config, 0.9, data="f" * 16)
-    assert len(frame.load([Layout(tmp_path)])) == 2
+    assert len(studies(tmp_path)) == 2
 
 
 def test_an_empty_directory_is_one_line(tmp_path, capsys):
@@ -197,3 +200,326 @@ def test_published_values_stand_beside_ours(tmp_path):
     found = results(tmp_path)
     shown = tables.racu(found.racu, found.studies).set_index("measure")["published % (95 %)"]
     assert shown["gradient"] == "7.6 (5.6 to 9.9)"
+
+
+def tell(capsys, *flags):
+    """Make a report in this process: its exit code, stdout and stderr."""
+    umask = os.umask(0o022)
+    try:
+        cli.main("", [str(flag) for flag in flags])
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    finally:
+        os.umask(umask)
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without files of figures, which take most of the time."""
+    monkeypatch.setattr(figures, "save", lambda picture, folder: None)
+
+
+@pytest.fixture
+def unwritten(monkeypatch):
+    """Reports without files."""
+    monkeypatch.setattr(cli, "write", lambda results, layout: [])
+
+
+def tree(folder):
+    """Every file below a folder, with its content and the time it was changed."""
+    return {p: (p.is_file() and p.read_bytes(), p.stat().st_mtime_ns) for p in [folder, *folder.rglob("*")]}
+
+
+# What can lie in the place of a record. Each spoils the file it is given; `another` is the path of a good record.
+DAMAGES = {
+    "empty": lambda path, another: path.write_bytes(b""),
+    "cut": lambda path, another: path.write_bytes(path.read_bytes()[:500]),
+    "binary": lambda path, another: path.write_bytes(bytes(range(256))),
+    "html": lambda path, another: path.write_text("<!doctype html><title>404</title>"),
+    "a list": lambda path, another: path.write_text("[]"),
+    "deep": lambda path, another: path.write_text("[" * 100_000),
+    "another run": lambda path, another: path.write_bytes(another.read_bytes()),
+    "changed": lambda path, another: path.write_text(path.read_text().replace("0.6", "0.9")),
+    "version 0": lambda path, another: path.write_text(path.read_text().replace('"version": 2', '"version": 0')),
+    "a folder": lambda path, another: (path.unlink(), path.mkdir()),
+    "a link to nowhere": lambda path, another: (path.unlink(), path.symlink_to("nowhere")),
+    "a link to itself": lambda path, another: (path.unlink(), path.symlink_to(path)),
+    "a pipe": lambda path, another: (path.unlink(), os.mkfifo(path)),
+}
+
+
+def spoiled(folder, damage):
+    """Damage the record of `gradient` at 60 % in a study of one seed; returns its path."""
+    paths = sorted(Layout(folder).records.glob("*.json"))
+    (path,) = [p for p in paths if "k-60" in p.name and "m-gradient" in p.name]
+    DAMAGES[damage](path, paths[0])
+    return path
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_no_record_is_named_and_the_rest_is_reported(damage, tmp_path, capsys, unwritten):
+    made_records.study(tmp_path, seeds=[0])
+    path = spoiled(tmp_path, damage)
+    code, out, err = tell(capsys, "--persistent-dir", tmp_path, "--no-convergence")
+    assert code == 0 and f"warning: left out: {path}" in err
+    assert f"note: 1 record was left out: {path}" in out
+    assert "gradient, seed 0: no record of k = 60 %" in out and "| integrated-gradient |" in out
+
+
+def test_a_record_that_disappears_while_it_is_read_is_named(tmp_path, capsys, unwritten, monkeypatch):
+    made_records.study(tmp_path, seeds=[0])
+    listed = frame.record_files
+
+    def list_and_lose(layout):
+        files = listed(layout)
+        if len(files) > 10:
+            files[3].unlink()
+        return files
+
+    monkeypatch.setattr(frame, "record_files", list_and_lose)
+    (lost,) = frame.load([Layout(tmp_path)]).left_out.values()
+    assert "is not there any more" in lost
+
+
+def test_companions_of_macos_are_no_records(tmp_path, capsys, unwritten):
+    made_records.study(tmp_path, seeds=[0])
+    for path in list(Layout(tmp_path).records.glob("*.json")):
+        path.with_name(f"._{path.name}").write_bytes(b"\x00\x05\x16\x07" + bytes(100))
+    assert frame.load([Layout(tmp_path)]).left_out == {}
+    code, out, _ = tell(capsys, "--persistent-dir", tmp_path, "--no-convergence")
+    assert code == 0 and "left out" not in out
+
+
+def test_without_one_good_record_there_is_one_line(tmp_path, capsys):
+    made_records.study(tmp_path, seeds=[0])
+    for path in Layout(tmp_path).records.glob("*.json"):
+        path.write_text("{")
+    code, out, err = tell(capsys, "--persistent-dir", tmp_path)
+    assert code == 2 and not out and err.count("\n") == 1
+    assert err.startswith("error: 14 records were left out: ") and "and 9 more" in err and "nothing to report" in err
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_what_runs_were_warned_of_is_said_once(tmp_path):
+    for content in made_records.study(tmp_path, seeds=[0], measures=["gradient"], step=50):
+        content["data"]["warnings"] = ["test.txt has 29 reviews, and the published one 96"]
+        made_records.forge(Layout(tmp_path).records, content)
+    found = results(tmp_path)
+    (note,) = [note for note in found.notes if "29 reviews" in note]
+    assert note == "Stanford Sentiment Treebank: test.txt has 29 reviews, and the published one 96"
+
+
+def test_a_misnamed_copy_of_a_record_is_not_counted_twice(tmp_path):
+    made_records.study(tmp_path, seeds=[0])
+    path = min(Layout(tmp_path).records.glob("*.json"))
+    shutil.copy(path, path.with_name(f"{path.stem} (1).json"))
+    found = frame.load([Layout(tmp_path)])
+    assert [p.name for p in found.left_out] == [f"{path.stem} (1).json"]
+    assert sum(len(study.records) for study in found.studies) == 14
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_a_directory_without_records_is_named_also_beside_another(where, tmp_path, capsys):
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+        if folder.name != where:
+            made_records.study(folder, seeds=[0])
+    code, _, err = tell(capsys, "--persistent-dir", here, "--compare", there)
+    assert code == 2 and err.startswith(f"error: no record in {tmp_path / where}") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "flags, says",
+    [
+        (("--compare", ""), "--compare is empty"),
+        (("--out", ""), "--out is empty"),
+        (("--persistent-dir", ""), "--persistent-dir is empty"),
+        (("--compare", "missing"), "missing is no folder"),
+        (("--out", "file"), "--out file: this is no folder"),
+        (("--out", "file/below"), "file/below cannot be looked into: Not a directory"),
+        (("--out", "there", "--compare", "there"), "--out there: directories to compare with are only read"),
+        (("--compare", "here"), "--compare here: this directory is named twice"),
+    ],
+)
+def test_a_folder_that_cannot_be_meant_is_one_line(flags, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("here", "there"):
+        made_records.study(Path(name), seeds=[0], measures=[], step=50)
+    Path("file").touch()
+    code, _, err = tell(capsys, "--persistent-dir", "here", *flags)
+    assert code == 2 and err.startswith(f"error: {says}") and err.count("\n") == 1
+
+
+def test_with_out_nothing_is_written_elsewhere(tmp_path, capsys, monkeypatch, undrawn):
+    here, there, home = tmp_path / "here", tmp_path / "there", tmp_path / "home"
+    for folder in (here, there):
+        made_records.study(folder, seeds=[0], measures=["gradient"], step=50)
+    before = tree(here), tree(there)
+    monkeypatch.setenv("HOME", str(home))
+    code, out, _ = tell(capsys, "--persistent-dir", here, "--compare", there, "--out", "~/made/of it")
+    assert code == 0 and (tree(here), tree(there)) == before
+    assert {path.name for path in (home / "made/of it").iterdir()} >= {"tables", "report.html"}
+    assert f"written: {home}/made/of it/report.html" in out
+
+
+# Root may read and write everything, unless it gives that up for good, as this command does.
+PLAIN_ROOT = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowner", "--inh-caps", "-all")
+
+
+@pytest.fixture
+def closed(tmp_path):
+    """Close a folder or file; it is opened again in the end, so that it can be removed."""
+    changed = []
+
+    def close(path, mode):
+        changed.append((path, path.stat().st_mode))
+        path.chmod(mode)
+
+    yield close
+    for path, mode in reversed(changed):
+        path.chmod(mode)
+
+
+def report_script(*flags):
+    """Run the script as a user whose permissions count, on a terminal of ASCII."""
+    command = [*(PLAIN_ROOT if os.getuid() == 0 else ()), sys.executable, "experiments/report.py", *map(str, flags)]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, encoding="ascii")
+
+
+def test_results_that_may_not_be_written_are_reported_elsewhere(tmp_path, closed):
+    """The terminal lacks the letters of the path, too: what is printed then holds escapes."""
+    here, shown = tmp_path / "日本 é", rf"{tmp_path}/\u65e5\u672c \xe9"
+    made_records.study(here, seeds=[0], measures=["gradient"], step=50)
+    unreadable = min(Layout(here).records.iterdir())
+    closed(unreadable, 0)
+    closed(here, 0o555)
+    done = report_script("--persistent-dir", here)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.startswith(f"error: {shown} cannot be written to") and "--out" in done.stderr
+    done = report_script("--persistent-dir", here, "--out", here.with_name("out é"))
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert f"left out: {shown}/results/roar/{unreadable.name} cannot be read: Permission denied" in done.stderr
+    assert rf"written: {tmp_path}/out \xe9/report.html" in done.stdout
+    assert (tmp_path / "out é" / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("folder", ["", "results", "results/roar"])
+def test_results_that_may_not_be_read_are_named(folder, tmp_path, closed):
+    here = tmp_path / "here"
+    made_records.study(here, seeds=[0], measures=["gradient"], step=50)
+    closed(here / folder, 0)
+    done = report_script("--persistent-dir", here, "--out", tmp_path / "out")
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert str(here) in done.stderr and "Permission denied" in done.stderr
+    assert "run an experiment" not in done.stderr
+
+
+def test_two_reports_at_once_both_end_well(tmp_path):
+    made_records.study(tmp_path, seeds=[0], measures=["gradient"], step=50)
+    command = [sys.executable, "experiments/report.py", "--persistent-dir", str(tmp_path), "--no-convergence"]
+    both = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    assert (tmp_path / "report.html").read_text().rstrip().endswith("</html>")
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+HOSTILE = "a<img src=x onerror=alert(1)>|$&'\""
+
+
+def test_names_are_text_wherever_they_are_shown(tmp_path, capsys, undrawn):
+    here, there = tmp_path / f"here {HOSTILE}", tmp_path / f"there {HOSTILE}"
+    for folder in (here, there):
+        made_records.study(folder, seeds=[0], measures=["gradient"], step=50)
+    content = json.loads(min(Layout(there).records.glob("*k-0-*.json")).read_text())
+    content["config"]["vectors"] = f"{HOSTILE}\udcff\x1b[31m\n.txt@0123456789ab"
+    content["environment"]["device"] = f"{HOSTILE}\udcff\x1b[31m\n"
+    made_records.forge(Layout(there).records, content)
+    code, out, _ = tell(capsys, "--persistent-dir", here, "--compare", there, "--out", tmp_path / "out")
+    assert code == 0 and "\x1b" not in out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<img" not in page and "<script>alert" not in page and "&lt;img src=x" in page and "\x1b" not in page
+    for table in (tmp_path / "out" / "tables").glob("*.md"):
+        lines = table.read_text().splitlines()
+        assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1, table
+
+
+@pytest.mark.parametrize(
+    "fall, words",
+    [
+        (0.0, "random masking does not lower performance"),
+        (5e-5, "random masking lowers performance by 0.0025 percentage points, less than 1"),
+        (0.015, "random masking lowers performance by 0.75 percentage points, less than 1"),
+    ],
+)
+def test_racu_is_undefined_where_random_masking_hardly_lowers_performance(fall, words, tmp_path):
+    speed = {"random": 1.0}
+    made_records.study(
+        tmp_path, seeds=[0, 1, 2], curve=lambda c: 0.6 - fall * c.k / 100 * speed.get(c.importance_measure, 1) - (
+            0.027 * (c.importance_measure == "gradient")))  # fmt: skip
+    found = results(tmp_path)
+    assert found.racu["racu"].isna().all() and set(found.racu["n"]) == {0}
+    assert all(words in problem for problem in found.racu["problem"])
+    assert sum(words in note for note in found.notes) == 6
+    shown = tables.racu(found.racu, found.studies)
+    assert set(shown["RACU % (95 %)"]) == {"undefined"}
+
+
+def test_racu_is_undefined_where_the_fall_is_not_above_its_spread_over_seeds(tmp_path):
+    # falls of 2, 4 and -3 percentage points at the ends, so 1, 2 and -1.5 on average: mean 0.5, deviation 1.8
+    falls = (0.02, 0.04, -0.03)
+    made_records.study(tmp_path, curve=lambda c: 0.6 - falls[c.seed] * c.k / 100)
+    found = numbers(tmp_path)
+    assert found["racu"].isna().all()
+    assert found["random_fall"].to_numpy() == pytest.approx([0.01, 0.02, -0.015] * 2)
+    assert (found["problem"].str.contains("no more than it differs between seeds").sum()) == 4
+
+
+def test_acu_and_racu_are_means_over_the_same_seeds(tmp_path):
+    # random masking does nothing at seed 0, at which the measure has a large ACU
+    made_records.study(
+        tmp_path, seeds=[0, 1, 2, 3], measures=["gradient"], curve=lambda c: 0.9 if c.seed == 0 and (
+            c.importance_measure != "gradient") else made_records.linear(c))  # fmt: skip
+    by_seed = numbers(tmp_path).set_index("seed")
+    assert by_seed["racu"].isna().tolist() == [True, False, False, False]
+    (row,) = summary.racu(by_seed.reset_index()).itertuples()
+    assert row.n == 3 and row.acu == pytest.approx(by_seed.loc[1:, "acu"].mean())
+    assert row.acu != pytest.approx(by_seed["acu"].mean())
+
+
+def test_a_performance_that_is_no_number_is_said_as_such(tmp_path):
+    made_records.study(tmp_path, seeds=[0, 1])
+    (study,) = studies(tmp_path)
+    points = frame.points([study])
+    at = (points["measure"] == "gradient") & (points["k"] == 40) & (points["seed"] == 0)
+    points.loc[at, "performance"] = np.nan
+    found = summary.racu_by_seed(points).set_index(["measure", "seed"])["problem"]
+    assert found["gradient", 0] == "undefined: performance is no number at k = 40"
+    assert found["gradient", 1] == found["integrated-gradient", 0] == ""
+
+
+def test_intervals_of_performance_stay_where_it_can_be(tmp_path):
+    made_records.study(tmp_path, seeds=[0, 1], measures=["gradient"], curve=lambda c: 0.15 + 0.14 * c.seed)
+    found = results(tmp_path)
+    curves = summary.curves(found.points)
+    assert (curves["low"] == 0).all() and (curves["high"] == 1).all() and curves["cut"].all()
+    assert found.tasks[["unmasked low", "unmasked high"]].to_numpy().tolist() == [[0, 100]]
+    assert any("12.7 standard errors" in note for note in found.notes)
+    assert any("below 0 % or above 100 %" in note for note in found.notes)
+
+
+def test_narrow_intervals_are_left_as_they_are_and_not_spoken_of(tmp_path):
+    made_records.study(tmp_path)
+    found = results(tmp_path)
+    assert not summary.curves(found.points)["cut"].any()
+    assert not any("standard errors" in note or "above 100 %" in note for note in found.notes)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=8))
+def test_an_interval_cut_to_what_can_be_holds_its_mean(values):
+    found = intervals.within(intervals.t_interval(values), 0, 1)
+    assert 0 <= found.low <= found.mean + 1e-12 and found.mean - 1e-12 <= found.high <= 1

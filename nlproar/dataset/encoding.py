@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import multiprocessing
+import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -116,12 +117,71 @@ def load(task: Task, source: str, raw_dir: Path, cache_dir: Path, num_workers: i
 
 
 def find(task: str, source: str, digest: str, cache_dir: Path) -> Dataset | None:
-    """The encoded data with this `digest`, if they are still cached: the raw files need not be there."""
-    for path in sorted((cache_dir / "encoded").glob(f"{task}_{source}-*.npz")):
-        arrays = storage.stored(path)
-        if arrays and (dataset := _unpack(arrays[0])).digest == digest:
+    """The encoded data with this `digest`, if they are still cached: the raw files need not be there. Files that hold
+    something else are passed over. Raises OSError if the folder may not be read."""
+    folder = cache_dir / "encoded"
+    if not folder.exists():
+        return None
+    for name in sorted(os.listdir(folder)):
+        if not (name.startswith(f"{task}_{source}-") and name.endswith(".npz")):
+            continue
+        try:
+            found = storage.stored(folder / name)
+        except (OSError, UserError) as error:  # another file may hold the same data
+            log.warning("%s cannot be read: %s", folder / name, error)
+            continue
+        if found is None or not _is_encoded(found[0]):
+            continue
+        dataset = _unpack(found[0])
+        if dataset.digest == digest:
             return dataset
     return None
+
+
+def _is_encoded(arrays: storage.Arrays) -> bool:
+    """Whether `arrays` have the names, types and shapes that `encode` gives them, and every number has a meaning."""
+    texts = {name: _as_text(arrays[name]) for name in ("words", "warnings") if name in arrays}
+    words = texts.get("words")
+    if words is None or None in texts.values():
+        return False
+    vocabulary_size = len(SPECIALS) + len(words.split("\n"))
+    expected: set[str] = set(texts)
+    for name in SPLITS:
+        label = arrays.get(f"{name}.label", _NO_ARRAY)
+        if label.dtype != np.int64 or label.ndim != 1 or (label < 0).any():
+            return False
+        expected.add(f"{name}.label")
+        prefixes = [f"{name}."]
+        if f"{name}.query_tokens" in arrays:
+            prefixes.append(f"{name}.query_")
+        for prefix in prefixes:
+            if not _are_sequences(arrays, prefix, len(label), vocabulary_size):
+                return False
+            expected |= {f"{prefix}tokens", f"{prefix}offsets"}
+    return set(arrays) == expected
+
+
+def _as_text(array: np.ndarray) -> str | None:
+    """The text that an array holds as UTF-8; None where it holds none."""
+    if array.dtype != np.uint8 or array.ndim != 1:
+        return None
+    try:
+        return array.tobytes().decode()
+    except UnicodeDecodeError:
+        return None
+
+
+_NO_ARRAY = np.empty(0, dtype=object)  # stands for an array that is missing
+
+
+def _are_sequences(arrays: storage.Arrays, prefix: str, number: int, vocabulary_size: int) -> bool:
+    """Whether `prefix`tokens and `prefix`offsets hold `number` sequences of ids below `vocabulary_size`."""
+    tokens = arrays.get(f"{prefix}tokens", _NO_ARRAY)
+    offsets = arrays.get(f"{prefix}offsets", _NO_ARRAY)
+    if tokens.dtype != np.int32 or tokens.ndim != 1 or offsets.dtype != np.int64 or offsets.shape != (number + 1,):
+        return False
+    within = ((tokens >= 0) & (tokens < vocabulary_size)).all()
+    return bool(within and offsets[0] == 0 and offsets[-1] == len(tokens) and (np.diff(offsets) >= 0).all())
 
 
 @dataclass

@@ -218,6 +218,22 @@ def _fingerprint(file: Path, persistent_dir: str | None) -> str:
     return _fingerprints[known]
 
 
+def check_identity(identity: Mapping[str, Any]) -> None:
+    """Raise UserError if this is the `Config.identity` of no run that can be asked for: a value is out of its range, a
+    measure is not known, or a value is given where it cannot matter, so that `resolve` would have left it out. The
+    data set is not looked at, as its declaration may have changed since."""
+    names = {f.name for f in fields(Config) if not f.metadata.get("option")}
+    config = Config(**{name: value for name, value in identity.items() if name in names})
+    flags = replace(
+        config,
+        importance_measure=config.importance_measure or "random",
+        roar_strategy=config.roar_strategy or "count",
+    )
+    _validate(flags)
+    if _canonical(flags) != config:
+        raise UserError("no run has this combination of level, strategy, measure and step")
+
+
 def _validate(config: Config) -> None:
     for name, allowed in (("importance_measure", MEASURES), ("roar_strategy", STRATEGIES), ("model_type", MODELS)):
         if getattr(config, name) not in allowed:

@@ -117,9 +117,9 @@ class Layout:
         """What the process of a chain says; `config` is its last level."""
         return self.logs / f"{config.id}.log"
 
-    def convergence(self, config: Config) -> Path:
+    def convergence(self, config: Config, key: str) -> Path:
         """The error of integrated gradient by its number of points, on the model of `config`."""
-        return self.cache / "convergence" / f"{config.id}.npz"
+        return self.cache / "convergence" / f"{config.id}-{key}.npz"
 
     @property
     def tables(self) -> Path:

@@ -84,6 +84,10 @@ _TEXTS = _Kind(
     "a list of texts",
     lambda value: isinstance(value, list) and value != [] and all(isinstance(item, str) for item in value),
 )
+_SENTENCES = _Kind(
+    "a list of texts, which may be empty",
+    lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
+)
 _LIST = _Kind("a list with at least one entry", lambda value: isinstance(value, list) and value != [])
 
 _TASK = {
@@ -146,6 +150,7 @@ _DATA = {
     "vectors": _Optional(_or_null(_TEXT)),
     "vocabulary": _COUNT,
     "observations": {"train": _COUNT, "val": _COUNT, "test": _COUNT},
+    "warnings": _Optional(_SENTENCES),
 }
 
 _RECORD = {
@@ -211,8 +216,7 @@ def _check_shape(content: Mapping[str, Any]) -> None:
     if content.get("completeness_error"):
         _check(content["completeness_error"], _Every(_AMOUNT), "completeness_error")
     metric = content["config"]["task"]["metric"]
-    if metric not in content["metrics"]["test"]:
-        raise _Wrong(f"metrics.test.{metric} is missing")
+    _check(content["metrics"]["test"], {metric: _SHARE}, "metrics.test")
 
 
 def _check_header(content: Any) -> None:
@@ -269,6 +273,8 @@ def load(path: Path) -> dict[str, Any]:
         if content["version"] >= 2 and content["checksum"] != _checksum(content):
             raise _Wrong("its content was changed: it has not the checksum it says")
         _check_name(content, path)
+    except RecursionError as error:
+        raise UserError(f"{path} is no record, but deeply nested JSON; remove it") from error
     except _Wrong as wrong:
         raise UserError(f"{path} is damaged: {wrong}; remove it, or run it again with --overwrite") from wrong
     return content
@@ -289,8 +295,6 @@ def _parse(path: Path) -> Any:
         raise UserError(f"{path} {reason}; run it again") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except RecursionError as error:
-        raise _Wrong("it is no record, but deeply nested JSON") from error
     except UnicodeDecodeError as error:
         raise _Wrong("it is not UTF-8 text") from error
     except ValueError as error:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import logging
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nlproar import storage
 from nlproar.errors import UserError
 from nlproar.experiment.cli import Parser, add_options, exit_codes
 from nlproar.experiment.layout import Layout
+from nlproar.experiment.paths import user_path
 
 if TYPE_CHECKING:
     from nlproar.report.results import Results
+
+log = logging.getLogger(__name__)
 
 
 def main(description: str, argv: list[str] | None = None) -> None:
@@ -23,48 +32,93 @@ def main(description: str, argv: list[str] | None = None) -> None:
         "--compare", nargs="+", default=[], metavar="DIR", help="other persistent directories, shown beside this one"
     )
     parser.add_argument(
+        "--out",
+        default=argparse.SUPPRESS,
+        metavar="DIR",
+        help="where tables, plots, report.html and the cache of convergence are written; nothing is written elsewhere"
+        " (default: the persistent directory)",
+    )
+    parser.add_argument(
         "--convergence",
         default=True,
         action=argparse.BooleanOptionalAction,
         help="measure how many points integrated gradient needs (once per model, under a minute)",
     )
-    flags = parser.parse_args(argv)
     with exit_codes("interrupted; what was written is whole"):
-        layout = Layout.at(getattr(flags, "persistent_dir", None))
-        _report(layout, [Layout(Path(name)) for name in flags.compare], flags.device, flags.convergence)
+        flags = parser.parse_args(argv)
+        own = Layout.at(getattr(flags, "persistent_dir", None))
+        others = [Layout(Path(user_path("--compare", name))) for name in flags.compare]
+        output = Layout(Path(user_path("--out", flags.out))) if "out" in flags else own
+        _check(own, others, output)
+        _report([own, *others], output, flags.device, flags.convergence)
 
 
-def _report(layout: Layout, others: list[Layout], device: str, convergence: bool) -> None:
-    layouts = [layout, *others]
-    roots = [one.root.resolve() for one in layouts]
-    for one in layouts:
-        if roots.count(one.root.resolve()) > 1:
-            raise UserError(f"--compare {one.root}: this directory is named twice; name others")
-        one.check()
-        if not one.root.is_dir():
+def _check(own: Layout, others: list[Layout], output: Layout) -> None:
+    """Raise UserError if a folder is named twice, is none, or cannot be looked into."""
+    roots = [one.root.resolve() for one in [own, *others]]
+    for other in others:
+        if roots.count(other.root.resolve()) > 1:
+            raise UserError(f"--compare {other.root}: this directory is named twice; name others")
+    for one in [own, *others]:
+        if not _is_folder(one.root):
             raise UserError(f"{one.root} is no folder; name a persistent directory in which experiments were run")
+    if output.root.resolve() in roots[1:]:
+        raise UserError(f"--out {output.root}: directories to compare with are only read; name another folder")
+    if output.root != own.root and not _is_folder(output.root) and os.path.lexists(output.root):
+        raise UserError(f"--out {output.root}: this is no folder; name another one")
+    output.check()
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise UserError(f"{path} cannot be looked into: {error.strerror}") from error
+
+
+def _report(layouts: list[Layout], output: Layout, device: str, with_convergence: bool) -> None:
     from nlproar.progress import show_log
     from nlproar.report import frame
 
     show_log()
-    layout.sweep()
-    studies = frame.load(layouts)
+    studies = frame.load(layouts).studies
     if any(study.confidential for study in studies):
         os.umask(0o077)  # no text is shown, but what derives from confidential texts is for its owner only
+    from nlproar.report import tables
     from nlproar.report.results import collect
 
-    results = collect(studies, device, convergence)
-    paths = write(results, layout)
-    from nlproar.report import tables
-
-    print(tables.markdown(tables.racu(results.racu, studies)) if len(results.racu) else "no RACU yet")
+    with _writing(output, layouts[0]), storage.lock(output.report):
+        output.sweep()
+        found = frame.load(layouts)  # again: the report that held the lock may have taken minutes
+        for reason in found.left_out.values():
+            log.warning("left out: %s", reason)
+        results = collect(found, device, output if with_convergence else None)
+        paths = write(results, output)
+    shown = tables.racu(results.racu, found.studies)
+    print(tables.markdown(shown) if len(shown) else "no RACU yet")
     for note in results.notes:
         print(f"note: {note}")
-    print("\n".join(f"written: {path}" for path in paths), flush=True)
+    for path in paths:
+        print(f"written: {frame.printable(str(path))}", flush=True)
+
+
+@contextmanager
+def _writing(output: Layout, own: Layout) -> Iterator[None]:
+    """Name --out to those who may not write where the records are."""
+    try:
+        yield
+    except OSError as error:
+        if output.root != own.root or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise UserError(
+            f"{output.root} cannot be written to ({error.strerror}: {error.filename}); name another folder with --out"
+        ) from error
 
 
 def write(results: Results, layout: Layout) -> list[Path]:
-    """All files of the report; returns the folders and the page."""
+    """All files of the report, for the holder of `lock(layout.report)`; returns the folders and the page."""
     from nlproar.report import page, panels, tables
     from nlproar.report.figures import save
 

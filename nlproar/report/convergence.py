@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from nlproar import storage
-from nlproar.errors import UserError
+from nlproar.experiment.layout import Layout
 from nlproar.model import checkpoint
-from nlproar.report.caches import Caches, Gone, config_of
+from nlproar.report.caches import Caches, Gone, config_of, readable
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +21,9 @@ _TOKENS = 1500  # of test observations that are explained, from the first; one o
 _VERSION = 1
 
 
-def convergence(caches: Caches, device: str) -> dict[str, np.ndarray]:
+def convergence(caches: Caches, device: str, output: Layout) -> dict[str, np.ndarray]:
     """`error` and `rank_error` (rules, points) of the integrated gradient of the unmasked model of the lowest seed,
-    from its checkpoint or from the cache. Raises Gone where there is no such model.
+    from its checkpoint or from the cache of `output`, where they are kept. Raises Gone where there is no such model.
 
     error: Σ |value − reference| / Σ |reference| over all tokens. rank_error: 1 − Spearman's correlation with the
     reference, mean over observations of two tokens or more.
@@ -34,32 +34,36 @@ def convergence(caches: Caches, device: str) -> dict[str, np.ndarray]:
         raise Gone("there is no unmasked model")
     config = config_of(content, str(layout.root))
     folder = layout.checkpoint(config)
-    if not checkpoint.exists(folder):
-        raise Gone("the weights of the unmasked model were deleted")
-    dataset = caches.dataset
-    if dataset is None:
-        raise Gone("the cache of encoded data was deleted")
-    try:
-        key: dict[str, Any] = {
-            "version": _VERSION,
-            "weights": checkpoint.sha256(folder),
-            "data": dataset.digest,
-            "points": list(POINTS),
-            "reference": _REFERENCE,
-            "tokens": _TOKENS,
-        }
+    dataset = caches.require_dataset()
+    with readable("the unmasked model"):
+        if not checkpoint.exists(folder):
+            raise Gone("the weights of the unmasked model were deleted")
+        weights = checkpoint.sha256(folder)
+    key: dict[str, Any] = {
+        "version": _VERSION,
+        "weights": weights,
+        "data": dataset.digest,
+        "points": list(POINTS),
+        "reference": _REFERENCE,
+        "tokens": _TOKENS,
+    }
 
-        def make() -> storage.Arrays:
-            from nlproar.report.path_error import measure_errors  # torch
+    def make() -> storage.Arrays:
+        from nlproar.report.path_error import measure_errors  # torch
 
-            log.info("measuring the convergence of integrated gradient: %s", study.label)
-            model = checkpoint.load(folder, str(key["data"]), config.identity, f"{config.command()} --overwrite")
-            return measure_errors(model, dataset, _few(dataset.splits["test"].lengths), POINTS, _REFERENCE, device)
+        log.info("measuring the convergence of integrated gradient: %s", study.label)
+        with readable("the unmasked model"):
+            model = checkpoint.load(folder, dataset.digest, config.identity, f"{config.command()} --overwrite")
+        return measure_errors(model, dataset, _few(dataset.splits["test"].lengths), POINTS, _REFERENCE, device)
 
-        return storage.cached(layout.convergence(config), key, make)
-    except UserError as error:
-        log.warning("%s", error)
-        raise Gone("the unmasked model cannot be read") from error
+    # models of several directories can have the same configuration, and so the same id
+    path = output.convergence(config, storage.digest(key)[:8])
+    errors = storage.cached(path, key, make)
+    for name in ("error", "rank_error"):
+        values = errors.get(name, np.empty(0))
+        if values.shape != (len(RULES), len(POINTS)) or values.dtype.kind != "f":
+            raise Gone(f"{path} holds something else; remove it")
+    return errors
 
 
 def _few(lengths: np.ndarray) -> int:

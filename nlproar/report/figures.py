@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -20,6 +23,8 @@ from matplotlib.lines import Line2D
 
 from nlproar import storage
 from nlproar.explain import MEASURES
+
+log = logging.getLogger(__name__)
 
 INK, FAINT, PAPER = "#1b1b1e", "#dcdce0", "#ffffff"
 _STYLE: dict[Any, Any] = {
@@ -113,7 +118,7 @@ def save(picture: Picture, folder: Path) -> None:
     columns = min(picture.columns, len(picture.panels))
     rows = -(-len(picture.panels) // columns)
     width, height = picture.size[0] * columns, picture.size[1] * rows + 0.3 * bool(picture.legend)
-    with matplotlib.rc_context(_STYLE):
+    with _named_warnings(picture), matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), dpi=200, layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).flat
         for panel, ax in zip(picture.panels, axes, strict=False):
@@ -130,6 +135,17 @@ def save(picture: Picture, folder: Path) -> None:
             FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None})
 
 
+@contextmanager
+def _named_warnings(picture: Picture) -> Iterator[None]:
+    """Say in one line each, with the name of the picture, what matplotlib warns of, such as letters that its font
+    lacks and that are drawn as boxes."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for message in sorted({str(one.message).splitlines()[0] for one in caught}):
+        log.warning("figure %s: %s", picture.name, message)
+
+
 def _legend(figure: Figure, picture: Picture, columns: int) -> None:
     if picture.legend:
         handles = [Line2D([], [], label=one.label, **one.style()) for one in picture.legend]
@@ -141,7 +157,8 @@ def svg(picture: Picture, panel: Panel, variables: dict[str, str]) -> str:
     """One panel as inline SVG without title and legend, which are the page's. Colours become `variables` of CSS
     (hexadecimal colour to variable), so that they follow its light and dark."""
     number = list(picture.panels).index(panel)
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": picture.name, "font.size": 9, "axes.labelsize": 9}):
+    style = {**_STYLE, "svg.hashsalt": picture.name, "font.size": 9, "axes.labelsize": 9}
+    with _named_warnings(picture), matplotlib.rc_context(style):
         height = picture.size[1] + 0.19 * -(-len(picture.legend) // 2)
         figure = Figure(figsize=(4.2, height), layout="constrained")
         figure.patch.set_alpha(0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import os
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -13,6 +14,7 @@ from nlproar import storage
 from nlproar.dataset import MODULES, load_task
 from nlproar.errors import UserError
 from nlproar.experiment import record
+from nlproar.experiment.config import check_identity
 from nlproar.experiment.layout import Layout
 from nlproar.explain import MEASURES
 
@@ -32,6 +34,7 @@ _OF_A_RUN = (
     "recursive_step_size",
     "riemann_samples",
 )
+_LONGEST_NOTE = 48  # characters of a value that tells studies apart
 _BASELINE: Series = ("random", None, None)
 
 
@@ -67,38 +70,91 @@ class Study:
         return sorted(shared, key=lambda content: content["config"]["seed"])
 
 
-def load(layouts: Iterable[Layout]) -> list[Study]:
-    """All records in these persistent directories, sorted into studies, by task. Raises UserError, naming the file,
-    for a record that is damaged, of another version or of an unknown task, and if there is no record at all."""
+@dataclass(frozen=True)
+class Found:
+    """What the records of some persistent directories tell, and which files tell nothing: the reason for each."""
+
+    studies: list[Study]
+    left_out: dict[Path, str]
+
+
+def load(layouts: Iterable[Layout]) -> Found:
+    """All records in these persistent directories, sorted into studies, by task.
+
+    A file that is no record, or not the one its name says, is left out and named. Raises UserError if a directory
+    may not be read or holds no record at all, and if every record had to be left out.
+    """
     layouts = list(layouts)
     groups: dict[str, list[Record]] = defaultdict(list)
     facts: dict[str, tuple[Layout, dict[str, Any]]] = {}
+    left_out: dict[Path, str] = {}
     for layout in layouts:
-        paths: dict[str, Path] = {}
-        for path in sorted(layout.records.glob("*.json")):
-            content = record.load(path)
-            run = storage.digest([content["config"], content["data"]["digest"]])
-            if run in paths:
-                raise UserError(f"{paths[run]} and {path.name} are records of the same run; move one of them away")
-            paths[run] = path
-            shared = _facts(content, path)
+        for path in record_files(layout):
+            try:
+                content = _load(path)
+            except UserError as error:
+                left_out[path] = printable(str(error))
+                continue
+            shared = {key: value for key, value in content["config"].items() if key not in _OF_A_RUN}
+            shared["data"] = content["data"]["digest"]
             key = storage.digest([str(layout.root), shared])
             groups[key].append(content)
             facts[key] = layout, shared
     if not groups:
-        places = " or ".join(str(layout.records) for layout in layouts)
-        raise UserError(f"no record in {places}; run an experiment first, e.g. python experiments/babi.py --help")
+        raise UserError(left_out_sentence(left_out, at_most=5) + "; there is nothing to report on")
     labels = _labels(facts)
     studies = [Study(facts[key][0], labels[key], facts[key][1], tuple(groups[key])) for key in groups]
-    return sorted(studies, key=lambda study: (list(MODULES).index(study.dataset), study.label))
+    studies.sort(key=lambda study: (list(MODULES).index(study.dataset), study.label))
+    return Found(studies, left_out)
 
 
-def _facts(content: Record, path: Path) -> dict[str, Any]:
+def record_files(layout: Layout) -> list[Path]:
+    """The files of a persistent directory that should be records, by name: all but hidden ones, such as the
+    companions (`._*`) that macOS makes. Raises UserError if they may not be listed, and if there is none."""
+    folder = layout.records
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError as error:
+        for path in (folder.parent, folder):
+            if path.is_symlink() and not path.exists():
+                raise UserError(
+                    f"{path} is a link to a folder that is not there; is its file system mounted?"
+                ) from error
+        names = []
+    except OSError as error:
+        raise UserError(f"the records in {folder} cannot be listed: {error.strerror}") from error
+    paths = [folder / name for name in names if name.endswith(".json") and not name.startswith(".")]
+    if not paths:
+        raise UserError(f"no record in {folder}; run an experiment first, e.g. python experiments/babi.py --help")
+    return paths
+
+
+def _load(path: Path) -> Record:
+    """The record in `path`. Raises UserError, naming the file, for whatever else lies there, and for a record of a
+    task, measure or level that there is not."""
+    content = record.load(path)
     config = content["config"]
-    if config.get("dataset") not in MODULES:
-        raise UserError(f"{path}: unknown data set {config.get('dataset')!r}; there are {', '.join(MODULES)}")
-    shared = {key: value for key, value in config.items() if key not in _OF_A_RUN}
-    return {**shared, "data": content["data"]["digest"]}
+    if config["dataset"] not in MODULES:
+        raise UserError(f"{path}: unknown data set {config['dataset']!r}; there are {', '.join(MODULES)}")
+    try:
+        check_identity(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return content
+
+
+def left_out_sentence(left_out: Mapping[Path, str], at_most: int | None = None) -> str:
+    """How many files were left out and why, of the first `at_most` of them."""
+    reasons = list(left_out.values())
+    shown = reasons[:at_most]
+    noun = "1 record was" if len(reasons) == 1 else f"{len(reasons)} records were"
+    more = f"; and {len(reasons) - len(shown)} more" if len(shown) < len(reasons) else ""
+    return f"{noun} left out: {'; '.join(shown)}{more}"
+
+
+def printable(text: str) -> str:
+    """`text` on one line: line breaks, control characters and bytes that are no text become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _labels(facts: Mapping[str, tuple[Layout, dict[str, Any]]]) -> dict[str, str]:
@@ -106,18 +162,31 @@ def _labels(facts: Mapping[str, tuple[Layout, dict[str, Any]]]) -> dict[str, str
     flat = {key: _flat(shared) for key, (_, shared) in facts.items()}
     roots = {layout.root for layout, _ in facts.values()}
     alike = len({root.resolve().name for root in roots}) < len(roots)
-    found = {}
+    found: dict[str, str] = {}
+    written: Counter[str] = Counter()
     for key, (layout, shared) in facts.items():
         twins = [flat[other] for other in flat if flat[other]["dataset"] == shared["dataset"]]
         differing = [n for n in sorted({*chain(*twins)}) if len({twin.get(n) for twin in twins}) > 1]
         if "source" not in differing and shared["source"] != "official":
             differing.append("source")
-        notes = [f"{name.replace('_', ' ')} {flat[key].get(name, '-')}" for name in differing]
+        notes = [f"{name.replace('_', ' ')} {_short(flat[key].get(name, '-'))}" for name in differing]
         if len(roots) > 1:
-            notes.insert(0, str(layout.root) if alike else layout.root.resolve().name)
+            notes.insert(0, _short(str(layout.root) if alike else layout.root.resolve().name))
         title = load_task(shared["dataset"]).title
-        found[key] = f"{title} ({', '.join(notes)})" if notes else title
+        label = printable(f"{title} ({', '.join(notes)})" if notes else title)
+        written[label] += 1
+        if written[label] > 1:  # values that differ can be written alike: None and "None"
+            label = f"{label} #{written[label]}"
+        found[key] = label
     return found
+
+
+def _short(text: str) -> str:
+    """`text` without its middle where it is so long that a figure would have no room beside it."""
+    if len(text) <= _LONGEST_NOTE:
+        return text
+    half = _LONGEST_NOTE // 2
+    return f"{text[:half]}...{text[-half:]}"
 
 
 def _flat(shared: Mapping[str, Any]) -> dict[str, str]:

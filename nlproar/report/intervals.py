@@ -41,8 +41,23 @@ def t_interval(values: np.ndarray) -> Interval:
     n = len(values)
     if n < 2:
         return Interval(float(values[0]) if n else np.nan, np.nan, np.nan, n)
-    half = stdtrit(n - 1, (1 + LEVEL) / 2) * _standard_error(values)
+    half = half_width(n) * _standard_error(values)
     return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half), n)
+
+
+def within(found: Interval, lowest: float, highest: float) -> Interval:
+    """`found` with its bounds cut to `lowest` and `highest`, between which the quantity always lies.
+
+    Its mean over all seeds lies there too, so what is cut off could not hold it: the interval covers the mean as
+    often as before.
+    """
+    low, high = (float(np.clip(bound, lowest, highest)) for bound in (found.low, found.high))  # NaN stays NaN
+    return found._replace(low=low, high=high)
+
+
+def half_width(n: int) -> float:
+    """How many standard errors a t interval over `n` > 1 values reaches to each side of their mean."""
+    return float(stdtrit(n - 1, (1 + LEVEL) / 2))
 
 
 def _standard_error(values: np.ndarray) -> float:

@@ -11,8 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from nlproar.report import figures, tables
+from nlproar.report.faithfulness import SMALLEST_FALL
 from nlproar.report.figures import Look, Picture
-from nlproar.report.frame import Study
+from nlproar.report.frame import Study, printable
 from nlproar.report.results import Results
 from nlproar.report.strips import strips
 
@@ -46,6 +47,7 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
         palette=[(variable, color, figures.on_dark(color)) for color, variable in variables.items()],
         setting=[_setting(study) for study in results.studies],
         notes=results.notes,
+        smallest_fall=f"{100 * SMALLEST_FALL:g}",
         records=sum(len(study.records) for study in results.studies),
         seeds=max(len(study.seeds) for study in results.studies),
     )
@@ -94,7 +96,7 @@ def _setting(study: Study) -> dict[str, Any]:
     for library in sorted({name for environment in environments for name in environment["versions"]}):
         facts[library] = _counted([environment["versions"].get(library) for environment in environments])
     facts["most memory"] = f"{max(environment.get('peak_memory_gb', 0) for environment in environments):.2f} GB"
-    return {"study": study.label, "facts": {key: str(value) for key, value in facts.items()}}
+    return {"study": study.label, "facts": {printable(key): printable(str(value)) for key, value in facts.items()}}
 
 
 def _counted(values: list[Any]) -> str:

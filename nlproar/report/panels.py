@@ -55,7 +55,8 @@ def curves(points: pd.DataFrame, studies: Sequence[Study]) -> list[Picture]:
         unit = "per cent of the tokens" if strategy == "quantile" else "number of tokens"
         caption = (
             f"Test performance of models trained and tested without the tokens a measure calls most important, by the"
-            f" {unit} masked. Mean over seeds with its 95 % t interval; a line breaks where a level is missing."
+            f" {unit} masked. Mean over seeds with its 95 % t interval, within 0 to 100 %; a line breaks where a level"
+            " is missing."
         )
         handles = [*legend.values(), *([FLOOR] if strategy == "quantile" else [])]
         columns = 2 if part["recursive"].nunique() > 1 or part["study"].nunique() > 1 else 1
@@ -92,8 +93,9 @@ def _draw_curves(
     floor = panel.loc[panel["k"] == 100, "performance"] if strategy == "quantile" else panel.iloc[:0]["performance"]
     if len(floor):
         ax.axhline(100 * floor.iloc[0], color=FLOOR.color, linestyle=FLOOR.linestyle, linewidth=0.9, zorder=1)
-    margin = max(0.06 * (limits[1] - limits[0]), 1)
-    ax.set_ylim(limits[0] - margin, limits[1] + margin)
+    if not np.isnan(limits).any():  # NaN: no performance at all is a number
+        margin = max(0.06 * (limits[1] - limits[0]), 1)
+        ax.set_ylim(limits[0] - margin, limits[1] + margin)
     ax.set_xlabel("tokens masked (%)" if strategy == "quantile" else "tokens masked")
     ax.set_ylabel(f"{metric_name(metric)} (%)")
     if strategy == "count":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nlproar.experiment.layout import Layout
 from nlproar.explain import MEASURES
-from nlproar.report import frame, sparsity, summary, tables
+from nlproar.report import frame, intervals, sparsity, summary, tables
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.convergence import convergence
-from nlproar.report.frame import Study
+from nlproar.report.frame import Found, Study
 
-log = logging.getLogger(__name__)
+_LISTED = 12  # levels that a note names
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,26 @@ class Results:
     notes: list[str]
 
 
-def collect(studies: Sequence[Study], device: str, with_convergence: bool) -> Results:
-    """Everything that the records and caches of `studies` tell."""
+def collect(found: Found, device: str, output: Layout | None) -> Results:
+    """Everything that records and caches tell. The convergence of integrated gradient is measured, or read where an
+    earlier report kept it, in the caches of `output`; without `output` it is left out."""
+    studies = found.studies
     caches = [Caches(study) for study in studies]
     points = frame.points(studies)
     by_seed = summary.racu_by_seed(points)
     missing = summary.missing(points, {study.label: study.seeds for study in studies})
-    notes = [*_missing_levels(missing), *_undefined(by_seed)]
+    notes = [
+        *_left_out(found),
+        *_of_the_data(studies),
+        *_missing_levels(missing),
+        *_undefined(by_seed),
+        *_wide_intervals(points),
+    ]
     errors = {}
-    for cache in caches if with_convergence else []:
+    for cache in caches if output else []:
+        assert output
         try:
-            errors[cache.study.label] = convergence(cache, device)
+            errors[cache.study.label] = convergence(cache, device, output)
         except Gone as reason:
             notes.append(f"{cache.study.label}: no convergence of integrated gradient, as {reason}")
     return Results(
@@ -62,19 +71,58 @@ def collect(studies: Sequence[Study], device: str, with_convergence: bool) -> Re
         cost=tables.cost(studies),
         sparsity=_sparsity(caches, notes),
         convergence=errors,
-        notes=notes,
+        notes=[frame.printable(note) for note in notes],
     )
+
+
+def _left_out(found: Found) -> list[str]:
+    return [frame.left_out_sentence(found.left_out)] if found.left_out else []
+
+
+def _of_the_data(studies: Sequence[Study]) -> list[str]:
+    """What the runs of a study were warned of when they read its files, such as that some are not complete."""
+    notes = []
+    for study in studies:
+        said = {sentence: None for content in study.records for sentence in content["data"].get("warnings", [])}
+        notes += [f"{study.label}: {sentence}" for sentence in said]
+    return notes
 
 
 def _missing_levels(missing: pd.DataFrame) -> list[str]:
     notes = []
-    told = missing.assign(levels=missing["levels"].map(lambda ks: ", ".join(map(str, ks))))
+    told = missing.assign(levels=missing["levels"].map(_list_levels))
     for key, rows in told.groupby([*summary.PANEL, "series", "levels"], sort=False):
         study, strategy, recursive, series, levels = key
         seeds = ", ".join(str(seed) for seed in rows["seed"])
         noun = "seed" if len(rows) == 1 else "seeds"
         unit = " %" if strategy == "quantile" else " tokens"
         notes.append(f"{study}, {tables.mode(recursive)}, {series}, {noun} {seeds}: no record of k = {levels}{unit}")
+    return notes
+
+
+def _list_levels(levels: list[int]) -> str:
+    """All levels, or of very many the first and the last ones."""
+    if len(levels) <= _LISTED:
+        return ", ".join(map(str, levels))
+    first = ", ".join(map(str, levels[: _LISTED - 1]))
+    return f"{first}, ..., {levels[-1]} ({len(levels):,} levels)"
+
+
+def _wide_intervals(points: pd.DataFrame) -> list[str]:
+    """What a reader must know of the intervals of curves: that two seeds tell little, and that bounds were cut."""
+    notes = []
+    for study, curve in summary.curves(points).groupby("study", sort=False):
+        few, cut = int((curve["n"] == 2).sum()), int(curve["cut"].sum())
+        if few:
+            notes.append(
+                f"{study}: {few} of {len(curve)} points of its curves are means of two seeds; a 95 % t interval of two"
+                f" reaches {intervals.half_width(2):.1f} standard errors to each side, and more seeds make it narrower"
+            )
+        if cut:
+            notes.append(
+                f"{study}: the 95 % t intervals of {cut} of {len(curve)} points of its curves would reach below 0 % or"
+                " above 100 %, where performance cannot be; they are cut there"
+            )
     return notes
 
 
@@ -104,7 +152,7 @@ def _sparsity(caches: Sequence[Caches], notes: list[str]) -> pd.DataFrame:
                 done.add(key)
             except Gone as reason:
                 reasons[key[0]] = str(reason)
-        for measure in reasons.keys() - {name for name, _ in done}:
+        for measure in sorted(reasons.keys() - {name for name, _ in done}):
             notes.append(f"{cache.study.label}, {measure}: no sparsity, as {reasons[measure]}")
     rows.sort(key=lambda row: known.index(row["measure"]))  # the sort is stable
     found = pd.DataFrame(rows, columns=["study", "strategy", "measure", "level", "share"])
@@ -113,8 +161,7 @@ def _sparsity(caches: Sequence[Caches], notes: list[str]) -> pd.DataFrame:
 
 def _mass(cache: Caches, content: frame.Record) -> list[dict[str, Any]]:
     values = cache.importance(content)
-    assert cache.dataset
-    split = cache.dataset.splits["test"]
+    split = cache.require_dataset().splits["test"]
     rows: list[dict[str, Any]] = []
     for strategy, levels in (("count", sparsity.TOKENS), ("quantile", sparsity.PER_CENT)):
         shares = sparsity.mass_at_the_top(values, split.maskable, split.offsets, strategy, levels)

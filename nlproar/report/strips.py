@@ -27,9 +27,10 @@ def strips(caches: Caches) -> dict[str, Any]:
     study = caches.study
     if study.confidential:
         return {"gone": "The texts of this task are confidential."}
-    if caches.dataset is None:
-        return {"gone": "The cache of encoded data was deleted; any run of this task makes it again."}
-    split = caches.dataset.splits["test"]
+    try:
+        split = caches.require_dataset().splits["test"]
+    except Gone as reason:
+        return {"gone": f"Not shown, as {reason}. Any run of this task makes this cache again."}
     rows = choose(split)
     seed = study.seeds[0]
     mine = [c for c in study.records if c["config"]["seed"] == seed and c["config"]["importance_measure"]]
@@ -41,7 +42,7 @@ def strips(caches: Caches) -> dict[str, Any]:
             baseline = _panel(content)[0] == strategy and content["config"]["importance_measure"] == "random"
             if baseline or _panel(content) == (strategy, recursive):
                 curves.setdefault(series_of(content["config"]), {})[content["config"]["k"]] = content
-        order = sorted(curves, key=lambda series: (list(MEASURES).index(series[0]), str(series)))
+        order = sorted(curves, key=_rank)
         shown.append(
             {
                 "name": f"{mode(recursive)}, {strategy}",
@@ -53,6 +54,13 @@ def strips(caches: Caches) -> dict[str, Any]:
     if not shown:
         return {"gone": "There is no record of a masked level yet."}
     return {"seed": seed, "observations": [_observation(caches, row) for row in rows], "groups": shown}
+
+
+def _rank(series: Series) -> tuple[int, str]:
+    """Measures in their usual order; one that is not known any more comes last."""
+    known = list(MEASURES)
+    number = known.index(series[0]) if series[0] in known else len(known)
+    return number, str(series)
 
 
 def _panel(content: Record) -> tuple[str, bool]:
@@ -68,22 +76,22 @@ def choose(split: Split) -> list[int]:
 
 
 def _observation(caches: Caches, row: int) -> dict[str, Any]:
-    assert caches.dataset
-    split, vocabulary = caches.dataset.splits["test"], caches.dataset.vocabulary
+    dataset = caches.require_dataset()
+    split, vocabulary = dataset.splits["test"], dataset.vocabulary
+    labels, label = load_task(caches.study.dataset).labels, int(split.label[row])
     query: list[str] = []
     if split.query_tokens is not None and split.query_offsets is not None:
         query = vocabulary.decode(split.query_tokens[slice(*split.query_offsets[row : row + 2])])
     return {
         "number": row,
-        "label": load_task(caches.study.dataset).labels[int(split.label[row])],
+        "label": labels[label] if label < len(labels) else f"number {label}",  # the task may have changed since
         "tokens": vocabulary.decode(split.tokens[slice(*split.offsets[row : row + 2])]),
         "query": query,
     }
 
 
 def _series(caches: Caches, name: str, records: Mapping[int, Record], rows: list[int]) -> dict[str, Any]:
-    assert caches.dataset
-    split = caches.dataset.splits["test"]
+    split = caches.require_dataset().splits["test"]
     levels: dict[str, Any] = {}
     for k, content in sorted(records.items()):
         try:
@@ -108,7 +116,9 @@ def _tokens(split: Split, values: np.ndarray, row: int) -> np.ndarray:
 
 def _shades(values: np.ndarray) -> str:
     most = values.max(initial=0)
-    return _digits(np.round(SHADES * values / most) if most > 0 else np.zeros(len(values)))
+    if most <= 0:
+        return "0" * len(values)
+    return _digits(np.round(SHADES * values.clip(min=0) / most))
 
 
 def _digits(values: np.ndarray) -> str:

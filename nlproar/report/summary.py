@@ -53,10 +53,13 @@ def missing(points: pd.DataFrame, seeds: Mapping[str, Sequence[int]]) -> pd.Data
 
 
 def racu_by_seed(points: pd.DataFrame) -> pd.DataFrame:
-    """ACU and RACU (1 is all) of each quantile series and seed against random masking of that seed.
+    """ACU and RACU (1 is all) of each quantile series and seed against random masking of that seed, and `random_fall`,
+    how far random masking lowers performance on average over the levels (1 is all), of which RACU is a share.
 
-    `problem` says why there is none: "k = 20, 40 missing", "random k = 20 missing", or undefined, because random
-    masking has no area above the fully masked performance. Never made from an incomplete curve.
+    `problem` says why there is no RACU. It is never made from an incomplete curve: "k = 20, 40 missing", "random k = 20
+    missing". It is undefined where a performance is no number, where `random_fall` is below
+    `faithfulness.SMALLEST_FALL`, and at all seeds where its mean over them is not above its standard deviation: the
+    fall is then not told from the noise, and its share can be any number.
     """
     rows = []
     for place, panel in panels(points[points["strategy"] == "quantile"]):
@@ -64,22 +67,66 @@ def racu_by_seed(points: pd.DataFrame) -> pd.DataFrame:
         curves = {key: dict(zip(c["k"], c["performance"], strict=True)) for key, c in panel.groupby(["series", "seed"])}
         names = panel[panel["measure"] != BASELINE].groupby("series", sort=False)["measure"].first()
         for series, measure in names.items():
+            of_seeds = []
             for seed in sorted(panel["seed"].unique()):
                 own, baseline = curves.get((series, seed), {}), curves.get((BASELINE, seed), {})
                 values = _racu(levels[str(series)], own, baseline)
-                rows.append({**place, "series": series, "measure": measure, "seed": seed, **values})
-    return pd.DataFrame(rows, columns=[*PANEL, "series", "measure", "seed", "acu", "racu", "problem"])
+                of_seeds.append({**place, "series": series, "measure": measure, "seed": seed, **values})
+            _compare_with_spread(of_seeds)
+            rows += of_seeds
+    columns = [*PANEL, "series", "measure", "seed", "acu", "racu", "random_fall", "problem"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _racu(levels: list[int], own: Mapping[int, float], baseline: Mapping[int, float]) -> dict[str, Any]:
-    lacking = _without(levels, own), _without(levels, baseline, f"{BASELINE} ")
-    if any(lacking):
-        return {"acu": np.nan, "racu": np.nan, "problem": "; ".join(text for text in lacking if text)}
+    """Columns acu, racu, random_fall and problem of one series and seed."""
+    problem = _incomplete(levels, own, baseline)
+    if problem:
+        return {"acu": np.nan, "racu": np.nan, "random_fall": np.nan, "problem": problem}
     x = np.array(levels) / 100
-    curves = np.array([baseline[k] for k in levels]), np.array([own[k] for k in levels])
-    found = float(faithfulness.racu(x, *curves))
-    problem = "undefined: random masking does not lower performance" if np.isnan(found) else ""
-    return {"acu": float(faithfulness.acu(x, *curves)), "racu": found, "problem": problem}
+    random_curve = np.array([baseline[k] for k in levels])
+    own_curve = np.array([own[k] for k in levels])
+    fall = float(faithfulness.fall(x, random_curve))
+    if fall <= 0:
+        problem = "undefined: random masking does not lower performance"
+    elif fall < faithfulness.SMALLEST_FALL:
+        least = 100 * faithfulness.SMALLEST_FALL
+        problem = (
+            f"undefined: random masking lowers performance by {100 * fall:.2g} percentage points, less than {least:g}"
+        )
+    return {
+        "acu": float(faithfulness.acu(x, random_curve, own_curve)),
+        "racu": float(faithfulness.racu(x, random_curve, own_curve)),
+        "random_fall": fall,
+        "problem": problem,
+    }
+
+
+def _incomplete(levels: list[int], own: Mapping[int, float], baseline: Mapping[int, float]) -> str:
+    """Why a curve and its baseline give no ACU: levels that are missing, or whose performance is no number."""
+    lacking = [_without(levels, own), _without(levels, baseline, f"{BASELINE} ")]
+    if any(lacking):
+        return "; ".join(text for text in lacking if text)
+    odd = [f"k = {k}" for k in levels if not np.isfinite(own[k])]
+    odd += [f"{BASELINE} k = {k}" for k in levels if not np.isfinite(baseline[k])]
+    return f"undefined: performance is no number at {', '.join(dict.fromkeys(odd))}" if odd else ""
+
+
+def _compare_with_spread(of_seeds: list[dict[str, Any]]) -> None:
+    """Take back the RACU of every seed if random masking lowers performance by no more than it varies between them."""
+    falls = np.array([row["random_fall"] for row in of_seeds if np.isfinite(row["random_fall"])])
+    if len(falls) < 2 or falls.mean() > falls.std(ddof=1):
+        return
+    if falls.mean() <= 0:
+        words = "undefined: random masking does not lower performance on average over seeds"
+    else:
+        words = (
+            f"undefined: random masking lowers performance by {100 * falls.mean():.2g} percentage points on average, no"
+            f" more than it differs between seeds (standard deviation {100 * falls.std(ddof=1):.2g})"
+        )
+    for row in of_seeds:
+        if not row["problem"]:
+            row["racu"], row["problem"] = np.nan, words
 
 
 def _without(levels: Iterable[int], curve: Mapping[int, float], whose: str = "") -> str:
@@ -88,13 +135,15 @@ def _without(levels: Iterable[int], curve: Mapping[int, float], whose: str = "")
 
 
 def racu(by_seed: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds and 95 % t interval: columns acu, racu, low, high (1 is all), n, and `problem` of the rest."""
+    """Mean over seeds and 95 % t interval: columns acu, racu, low, high (1 is all), n, and `problem` of the rest. ACU
+    is the mean over the n seeds that have a RACU."""
     rows = []
     for key, group in by_seed.groupby([*PANEL, "series", "measure"], sort=False):
         found = intervals.t_interval(group["racu"].to_numpy())
         problems = "; ".join(f"seed {seed}: {text}" for seed, text in zip(group["seed"], group["problem"], strict=True)
                              if text)  # fmt: skip
-        values = {"acu": group["acu"].mean(), "racu": found.mean, "low": found.low, "high": found.high, "n": found.n}
+        acu = group.loc[group["racu"].notna(), "acu"].mean()
+        values = {"acu": acu, "racu": found.mean, "low": found.low, "high": found.high, "n": found.n}
         rows.append({**dict(zip([*PANEL, "series", "measure"], key, strict=True)), **values, "problem": problems})
     return pd.DataFrame(rows, columns=[*PANEL, "series", "measure", "acu", "racu", "low", "high", "n", "problem"])
 
@@ -115,11 +164,16 @@ def differences(by_seed: pd.DataFrame) -> pd.DataFrame:
 
 
 def curves(points: pd.DataFrame) -> pd.DataFrame:
-    """Mean performance and 95 % t interval over seeds at each level of each series: performance, low, high, n."""
+    """Mean performance and 95 % t interval over seeds at each level of each series: performance, low, high, n.
+
+    Performance is in [0, 1], and so are low and high; `cut` says whether a bound would lie outside.
+    """
     rows = []
     keys = [*PANEL, "series", "measure", "k"]
     for key, group in points.groupby(keys, sort=False):
-        found = intervals.t_interval(group["performance"].to_numpy())
+        whole = intervals.t_interval(group["performance"].to_numpy())
+        found = intervals.within(whole, 0, 1)
+        cut = bool(whole.low < found.low or whole.high > found.high)  # False where there is no interval
         rows.append({**dict(zip(keys, key, strict=True)), "performance": found.mean, "low": found.low,
-                     "high": found.high, "n": found.n})  # fmt: skip
+                     "high": found.high, "n": found.n, "cut": cut})  # fmt: skip
     return pd.DataFrame(rows)

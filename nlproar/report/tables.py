@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from nlproar import storage
 from nlproar.report import published
 from nlproar.report.caches import Caches
 from nlproar.report.frame import Study
-from nlproar.report.intervals import Interval, t_interval
+from nlproar.report.intervals import Interval, t_interval, within
 from nlproar.report.majority import majority_performance
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 STAGES = ("encode", "explain", "mask", "vectors", "train", "test")
 NOTHING = "–"
+UNDEFINED = "undefined"
 
 
 def racu(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
@@ -34,13 +35,20 @@ def racu(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
                 "task": row.study,
                 "masking": mode(row.recursive),
                 "measure": row.series,
-                "RACU % (95 %)": estimate(100 * row.racu, 100 * row.low, 100 * row.high),
+                "RACU % (95 %)": _racu_cell(row),
                 "seeds": row.n,
                 "published % (95 %)": estimate(theirs.percent, theirs.low, theirs.high) if theirs else NOTHING,
             }
         )
     columns = ["task", "masking", "measure", "RACU % (95 %)", "seeds", "published % (95 %)"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _racu_cell(row: Any) -> str:
+    """RACU of a row of `summary.racu`: "undefined" where it has no meaning at any seed, a dash where levels lack."""
+    if row.n == 0 and f": {UNDEFINED}" in row.problem:
+        return UNDEFINED
+    return estimate(100 * row.racu, 100 * row.low, 100 * row.high)
 
 
 def side_by_side(found: pd.DataFrame, studies: Sequence[Study]) -> dict[str, pd.DataFrame]:
@@ -51,7 +59,7 @@ def side_by_side(found: pd.DataFrame, studies: Sequence[Study]) -> dict[str, pd.
         rows: dict[tuple[str, str], dict[str, str]] = {}
         for row in found[found["study"].isin(labels)].itertuples():
             cells = rows.setdefault((mode(row.recursive), row.series), {})
-            cells[row.study] = estimate(100 * row.racu, 100 * row.low, 100 * row.high)
+            cells[row.study] = _racu_cell(row)
         if len(labels) > 1 and rows:
             tables[dataset] = pd.DataFrame(
                 [{"masking": m, "measure": s, **{label: cells.get(label, NOTHING) for label in labels}}
@@ -84,7 +92,7 @@ def tasks(studies: Sequence[Study], caches: Sequence[Caches]) -> pd.DataFrame:
         unmasked = _performance(study, 0)
         masked = _performance(study, 100)
         row = {"study": study.label, "metric": metric_name(study.metric), "vocabulary": sizes["vocabulary"]}
-        row |= sizes["observations"]
+        row |= {name: sizes["observations"][name] for name in ("train", "val", "test")}
         length = majority = np.nan
         if cache.dataset:
             train, test = cache.dataset.splits["train"], cache.dataset.splits["test"]
@@ -100,7 +108,9 @@ def tasks(studies: Sequence[Study], caches: Sequence[Caches]) -> pd.DataFrame:
 
 
 def _performance(study: Study, k: int) -> Interval:
-    return t_interval(np.array([100 * content["metrics"]["test"][study.metric] for content in study.at(k)]))
+    """In per cent, with bounds within 0 and 100."""
+    values = [100 * content["metrics"]["test"][study.metric] for content in study.at(k)]
+    return within(t_interval(np.array(values)), 0, 100)
 
 
 def tasks_to_read(found: pd.DataFrame) -> pd.DataFrame:
@@ -188,14 +198,18 @@ def p_value(p: float) -> str:
 
 def markdown(frame: pd.DataFrame) -> str:
     """A table of Markdown; numbers to the right."""
-    lines = [list(frame.columns), ["---:" if is_numeric(frame[name]) else "---" for name in frame.columns]]
-    lines += [[str(cell).replace("|", "\\|") for cell in row] for row in frame.itertuples(index=False)]
+    lines = [
+        [str(name).replace("|", "\\|") for name in frame.columns],
+        ["---:" if is_numeric(frame[name]) else "---" for name in frame.columns],
+    ]
+    for row in frame.itertuples(index=False):
+        lines.append([str(cell).replace("|", "\\|") for cell in row])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def is_numeric(column: pd.Series) -> bool:
     """Whether all cells are numbers, as they are written here, or nothing."""
-    return all(str(cell)[:1] in "−–-0123456789<" for cell in column)
+    return all(str(cell) == UNDEFINED or str(cell)[:1] in "−–-0123456789<" for cell in column)
 
 
 def latex(frame: pd.DataFrame) -> str:
