@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nlproar import storage
-from nlproar.dataset import encoding, load_task
+from nlproar.dataset import encoding
 from nlproar.experiment.layout import Layout
 from nlproar.experiment.run import run
 from nlproar.report import cli, frame
@@ -98,7 +98,8 @@ def test_struck_out_is_what_the_record_masked(page, study, measure):
     folder, configs = study
     (config,) = [config for config in configs if config.importance_measure == measure]
     layout = Layout(folder)
-    data = encoding.load(load_task("babi-1"), "simulated", layout.raw, layout.cache)
+    digest = json.loads(layout.record(config).read_text())["data"]["digest"]
+    data = encoding.find("babi-1", "simulated", digest, layout.cache)
     split = data.splits["test"]
     arrays, _ = storage.stored(layout.masks(config), ["test"])
     mask = masking.unpack(arrays["test"], len(split.tokens))
