@@ -200,6 +200,7 @@ def run_script(monkeypatch, capsys):
     package_log = logging.getLogger("nlproar")
     before = (list(package_log.handlers), package_log.level, package_log.propagate)
     package_log.handlers.clear()
+    package_log.propagate = True  # otherwise pytest gives it handlers of its own, and the script adds none
     umask = os.umask(0o022)
     needs.load_dataset.cache_clear()  # it knows a folder by its name, here "p" in every case
 
