@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics.functional import classification
+
+from nlproar import process
+
+with process.without_rank():
+    from torchmetrics.functional import classification
 
 
 def evaluate(logits: Tensor, label: Tensor) -> dict[str, float]:

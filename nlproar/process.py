@@ -10,9 +10,10 @@ import platform
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 from nlproar.errors import UserError
@@ -120,3 +121,19 @@ def in_processes(processes: int, function: Callable[[Any], Any], values: Iterabl
             for child in multiprocessing.active_children():
                 child.terminate()
             raise
+
+
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+
+
+@contextmanager
+def without_rank() -> Iterator[None]:
+    """While this lasts, no variable of a cluster says that this process is one of several.
+
+    Lightning and torchmetrics read these variables when they are imported, and stop at one that holds no number.
+    """
+    hidden = {name: os.environ.pop(name) for name in _RANKS if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)

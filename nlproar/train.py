@@ -14,12 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import Tensor
 
-from nlproar import metrics
+from nlproar import metrics, process
 from nlproar.dataset.batch import FixedBatches, SequenceBatch, TrainingBatches
 from nlproar.dataset.encoding import Split
 from nlproar.errors import UserError
@@ -28,6 +26,10 @@ from nlproar.model.bilstm_attention import BiLSTMAttention
 from nlproar.model.modes import in_mode
 from nlproar.model.training_state import Epoch, Tensors, TrainingState
 from nlproar.progress import Bar, stage
+
+with process.without_rank():
+    import pytorch_lightning as pl
+    from pytorch_lightning.plugins.environments import LightningEnvironment
 
 log = logging.getLogger(__name__)
 

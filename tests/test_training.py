@@ -325,7 +325,7 @@ def test_a_process_killed_and_stopped_in_turn_ends_with_the_same_record(few_ques
     flags = ("--source", "simulated", "--max-epochs", 20, "--device", "cpu", "--persistent-dir", tmp_path / "p")
     command = [sys.executable, str(ROOT / "experiments/babi.py"), *map(str, flags)]
     environment = {**few_questions, **CLUSTERS["slurm"], "SLURM_NTASKS": "1", "PATH": f"{tools}:{os.environ['PATH']}"}
-    environment["PYTHONPATH"] += f":{ROOT}"
+    environment |= {"RANK": "none", "LOCAL_RANK": "", "PYTHONPATH": f"{few_questions['PYTHONPATH']}:{ROOT}"}
     epochs = []
     for number, code in ((signal.SIGKILL, -9), (signal.SIGUSR1, 138)):
         process = subprocess.Popen(command, cwd=here, env=environment, stderr=subprocess.PIPE, text=True)
