@@ -22,7 +22,7 @@ Choice = tuple[str, Mapping[str, str]]  # a flag, and the task behind each of it
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, without the usage."""
-        self.exit(2, f"error: {message} (see --help)\n")
+        self.exit(2, f"error: {_on_one_line(message)} (see --help)\n")
 
 
 def parser(description: str, choice: Choice | None, sources: tuple[str, ...]) -> Parser:
@@ -96,7 +96,7 @@ def exit_codes(stopped: str) -> Iterator[None]:
         with users_errors():
             yield
     except UserError as error:
-        print("error: " + " ".join(str(error).splitlines()), file=sys.stderr)
+        print(f"error: {_on_one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         _ignore_ctrl_c()
@@ -108,6 +108,11 @@ def exit_codes(stopped: str) -> Iterator[None]:
     problem = lost_output()
     if problem:
         print(f"warning: standard output cannot be written: {problem}", file=sys.stderr)
+
+
+def _on_one_line(text: str) -> str:
+    """What the user typed, or a library says, may hold breaks of lines."""
+    return " ".join(text.splitlines())
 
 
 def _ignore_ctrl_c() -> None:

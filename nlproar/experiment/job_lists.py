@@ -30,6 +30,7 @@ from nlproar.experiment.config import Config
 from nlproar.experiment.grid import Chain
 from nlproar.experiment.layout import Layout
 from nlproar.experiment.status import Status
+from nlproar.progress import show_log
 
 log = logging.getLogger(__name__)
 
@@ -245,6 +246,7 @@ class Element:
 def main(argv: Sequence[str]) -> None:
     """What batch_jobs/job.py runs, with the arguments of job.sh: a list, and its first line that is in this array."""
     with exit_codes("stopped"):
+        show_log()
         if len(argv) != 2:
             raise UserError("name a job list and the first line of the array in it: bash batch_jobs/job.sh LIST START")
         become(*argv)
