@@ -171,6 +171,13 @@ def test_a_cell_of_unknown_form_is_refused_by_column_and_line(tmp_path, column, 
     assert "confidential" not in str(error.value)
 
 
+def test_the_date_of_a_note_that_is_marked_as_an_error_is_checked_too(tmp_path):
+    dates = at(103, "03/01/2150", "2150-01-01")
+    folder = tables(tmp_path / "raw" / "mimic", CHARTDATE=dates, ISERROR=at(103, "1"))
+    with pytest.raises(UserError, match="line 5: CHARTDATE"):
+        read(folder, "anemia")
+
+
 def test_notes_are_joined_by_date_whatever_the_form_of_the_date(tmp_path):
     folder = tables(tmp_path / "raw" / "mimic", CHARTDATE="2150-03-01", TEXT="second")
     table = folder / "NOTEEVENTS.csv"
@@ -218,6 +225,8 @@ def test_blank_lines_line_ends_and_a_byte_order_mark_change_no_table(tmp_path, l
 @pytest.mark.parametrize(("content", "message"), [
     ('HADM_ID,ICD9_CODE\n1,2851\n2,"285\n3,2851\n', "line 4: the file ends within quotation marks"),
     ('HADM_ID,ICD9_CODE\n1,2851\n2,"285"1\n', "line 3: a quotation mark within a field"),
+    ('"HADM_ID";"ICD9_CODE"\n1;2851\n', "line 1: no header whose columns are separated by commas"),
+    ("HADM_ID;ICD9_CODE\n1;2851\n", "line 1: no column HADM_ID"),
     ("HADM_ID,ICD9_CODE,hadm_id\n1,2851,2\n", "line 1: column HADM_ID twice"),
     ("HADM_ID,ICD9_CODE\n" + "9" * 5_000 + ",2851\n", "line 2: HADM_ID is not a number"),
 ])  # fmt: skip

@@ -117,15 +117,17 @@ def _texts(raw: RawFiles, admissions: set[int]) -> Iterator[tuple[int, str]]:
         raw.tally.saw("CATEGORY", category)
         if not _is_discharge_summary(category):
             raw.tally.drop("rows of another category than Discharge summary")
-        elif row.admission is None:
+            continue
+        is_marked, day = _marked_as_error(is_error, row), _chart_date(date, row)  # of every one, also of those not used
+        if row.admission is None:
             raw.tally.drop("notes without an admission")
-        elif _marked_as_error(is_error, row):
+        elif is_marked:
             raw.tally.drop("notes marked as errors")
         elif row.admission not in admissions:
             raw.tally.drop("notes of admissions that are not in the task")
         else:
             is_addendum = description.strip().lower() == "addendum"
-            notes[row.admission].append((is_addendum, _chart_date(date, row), order, clean(text)))
+            notes[row.admission].append((is_addendum, day, order, clean(text)))
     missing = len(admissions) - len(notes)
     if missing:
         raw.tally.drop("admissions of the task without a discharge summary", number=missing)
@@ -196,7 +198,11 @@ def _rows(raw: RawFiles, pattern: str, columns: tuple[str, ...]) -> Iterator[_Ro
 
 def _cells(reader: Any, place: str, columns: tuple[str, ...]) -> Iterator[_Row]:
     """The rows of a `csv.reader`. Raises csv.Error where it does not have these columns."""
-    header = [column.strip().upper() for column in next((row for row in reader if not _is_blank(row)), [])]
+    try:
+        first: list[str] = next((row for row in reader if not _is_blank(row)), [])
+    except csv.Error:
+        raise csv.Error("no header whose columns are separated by commas") from None
+    header = [column.strip().upper() for column in first]
     for column in ("HADM_ID", *columns):
         if column not in header:
             raise csv.Error(f"no column {column}" if header else "no header, as the file is empty")
