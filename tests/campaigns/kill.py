@@ -109,6 +109,7 @@ PROBLEMS = ("wrong", "lost", "left over", "trained again")
 
 _VARYING = {"durations", "environment", "seconds", "made", "checksum"}  # keys of a record that may differ
 _EPOCH = re.compile(r"^(epoch \d+/\d+: .*), [\d.]+ s$", re.MULTILINE)
+_CONTINUED = re.compile(r"^(?:continuing at epoch|trained already)", re.MULTILINE)
 _MOST_KILLS = 8  # of one command before it is left to end by itself
 _SHOWN = 3  # problems of a case that are printed
 _SET_CHILD_SUBREAPER = 36  # of prctl(2)
@@ -340,7 +341,6 @@ class Case:
     reference: Reference | None = None
     kills: list[str] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)  # (kind, what)
-    repeated: int = 0  # epochs that were under way, and trained again
     attempts: int = 0
     seen: set[str] = field(default_factory=set)  # records that were there once
 
@@ -508,28 +508,31 @@ class Case:
             found[path.name] = epochs_in(path.read_text()[skipped:])
         return found
 
+    def continued(self) -> int:
+        """How many trainings went on from an epoch that an earlier attempt had kept."""
+        logs = self.output("err") + "".join(path.read_text() for path in (self.folder / "logs").glob("*.log"))
+        return len(_CONTINUED.findall(logs))
+
     def _compare_epochs(self) -> None:
         assert self.reference
-        uncertain = 0
         trained = self.epochs()
+        unsaid = 0
         for log, expected in self.reference.epochs.items():
-            uncertain += self._follow(log, expected, trained.get(log, []))
-        if uncertain > len(self.kills):
-            self.problem("trained again", f"{uncertain} epochs in {len(self.kills)} kills")
+            unsaid += self._follow(log, expected, trained.get(log, []))
+        if unsaid > len(self.kills):
+            self.problem("wrong", f"{unsaid} epochs without a line in {len(self.kills)} kills")
 
     def _follow(self, log: str, expected: list[str], trained: list[str]) -> int:
-        """Follow the epochs of one log; returns how many were trained twice, or kept without a line in the log.
+        """Follow the epochs of one log; returns how many of them have no line, as a kill came before it.
 
-        A line is written when an epoch has ended, a moment before or after its state is kept. So a kill may repeat
-        the last line, or leave one out, but never reach further back.
+        A line is written once the epoch is kept on disk, so none may come twice, and the order is that of `expected`.
         """
-        position, uncertain = -1, 0
+        position, unsaid = -1, 0
         for line in trained:
-            near = [step for step in (1, 0, 2) if expected[position + step : position + step + 1] == [line]]
-            if near and position + near[0] >= 0:
+            near = [step for step in (1, 2) if expected[position + step : position + step + 1] == [line]]
+            if near:
                 position += near[0]
-                uncertain += near[0] != 1
-                self.repeated += near[0] == 0
+                unsaid += near[0] - 1
             elif line in expected:
                 self.problem("trained again", f"{line} ({log})")
                 position = expected.index(line)
@@ -538,7 +541,7 @@ class Case:
         left = len(expected) - 1 - position
         if left > 1:
             self.problem("wrong", f"{left} epochs were never trained ({log})")
-        return uncertain + (left == 1)
+        return unsaid + (left == 1)
 
 
 def free(path: Path) -> bool:
@@ -582,6 +585,8 @@ class Campaign:
         seconds = time.monotonic() - started
         if code != 0:
             raise SystemExit(f"error: the undisturbed {name} ends with {code}; see {case.place}/attempt_01.err")
+        if name != "report" and not any(case.epochs().values()):
+            raise SystemExit(f"error: the log of {name} names no epoch as the campaign expects it: {_EPOCH.pattern}")
         content = {file: content_of(case.folder / file) for file in files(case.folder)}
         found = Reference(case.folder, seconds, content, case.epochs(), case.stdout_of_last())
         if watched:
@@ -617,9 +622,10 @@ class Campaign:
         else:
             case.at_moments(random.Random(f"{self.seed} {name}"), case.reference.seconds, patience)
         case.compare()
+        continued = case.continued()
         if not case.problems:
             shutil.rmtree(case.place)
-        return {"name": name, "kills": case.kills, "problems": case.problems, "repeated": case.repeated,
+        return {"name": name, "kills": case.kills, "problems": case.problems, "continued": continued,
                 "place": str(case.place)}  # fmt: skip
 
 
@@ -663,12 +669,12 @@ class Tally:
 
     kills: Counter[str] = field(default_factory=Counter)
     problems: Counter[str] = field(default_factory=Counter)
-    repeated: int = 0
+    continued: int = 0  # trainings that went on from an epoch an earlier attempt had kept
     first_bad: dict[str, Any] | None = None
 
     def add(self, result: Mapping[str, Any]) -> None:
         self.kills.update(result["kills"])
-        self.repeated += result["repeated"]
+        self.continued += result["continued"]
         self.problems.update(kind for kind, _ in result["problems"])
         if not result["problems"]:
             return
@@ -683,7 +689,7 @@ class Tally:
 
     def line(self) -> str:
         counts = ", ".join(f"{self.problems[kind]} {kind}" for kind in PROBLEMS)
-        return f"{self.kills.total()} kills: {counts}; {self.repeated} epochs that were under way were trained again"
+        return f"{self.kills.total()} kills: {counts}; {self.continued} trainings went on from a kept epoch"
 
 
 def names(campaign: Campaign, kills: int) -> Callable[[], str | None]:
