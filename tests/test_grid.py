@@ -145,7 +145,10 @@ def test_the_state_of_every_run_comes_from_the_disk(tmp_path):
     layout.record(random[0]).write_text("{")
     found = look(layout, chains)
     assert found.states(chains)[gradient[1]] == "ready" and "damaged" in found.failures[random[0]]
-    assert look(layout, chains, since=layout.record(base[0]).stat().st_mtime + 100).records == {}
+    before = {config.id: record.stamp(layout.record(config)) for config in runs(chains)}
+    assert look(layout, chains, before).records == {}
+    again = finish(layout, base[0])
+    assert look(layout, chains, before).records == {base[0]: again}
 
 
 def test_the_time_left_is_estimated_from_runs_alike(tmp_path):
@@ -184,6 +187,37 @@ def test_the_list_holds_one_command_for_each_chain_with_what_it_lacks(tmp_path, 
     assert [line[:2] for line in lines] == [["python", "experiments/babi.py"]] * 2
     asked = [[c.id for c in cli.parse("", SCRIPTS["babi.py"], line[2:])] for line in lines]
     assert asked == [[c.id for c in chains[1].configs], [chains[2].configs[1].id]]
+
+
+def test_a_dry_run_says_which_records_cannot_be_used_and_why(tmp_path, capsys):
+    layout, chains = Layout(tmp_path), SMALL.chains()
+    base, random, gradient = (list(chain.configs) for chain in chains)
+    for config in (base[0], random[0], random[1], gradient[0]):
+        finish(layout, config)
+    layout.record(random[0]).write_text("{")
+    layout.record(random[1]).write_bytes(layout.record(gradient[0]).read_bytes())  # copied under another name
+    flags = ["--dataset", "babi-1", "--source", "simulated", "--importance-measure", "random", "gradient"]
+    flags += ["--k", "1", "2", "--roar-strategy", "count", "--recursive", "--persistent-dir", str(tmp_path)]
+    study.main("", [*flags, "--dry-run"])
+    said = capsys.readouterr()
+    damaged, other, *_, total = said.out.splitlines()
+    assert total.split()[:6] == ["all", "2", "1", "0", "2", "5"]
+    assert random[0].id in damaged and str(layout.record(random[0])) in damaged and "damaged" in damaged
+    assert random[1].id in other and f'another run, "{gradient[0].id}"' in other
+
+
+def test_commands_of_a_study_that_overwrites_overwrite(tmp_path, capsys):
+    layout, chains = Layout(tmp_path), SMALL.chains()
+    for config in runs(chains):
+        finish(layout, config)
+    flags = ["--dataset", "babi-1", "--source", "simulated", "--importance-measure", "random", "gradient"]
+    flags += ["--k", "1", "2", "--roar-strategy", "count", "--recursive", "--persistent-dir", str(tmp_path)]
+    study.main("", [*flags, "--list"])
+    assert capsys.readouterr().out == ""
+    study.main("", [*flags, "--list", "--overwrite"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and all("--overwrite" in shlex.split(line) for line in lines)
+    assert not layout.overwrite.exists()
 
 
 def test_job_lists_leave_out_what_is_done_or_queued_and_wait_for_the_rest(tmp_path):

@@ -1,5 +1,6 @@
 """Studies as a user runs them: repeated, killed, stopped, and with a task that cannot be had."""
 
+import json
 import os
 import random
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, wait_for
+from tests.conftest import ROOT, wait_for, world_of
 from tests.test_scripts import records
 
 MEASURES = ("random", "attention", "gradient", "integrated-gradient")
@@ -102,7 +103,7 @@ def test_a_killed_worker_is_a_failed_run_and_the_rest_goes_on(undisturbed, few_q
     study = start(tmp_path, few_questions, "--importance-measure", "random", "attention")
 
     def base_worker():
-        logs = [path for path in (tmp_path / "logs").glob("*_k-100_*.log") if "training" in path.read_text()]
+        logs = [path for path in (tmp_path / "logs").glob("*_k-100_*.log") if "observations" in path.read_text()]
         if not logs:
             return None
         texts = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in workers(study)}
@@ -150,11 +151,62 @@ def test_a_task_without_its_files_does_not_stop_the_others(tmp_path):
     assert counts == [["2", "0", "0", "0"], ["1", "0", "0", "0"]]
 
 
+def makings(folder: Path) -> dict[str, str]:
+    """The number of the making of every record, by its id."""
+    found = [json.loads(path.read_text()) for path in (folder / "results" / "roar").glob("*.json")]
+    return {content["id"]: content["made"] for content in found}
+
+
 def test_overwriting_runs_what_is_asked_again_and_nothing_else(undisturbed, few_questions, tmp_path):
     shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results" / "roar").glob("*.json")}
+    before = makings(tmp_path)
     flags = ("--importance-measure", "random", "--k", 20, "--stage", "measures", "--overwrite")
     done = finished(tmp_path, few_questions, *flags)
     assert done.returncode == 0 and "1 done" in done.stderr
-    (changed,) = [path for path, time in before.items() if path.stat().st_mtime_ns != time]
-    assert "random" in changed.name and records(tmp_path) == undisturbed[2]
+    (changed,) = [name for name, number in makings(tmp_path).items() if number != before[name]]
+    assert "random" in changed and records(tmp_path) == undisturbed[2]
+
+
+def test_a_stopped_study_that_overwrites_goes_on_with_the_same_command(undisturbed, few_questions, tmp_path):
+    shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
+    before = makings(tmp_path)
+    flags = ("--importance-measure", "random", "--overwrite")
+
+    def changed():
+        return {name: number for name, number in makings(tmp_path).items() if number != before[name]}
+
+    study = start(tmp_path, few_questions, *flags)
+    wait_for(changed)
+    study.send_signal(signal.SIGINT)
+    _, err = study.communicate(timeout=30)
+    first = changed()
+    assert study.returncode == 130 and "the same command goes on from here" in err and 0 < len(first) < 4
+    assert len(makings(tmp_path)) == 10  # what is not made again yet is still there
+    again = finished(tmp_path, few_questions, *flags)
+    assert again.returncode == 0 and "4 done, 0 failed" in again.stderr
+    assert f"continuing: {4 - len(first)} of 4 runs are left to be made again" in again.stderr
+    assert first.items() <= changed().items() and len(changed()) == 4 and records(tmp_path) == undisturbed[2]
+    assert not list((tmp_path / "results" / "roar" / "overwrite").glob("*.json"))
+
+
+def test_overwriting_with_a_mistake_changes_no_record(undisturbed, few_questions, tmp_path):
+    shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
+    before = makings(tmp_path)
+    flags = ("--importance-measure", "random", "--k", 20, "--overwrite", "--device", "quantum")
+    done = finished(tmp_path, few_questions, *flags)
+    assert done.returncode == 1 and "--device quantum" in done.stderr and "Traceback" not in done.stderr
+    assert makings(tmp_path) == before
+    again = finished(tmp_path, few_questions)
+    assert again.returncode == 0 and again.stdout == undisturbed[1].stdout and makings(tmp_path) == before
+
+
+def test_records_of_other_data_are_named_and_stand_in_no_table(undisturbed, few_questions, tmp_path):
+    folder = tmp_path / "persistent"
+    shutil.copytree(undisturbed[0], folder)
+    for path in (folder / "results" / "roar").glob("*_k-40_y-quantile_m-random_*.json"):
+        path.unlink()
+    fewer_questions = world_of(tmp_path, 300, 100)
+    done = finished(folder, fewer_questions, "--importance-measure", "random")
+    assert done.returncode == 1 and "4 runs: 1 done, 3 failed" in done.stderr and "Traceback" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if "from other data than are there now" in line]) == 3
+    assert [row.split()[0] for row in done.stdout.splitlines()[2:]] == ["40"]

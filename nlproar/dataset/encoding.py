@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nlproar import storage
 from nlproar.dataset import raw as raw_files
 from nlproar.dataset.raw import RawFiles
+from nlproar.dataset.sources import Source
 from nlproar.dataset.task import SPLITS, Example, Task
 from nlproar.dataset.vocabulary import CLS, EOS, FIRST_MASKABLE, MASK, SPECIALS, UNK, Vocabulary
 from nlproar.errors import UserError
@@ -93,13 +95,38 @@ def load(task: Task, source: str, raw_dir: Path, cache_dir: Path, num_workers: i
 
     What is to be known about the files is said in the log each time, and stands in `warnings`.
     """
+    raw = _open(task, source, raw_dir, cache_dir, raw_files.download)
+    published: Mapping[str, int] = {} if callable(task.sources[source]) else task.published
+    path, key = _place(task, source, raw, cache_dir)
+    dataset = _unpack(storage.cached(path, key, lambda: encode(task, raw, num_workers, published)))
+    for warning in dataset.warnings:
+        log.warning("%s: %s", task.title, warning)
+    return dataset
+
+
+def present(task: Task, source: str, raw_dir: Path, cache_dir: Path) -> Dataset | None:
+    """What `load` would return, if the raw files are there and were encoded before; None if not, or if they cannot be
+    read. Nothing is downloaded or tokenized."""
+    try:
+        raw = _open(task, source, raw_dir, cache_dir, raw_files.nothing_is_fetched)
+        path, key = _place(task, source, raw, cache_dir)
+        found = storage.stored(path)
+    except (UserError, OSError):  # whoever has to read them meets it, and says so
+        return None
+    if found is None or found[1] != key:
+        return None
+    return _unpack(found[0])
+
+
+def _open(task: Task, source: str, raw_dir: Path, cache_dir: Path, fetch: Callable[[Source, Path], Path]) -> RawFiles:
     place = task.sources[source]
-    published: Mapping[str, int] = {}
-    if isinstance(place, Callable):  # type: ignore[arg-type]
-        raw = raw_files.generated(place())  # type: ignore[operator]
-    else:
-        raw = raw_files.open_raw(place, raw_dir, task.members, cache_dir)  # type: ignore[arg-type]
-        published = task.published
+    if callable(place):
+        return raw_files.generated(place())
+    return raw_files.open_raw(place, raw_dir, task.members, cache_dir, fetch)
+
+
+def _place(task: Task, source: str, raw: RawFiles, cache_dir: Path) -> tuple[Path, dict[str, Any]]:
+    """The file of the encoded data, and the key that decides their content."""
     key = {
         "format": FORMAT,
         "task": task.name,
@@ -109,11 +136,7 @@ def load(task: Task, source: str, raw_dir: Path, cache_dir: Path, num_workers: i
         "min_document_frequency": task.min_document_frequency,
         "lengths": [task.shortest, task.longest],
     }
-    path = cache_dir / "encoded" / f"{task.name}_{source}-{storage.digest(key)[:8]}.npz"
-    dataset = _unpack(storage.cached(path, key, lambda: encode(task, raw, num_workers, published)))
-    for warning in dataset.warnings:
-        log.warning("%s: %s", task.title, warning)
-    return dataset
+    return cache_dir / "encoded" / f"{task.name}_{source}-{storage.digest(key)[:8]}.npz", key
 
 
 def find(task: str, source: str, digest: str, cache_dir: Path) -> Dataset | None:

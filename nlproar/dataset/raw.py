@@ -105,20 +105,27 @@ class RawFiles:
         return UserError(f"{self.place} has no {pattern}{instead}; replace it by the official files")
 
 
-def open_raw(source: Source, raw_dir: Path, patterns: tuple[str, ...], cache_dir: Path | None = None) -> RawFiles:
-    """Find the files of `source` below `raw_dir`, or download them.
+def open_raw(
+    source: Source,
+    raw_dir: Path,
+    patterns: tuple[str, ...],
+    cache_dir: Path | None = None,
+    fetch: Callable[[Source, Path], Path] | None = None,
+) -> RawFiles:
+    """Find the files of `source` below `raw_dir`, or `fetch` them (by default: download them).
 
     Of an unpacked folder and an archive beside it, the one that is complete is read, and a line in the log says which.
     Checksums of large files, and the names and sizes in an archive, are kept in `cache_dir`. Raises UserError where
     files are missing and cannot be downloaded, with what was found near them.
     """
+    fetch = fetch or download
     folder = raw_dir / source.folder
     if source.credentialed:
         folder = _credentialed_folder(source, raw_dir, patterns)
     for companion in source.companions:
         if not places.matching(folder, companion.filename)[0]:
             _refuse_what_is_partly_there(companion, folder, (companion.filename,), [companion.filename])
-            download(companion, folder)
+            fetch(companion, folder)
     files: list[Path] = []
     missing = []
     for pattern in patterns:
@@ -130,7 +137,7 @@ def open_raw(source: Source, raw_dir: Path, patterns: tuple[str, ...], cache_dir
     archive = find_archive(source, folder)
     if archive is None and missing:
         _refuse_what_is_partly_there(source, folder, patterns, missing)
-        archive = _downloaded(source, folder)
+        archive = _fetched(fetch, source, folder)
     elif archive is not None and files and not _is_better(archive, folder, files, missing, patterns, cache_dir):
         archive = None
     if archive is None:
@@ -141,15 +148,20 @@ def open_raw(source: Source, raw_dir: Path, patterns: tuple[str, ...], cache_dir
     return RawFiles(str(archive), fingerprint(archive, cache_dir), partial(opener, archive))
 
 
-def _downloaded(source: Source, folder: Path) -> Path:
-    """The archive, or the UserError of `download` with what there is in `folder` instead."""
+def _fetched(fetch: Callable[[Source, Path], Path], source: Source, folder: Path) -> Path:
+    """The archive, or the UserError of `fetch` with what there is in `folder` instead."""
     others = places.contents(folder)
     try:
-        return download(source, folder)
+        return fetch(source, folder)
     except UserError as error:
         if not others:
             raise
         raise UserError(f"{folder} holds nothing of this data set, only {places.shown(others)}; {error}") from error
+
+
+def nothing_is_fetched(source: Source, folder: Path) -> Path:
+    """For `open_raw`, where only what is there is asked for."""
+    raise UserError(f"{source.filename} is not in {folder}")
 
 
 def _is_better(

@@ -128,14 +128,13 @@ def _run(configs: Sequence[Config]) -> None:
     process.prepare(configs[0].threads)
     from nlproar.experiment import curve
     from nlproar.experiment.layout import Layout
-    from nlproar.experiment.run import run
+    from nlproar.experiment.run import run_all
 
     layout = Layout.of(configs[0])
-    for config in configs:
-        content = run(config)
+    for config, content in run_all(configs):
         print(f"record: {layout.record(config)}", flush=True)
         print("test: " + ", ".join(f"{name} {value:.4f}" for name, value in content["metrics"]["test"].items()))
-    print(curve.show(layout, configs[-1], content["data"]["digest"]))
+    print(curve.show(layout, configs[-1], content["data"]))
 
 
 @contextmanager

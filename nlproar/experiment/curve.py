@@ -19,8 +19,9 @@ _COLUMN = ("importance_measure", "recursive", "recursive_step_size", "riemann_sa
 _OF_THE_LEVEL = ("k", "roar_strategy", *_COLUMN)
 
 
-def comparable_records(layout: Layout, config: Config, data: str) -> list[dict[str, Any]]:
-    """The records that differ from `config` in level and measure only, of the same strategy and of `data` (digest)."""
+def comparable_records(layout: Layout, config: Config, data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The records that differ from `config` in level and measure only, of the same strategy, and of the same data and
+    vectors as `data` of its own record tells."""
     prefix = config.at(0).id.partition("_k-")[0]
     asked, found = _without_level(config.identity), []
     for path in sorted(layout.records.glob(f"{prefix}_k-*.json")):
@@ -29,10 +30,17 @@ def comparable_records(layout: Layout, config: Config, data: str) -> list[dict[s
         except UserError as error:  # the curve of the others is still worth showing
             log.warning("%s", error)
             continue
-        same = _without_level(content["config"]) == asked and content["data"]["digest"] == data
+        same = _without_level(content["config"]) == asked and _same_data(content["data"], data)
         if same and content["config"]["roar_strategy"] in (None, config.roar_strategy):
             found.append(content)
     return found
+
+
+def _same_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two records tell of the same data and vectors. Those of an earlier version do not know their vectors."""
+    if one["digest"] != other["digest"]:
+        return False
+    return "vectors" not in one or "vectors" not in other or bool(one["vectors"] == other["vectors"])
 
 
 def _without_level(identity: dict[str, Any]) -> dict[str, Any]:
@@ -71,15 +79,16 @@ def _title(key: tuple[Any, ...], keys: list[tuple[Any, ...]]) -> str:
     return f"{measure} ({', '.join(notes)})" if notes else measure
 
 
-def show(layout: Layout, config: Config, data: str) -> str:
-    """Title and table of the curve that `config`, run on `data` (digest), belongs to."""
+def show(layout: Layout, config: Config, data: Mapping[str, Any]) -> str:
+    """Title and table of the curve that `config` belongs to; `data` is what its record tells of its data."""
     task = load_task(config.dataset)
     title = _heading(config.dataset, [config.seed], config.roar_strategy)
     return f"{title}\n{table(comparable_records(layout, config, data), task.metric)}"
 
 
 def of_study(chains: Iterable[Chain], records: Mapping[Config, dict[str, Any]]) -> list[str]:
-    """Title and table of every task and strategy of a study, means over its seeds, from the `records` it has."""
+    """Title and table of every task and strategy of a study, means over its seeds, from the `records` it has. Records
+    of different data never stand in one table."""
     configs = [config for chain in chains for config in chain.configs]
     found = []
     for dataset in dict.fromkeys(config.dataset for config in configs):
@@ -88,9 +97,12 @@ def of_study(chains: Iterable[Chain], records: Mapping[Config, dict[str, Any]]) 
         strategies = dict.fromkeys(config.roar_strategy for config in of_task if config.importance_measure)
         for strategy in strategies or [None]:
             here = [records[c] for c in of_task if c in records and _belongs(c, strategy)]
-            if here:
-                body = table(here, load_task(dataset).metric, len(seeds))
-                found.append(f"{_heading(dataset, seeds, strategy)}\n{body}")
+            digests = list(dict.fromkeys(content["data"]["digest"] for content in here))
+            for digest in digests:
+                alike = [content for content in here if content["data"]["digest"] == digest]
+                note = f", data {digest[:6]}" if len(digests) > 1 else ""
+                body = table(alike, load_task(dataset).metric, len(seeds))
+                found.append(f"{_heading(dataset, seeds, strategy)}{note}\n{body}")
     return found
 
 

@@ -44,8 +44,13 @@ class Chain:
 
     def arguments(self, configs: Iterable[Config]) -> list[str]:
         """Script and flags that carry out `configs`, some levels of this chain, in one process."""
-        train_missing = ["--train-missing"] if self.configs[-1].explained() else []
-        return self.configs[-1].arguments([config.k for config in configs]) + train_missing
+        last = self.configs[-1]
+        words = last.arguments([config.k for config in configs])
+        if last.explained():
+            words.append("--train-missing")
+        if last.overwrite:
+            words.append("--overwrite")
+        return words
 
 
 @dataclass(frozen=True)

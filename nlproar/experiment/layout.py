@@ -87,6 +87,11 @@ class Layout:
     def record(self, config: Config) -> Path:
         return self.records / f"{config.id}.json"
 
+    @property
+    def overwrite(self) -> Path:
+        """What commands with --overwrite have yet to make again."""
+        return self.records / "overwrite"
+
     def checkpoint(self, config: Config) -> Path:
         return self.root / "checkpoints" / config.id
 

@@ -6,6 +6,7 @@ checks both and the type of every value that is read anywhere, so that whoever r
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -255,6 +256,17 @@ def read(layout: Layout, config: Config) -> dict[str, Any] | None:
     if content["config"] != config.identity:  # the same name by chance
         raise UserError(f"{path} is the record of another configuration; move it away or run with --overwrite")
     return content
+
+
+def stamp(path: Path) -> str | None:
+    """What tells the record in `path` from every other making of the same run, also where it is damaged: a checksum of
+    the file. None where there is none."""
+    try:
+        return hashlib.sha256(storage.read_bytes(path)).hexdigest()
+    except FileNotFoundError:
+        return None
+    except (OSError, storage.NotAFile) as error:
+        return f"unreadable ({type(error).__name__})"
 
 
 def load(path: Path) -> dict[str, Any]:

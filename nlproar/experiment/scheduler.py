@@ -68,7 +68,7 @@ class Scheduler:
 
     def _look_at(self, worker: Worker, display: Display) -> None:
         ended = worker.process.poll() is not None  # asked first: what it wrote before it ended is seen below
-        for config, content in workers.new_records(self.layout, worker):
+        for config, content in workers.new_records(self.layout, worker, self.status.replaces):
             self.status.records[config] = content
             self.awaited.discard(config)
             self.estimates.add(content)

@@ -8,16 +8,17 @@ import os
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from nlproar.dataset import MODULES
 from nlproar.errors import UserError
+from nlproar.experiment import overwrite
 from nlproar.experiment.cli import Parser, Terminated, add_options, exit_codes
 from nlproar.experiment.config import LIMITS, check_range, flag_fields
 from nlproar.experiment.grid import STAGES, Chain, Study
 from nlproar.experiment.layout import Layout
+from nlproar.experiment.needs import remove_training_state
 from nlproar.experiment.status import Status, look, table
 from nlproar.experiment.streams import require_output
 from nlproar.explain import ALIASES, MEASURES
@@ -114,23 +115,26 @@ def main(description: str, argv: list[str] | None = None) -> None:
         chains = [chain for chain in study.chains() if flags.stage in ("all", chain.stage)]
         layout = Layout.at(getattr(flags, "persistent_dir", None))
         layout.check()
-        status = look_at(layout, chains, flags.overwrite)
         code = 0
         if flags.dry_run:
-            _show(chains, status, flags.jobs)
+            _show(chains, look_at(layout, chains, flags.overwrite), flags.jobs)
         elif flags.list:
-            _list(chains, status)
+            _list(chains, look_at(layout, chains, flags.overwrite))
         elif flags.job_lists:
-            _write_job_lists(layout, chains, status)
+            _write_job_lists(layout, chains, look_at(layout, chains, flags.overwrite))
         else:
-            code = _carry_out(layout, chains, status, flags.jobs)
+            code = _carry_out(layout, chains, flags.jobs, flags.overwrite)
     if code:
         sys.exit(code)
 
 
-def look_at(layout: Layout, chains: Sequence[Chain], again: bool) -> Status:
-    """The state of a study; with `again`, as --overwrite finds it."""
-    return look(layout, chains, since=time.time() if again else 0.0)
+def look_at(layout: Layout, chains: Sequence[Chain], again: bool, begins: bool = False) -> Status:
+    """The state of a study; with `again`, as --overwrite finds it. What `begins` to carry the study out leaves a note,
+    so that it can be stopped and continued."""
+    if not again:
+        return look(layout, chains)
+    runs = [config for chain in chains for config in chain.configs]
+    return look(layout, chains, overwrite.begin(layout, runs) if begins else overwrite.left(layout, runs))
 
 
 def _show(chains: Sequence[Chain], status: Status, jobs: int) -> None:
@@ -164,23 +168,31 @@ def _write_job_lists(layout: Layout, chains: Sequence[Chain], status: Status) ->
     require_output()
 
 
-def _carry_out(layout: Layout, chains: Sequence[Chain], status: Status, jobs: int) -> int:
-    """Run what is left; returns the exit code. The curves come last on stdout, what failed on stderr."""
+def _carry_out(layout: Layout, chains: Sequence[Chain], jobs: int, again: bool) -> int:
+    """Run what is left, or with `again` everything; returns the exit code. The curves come last on stdout, what failed
+    on stderr."""
     from nlproar.experiment import curve
     from nlproar.experiment.scheduler import Scheduler
 
     show_log()
     layout.make()
+    status = look_at(layout, chains, again, begins=True)
     signal.signal(signal.SIGTERM, _terminate)
     scheduler = Scheduler(layout, chains, status, jobs)
     try:
         scheduler.carry_out()
+        overwrite.end(layout)
+        status.look_again(layout, chains)
+        for config in status.records:
+            remove_training_state(layout, config)
     finally:
         done, failed = len(status.records), len(status.failures)
         log.info("%d runs: %d done, %d failed, %d skipped because of them, %d not tried", scheduler.runs, done, failed,
                  len(scheduler.skipped), scheduler.runs - done - failed - len(scheduler.skipped))  # fmt: skip
         for config, reason in status.failures.items():
             log.error("%s: %s", config.id, reason)
+    for warning in status.warnings():
+        log.warning("%s", warning)
     print("\n\n".join(curve.of_study(chains, status.records)))
     return 1 if status.failures else 0
 

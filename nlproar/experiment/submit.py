@@ -41,7 +41,7 @@ def main(batch_jobs: Path, argv: Sequence[str] | None = None) -> None:
         with job_lists.writable_by_owner_only(), storage.lock(record):
             storage.open_log(record).close()  # fails before anything is submitted, if it has to
             queue = _queue(site)  # before the look at the records: what ends in between is seen as done
-            status = study.look_at(layout, chains, flags.overwrite)
+            status = study.look_at(layout, chains, flags.overwrite, begins=not site.only_shows)
             lists = job_lists.plan(chains, status, job_lists.in_queue(layout, queue))
             files = job_lists.write_lists(layout, lists, status)
             if not lists:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from nlproar.experiment import record
 from nlproar.experiment.config import Config
 from nlproar.experiment.grid import Chain
 from nlproar.experiment.layout import Layout
+from nlproar.experiment.overwrite import Stamps
 from nlproar.experiment.parent import PARENT
 
 _PATIENCE = 10  # seconds in which a worker has to stop by itself
@@ -36,7 +37,6 @@ class Worker:
     todo: list[Config]
     process: subprocess.Popen[bytes]
     log: Path
-    started: float = field(default_factory=time.time)
 
     def doing(self) -> str:
         """The level it is at, and what it said last."""
@@ -48,8 +48,7 @@ def start(layout: Layout, chain: Chain, todo: list[Config], threads: int) -> Wor
     """Start the process of `chain`, with its share of the cores, in a session of its own: Ctrl-C reaches the study
     only, which then stops its workers. It ends when the study is no more."""
     log = layout.log(chain.configs[-1])
-    overwrite = ["--overwrite"] if chain.configs[-1].overwrite else []
-    command = [sys.executable, *chain.arguments(todo), *overwrite]
+    command = [sys.executable, *chain.arguments(todo)]
     environment = {**os.environ, PARENT: str(os.getpid()), "OMP_NUM_THREADS": str(threads)}
     with storage.owner_only(load_task(chain.configs[0].dataset).confidential), storage.open_log(log) as file:
         process = subprocess.Popen(
@@ -58,13 +57,14 @@ def start(layout: Layout, chain: Chain, todo: list[Config], threads: int) -> Wor
     return Worker(chain, list(todo), process, log)
 
 
-def new_records(layout: Layout, worker: Worker) -> list[tuple[Config, dict[str, Any]]]:
-    """The levels that are done since this was last asked, with their records."""
+def new_records(layout: Layout, worker: Worker, replaces: Stamps) -> list[tuple[Config, dict[str, Any]]]:
+    """The levels that are done since this was last asked, with their records. Those that still have the record that is
+    to be replaced are not."""
     found = []
     while worker.todo:
         config = worker.todo[0]
-        path = layout.record(config)
-        if not path.exists() or (config.overwrite and path.stat().st_mtime < worker.started):
+        stamp = record.stamp(layout.record(config))
+        if stamp in (None, replaces.get(config.id)):
             break
         try:
             content = record.read(layout, config)

@@ -1,11 +1,16 @@
-"""Trained weights on disk: safetensors beside a JSON file that is written last and names their checksum.
+"""Trained weights on disk: safetensors beside a JSON file that names them and says what they were trained on.
+
+Weights are written under a name of their own, and the JSON file then switches from the old ones to the new ones in one
+step. So a process that is killed at any moment leaves a whole checkpoint: the old one or the new one.
 
 Imports torch only where weights are read or written: to ask whether they exist needs none.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +25,10 @@ if TYPE_CHECKING:
 
     from nlproar.model.bilstm_attention import BiLSTMAttention
 
-WEIGHTS, DESCRIPTION = "weights.safetensors", "checkpoint.json"
+DESCRIPTION = "checkpoint.json"
+_OLD_WEIGHTS = "weights.safetensors"  # of checkpoints that were written before weights had names of their own
+_WEIGHTS_NAME = re.compile(r"weights(-[0-9a-f]{8})?\.safetensors")
+_REQUIRED = {"sha256": str, "dataset": str, "config": dict, "model_type": str, "shape": dict}
 
 
 def build(model_type: str, shape: Mapping[str, Any]) -> BiLSTMAttention:
@@ -30,16 +38,29 @@ def build(model_type: str, shape: Mapping[str, Any]) -> BiLSTMAttention:
     return model
 
 
-def save(folder: Path, model: torch.nn.Module, description: Mapping[str, Any]) -> None:
-    """Write `folder`; the caller holds the lock of the run. `description` has keys
-    model_type, shape (arguments of its constructor), dataset (digest) and config (identity of the run)."""
+def save(folder: Path, model: torch.nn.Module, description: Mapping[str, Any]) -> str:
+    """Write the checkpoint in `folder`, in place of an older one, and return the checksum of its weights.
+
+    The caller holds the lock of the run. `description` has keys model_type, shape (arguments of its constructor),
+    dataset (digest), config (identity of the run), masks (digest of the masks it was trained on) and vectors (what
+    identifies the vectors it started from, or None).
+    """
     import safetensors.torch
 
-    (folder / DESCRIPTION).unlink(missing_ok=True)  # from here until the end there is no checkpoint
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with storage.whole_file(folder / WEIGHTS) as file:
-        file.write(safetensors.torch.save(tensors))
-    storage.write_json(folder / DESCRIPTION, {**description, "sha256": storage.sha256(folder / WEIGHTS)})
+    content = safetensors.torch.save(tensors)
+    checksum = hashlib.sha256(content).hexdigest()
+    name = f"weights-{checksum[:8]}.safetensors"
+    with storage.whole_file(folder / name) as file:
+        file.write(content)
+    whole = {**description, "file": name, "sha256": checksum}
+    storage.write_json(folder / DESCRIPTION, {**whole, "checksum": storage.digest(whole)})
+    # Nothing names the older weights any more. Killed before this loop, the run has no record of its new weights yet,
+    # so it is made again and comes here again.
+    for path in folder.glob("weights*.safetensors"):
+        if path.name != name:
+            path.unlink()
+    return checksum
 
 
 def exists(folder: Path) -> bool:
@@ -48,24 +69,51 @@ def exists(folder: Path) -> bool:
 
 def sha256(folder: Path) -> str:
     """What identifies the weights in `folder`."""
-    return str(_describe(folder)["sha256"])
+    return str(describe(folder)["sha256"])
 
 
-def load(folder: Path, dataset_digest: str, config: Mapping[str, Any], remedy: str) -> BiLSTMAttention:
-    """The model in `folder`, on the CPU. Raises UserError, naming the file and `remedy` (a command), if it is damaged,
-    was trained on other data than `dataset_digest`, or by another run than `config`."""
+class ReplacedMeanwhile(UserError):
+    """The weights that were to be read are there no more: another process trained the model again."""
+
+
+def load(
+    folder: Path, dataset_digest: str, config: Mapping[str, Any], remedy: str, weights: str | None = None
+) -> BiLSTMAttention:
+    """The model in `folder`, on the CPU.
+
+    Raises UserError, naming the file and `remedy` (a command), if it is damaged, was trained on other data than
+    `dataset_digest`, or by another run than `config`. Raises ReplacedMeanwhile if its weights have not the checksum
+    `weights` (any, if None) that the caller found before.
+    """
     try:
-        description = _describe(folder)
+        description = describe(folder)
+        if weights not in (None, description["sha256"]):
+            raise _replaced(folder)
         return _load(folder, description, dataset_digest, config)
+    except ReplacedMeanwhile:
+        raise
     except UserError as error:
         raise UserError(f"{error}; train it again: {remedy}") from error
+
+
+def _replaced(folder: Path) -> ReplacedMeanwhile:
+    return ReplacedMeanwhile(
+        f"{folder.name} was trained again by another process while its model was being explained;"
+        " the same command explains the new one"
+    )
 
 
 def _load(folder: Path, description: dict[str, Any], dataset_digest: str, config: Mapping[str, Any]) -> BiLSTMAttention:
     import safetensors.torch
 
-    weights = folder / WEIGHTS
-    if not weights.exists() or storage.sha256(weights) != description["sha256"]:
+    weights = folder / description["file"]
+    try:
+        content = storage.read_bytes(weights)
+    except FileNotFoundError as error:
+        if describe(folder)["sha256"] != description["sha256"]:
+            raise _replaced(folder) from error
+        raise UserError(f"{weights} is damaged: {DESCRIPTION} names it, and it is not there") from error
+    if hashlib.sha256(content).hexdigest() != description["sha256"]:
         raise UserError(f"{weights} is damaged: its checksum is not the one in {DESCRIPTION}")
     if description["dataset"] != dataset_digest:
         raise UserError(f"{folder} was trained on other data than are there now")
@@ -73,18 +121,33 @@ def _load(folder: Path, description: dict[str, Any], dataset_digest: str, config
         raise UserError(f"{folder} holds the model of another run")
     try:
         model = build(description["model_type"], description["shape"])
-        model.load_state_dict(safetensors.torch.load(storage.read_bytes(weights)))
+        model.load_state_dict(safetensors.torch.load(content))
     except (KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{folder / DESCRIPTION} does not describe {WEIGHTS} ({type(error).__name__})") from error
+        raise UserError(f"{folder / DESCRIPTION} does not describe {weights.name} ({type(error).__name__})") from error
     return model
 
 
-def _describe(folder: Path) -> dict[str, Any]:
+def describe(folder: Path) -> dict[str, Any]:
+    """What the checkpoint says of itself: the keys that `save` was given, `file` and `sha256`. Checkpoints that were
+    written earlier lack `masks` and `vectors`. Raises UserError, naming the file, if it is damaged."""
     path = folder / DESCRIPTION
     try:
         description: dict[str, Any] = json.loads(storage.read_bytes(path).decode())
-        for name in ("sha256", "dataset", "config", "model_type", "shape"):
-            description[name]
+        _check(description)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error})") from error
+    description.setdefault("file", _OLD_WEIGHTS)
     return description
+
+
+def _check(description: dict[str, Any]) -> None:
+    """Raises KeyError, TypeError or ValueError for what `save` has not written."""
+    for name, kind in _REQUIRED.items():
+        if not isinstance(description[name], kind):
+            raise TypeError(f"{name} is no {kind.__name__}")
+    if "file" in description and not _WEIGHTS_NAME.fullmatch(description["file"]):
+        raise ValueError("file is no name of weights")
+    if "checksum" in description or "file" in description:
+        rest = {name: value for name, value in description.items() if name != "checksum"}
+        if description["checksum"] != storage.digest(rest):
+            raise ValueError("its content has not the checksum it says")

@@ -1,0 +1,217 @@
+"""--overwrite keeps the old record until the new one is there, and goes on where it was stopped."""
+
+import errno
+import json
+import os
+import pathlib
+import shutil
+
+import pytest
+
+from nlproar import train
+from nlproar.errors import UserError
+from nlproar.experiment import overwrite, record
+from nlproar.experiment.layout import Layout
+from nlproar.experiment.needs import lack
+from nlproar.experiment.run import run, run_all
+from nlproar.experiment.stages import Run
+from nlproar.model import checkpoint
+
+
+class Killed(BaseException):
+    """Stands for a process that ends here."""
+
+
+@pytest.fixture
+def other_weights(monkeypatch):
+    """From here on the same training gives other weights, as on another machine."""
+    return lambda: monkeypatch.setattr(train, "LEARNING_RATE", 5e-3)
+
+
+def pair(config):
+    """The bytes of a record and of its weights."""
+    layout = Layout.of(config)
+    folder = layout.checkpoint(config)
+    return layout.record(config).read_bytes(), (folder / checkpoint.describe(folder)["file"]).read_bytes()
+
+
+def made(configs):
+    return [record.read(Layout.of(config), config)["made"] for config in configs]
+
+
+def levels(small_run, *ks):
+    return [small_run(k=k, overwrite=True) for k in ks]
+
+
+def notes(config):
+    return list(Layout.of(config).overwrite.glob("*.json"))
+
+
+def test_overwriting_makes_a_run_again_and_gives_the_same(small_run):
+    first = run(small_run())
+    again = run(small_run(overwrite=True))
+    assert again["metrics"] == first["metrics"] and again["weights"] == first["weights"]
+    assert again["made"] != first["made"] and not notes(small_run())
+
+
+def test_a_mistake_leaves_record_and_weights_as_they_were(small_run, monkeypatch):
+    run(small_run())
+    before = pair(small_run())
+    with pytest.raises(UserError, match="quantum"):
+        run(small_run(overwrite=True, device="quantum"))
+    assert pair(small_run()) == before
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "fit", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(small_run(overwrite=True))
+    assert pair(small_run()) == before and run(small_run())["metrics"]
+
+
+@pytest.mark.parametrize("seconds", [-(10**6), 10**6])
+def test_no_clock_decides_what_is_made_again(small_run, seconds):
+    chain = levels(small_run, 1, 2)
+    list(run_all(chain))
+    before = made(chain)
+    for path in Layout.of(chain[0]).root.rglob("*"):  # as if they came from a machine whose clock is wrong
+        status = path.stat()
+        os.utime(path, (status.st_atime + seconds, status.st_mtime + seconds))
+    list(run_all(chain))
+    assert all(one != other for one, other in zip(made(chain), before, strict=True))
+
+
+def test_a_stopped_command_goes_on_and_a_finished_one_starts_over(small_run, caplog):
+    chain = levels(small_run, 0, 1, 2)
+    list(run_all(chain))
+    first = made(chain)
+    for _ in run_all(chain):  # stopped after its first run
+        break
+    second = made(chain)
+    assert [one == other for one, other in zip(first, second, strict=True)] == [False, True, True]
+    with caplog.at_level("INFO", "nlproar"):
+        list(run_all(chain))
+    assert "continuing: 2 of 3 runs are left to be made again" in caplog.text and not notes(chain[0])
+    third = made(chain)
+    assert [one == other for one, other in zip(second, third, strict=True)] == [True, False, False]
+    list(run_all(chain))
+    assert not set(made(chain)) & set(third)
+
+
+def test_what_a_stopped_first_command_made_is_not_made_again(small_run):
+    chain = levels(small_run, 0, 1)
+    for _ in run_all(chain):  # nothing was there before
+        break
+    (first,) = made(chain[:1])
+    list(run_all(chain))
+    assert made(chain)[0] == first
+
+
+def test_a_run_that_the_stopped_command_did_not_have_is_made_again_too(small_run):
+    chain = levels(small_run, 0, 1, 2)
+    list(run_all(chain))
+    before = made(chain)
+    for _ in run_all(chain[:2]):
+        break
+    between = made(chain)
+    list(run_all(chain))
+    after = made(chain)
+    assert after[0] == between[0] != before[0] and after[1] != before[1] and after[2] != before[2]
+
+
+def test_a_plain_command_reads_what_is_still_to_be_made_again(small_run):
+    chain = levels(small_run, 0, 1)
+    list(run_all(chain))
+    for _ in run_all(chain):
+        break
+    before = made(chain)
+    assert run(small_run(k=1))["made"] == before[1] and len(notes(chain[0])) == 1
+
+
+def test_of_two_commands_at_once_one_makes_a_run_and_the_other_takes_it(small_run):
+    config = small_run(overwrite=True)
+    layout = Layout.of(config)
+    run(config)
+    one, other = overwrite.begin(layout, [config]), overwrite.begin(layout, [config])
+    assert one == other and len(notes(config)) == 1
+    new = Run(config, layout).carry_out(one[config.id])
+    assert Run(config, layout).carry_out(other[config.id]) == new
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-9], lambda text: text.replace(b"babi", b"BABI"), lambda _: b""])
+def test_a_damaged_note_is_named(small_run, damage):
+    config = small_run(overwrite=True)
+    run(config)
+    overwrite.begin(Layout.of(config), [config])
+    (path,) = notes(config)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match="damaged") as error:
+        run(config)
+    assert str(path) in str(error.value)
+    assert run(small_run())  # a command without the flag does not need it
+    path.unlink()
+    run(config)
+
+
+def kill_at(patch, number):
+    """From here on the process ends before the file operation of this number: a new file, another name, a removal."""
+    left = [number]
+
+    def counted(operation):
+        def call(*args, **kwargs):
+            if operation is not open_file or args[1] & os.O_EXCL:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise Killed
+            return operation(*args, **kwargs)
+
+        return call
+
+    open_file = os.open
+    patch.setattr(os, "replace", counted(os.replace))
+    patch.setattr(os, "open", counted(os.open))
+    patch.setattr(pathlib.Path, "unlink", counted(pathlib.Path.unlink))
+
+
+def test_killed_at_any_file_operation_record_and_weights_belong_together_or_are_made_again(
+    small_run, other_weights, monkeypatch, tmp_path
+):
+    config = small_run(overwrite=True)
+    layout = Layout.of(config)
+    list(run_all([config]))
+    old, kept = record.read(layout, config), tmp_path / "kept"
+    shutil.copytree(layout.root, kept)
+    other_weights()
+    states = set()
+    for number in range(1000):
+        shutil.rmtree(layout.root)
+        shutil.copytree(kept, layout.root)
+        with monkeypatch.context() as patch:
+            kill_at(patch, number)
+            try:
+                list(run_all([config]))
+                break
+            except Killed:
+                pass
+        found = record.read(layout, config)
+        states.add((found == old, lack(layout, config) is None))
+        list(run_all([config]))  # the same command
+        new = record.read(layout, config)
+        assert new["made"] not in (old["made"], None) and lack(layout, config) is None
+        assert new["weights"] == checkpoint.sha256(layout.checkpoint(config)) != old["weights"]
+        assert found == old or new == found  # what was made before the kill is not made again
+        files = [path.name for path in layout.root.rglob("*") if path.is_file()]
+        files = sorted(name for name in files if not name.endswith((".lock", ".npz")))
+        assert files == sorted([f"{config.id}.json", "checkpoint.json", f"weights-{new['weights'][:8]}.safetensors"])
+    assert number >= 10 and states >= {(True, True), (True, False), (False, True)}
+    assert (False, False) not in states  # a new record never stands beside other weights than its own
+
+
+def test_a_note_names_no_text_of_the_data(small_run):
+    config = small_run(overwrite=True)
+    run(config)
+    overwrite.begin(Layout.of(config), [config])
+    (path,) = notes(config)
+    assert json.loads(path.read_text())["runs"] == {config.id: record.stamp(Layout.of(config).record(config))}
