@@ -6,8 +6,11 @@ import hashlib
 import logging
 import multiprocessing
 import os
+import signal
+import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
@@ -321,9 +324,25 @@ def _tokenized(task: Task, examples: Iterable[Example], num_workers: int) -> Ite
         for chunk in chunks:
             yield from work(chunk)
         return
-    with multiprocessing.get_context("spawn").Pool(num_workers) as pool:
+    with _ctrl_c_ignored():
+        pool = multiprocessing.get_context("spawn").Pool(num_workers)
+    with pool:
         for done in pool.imap(work, chunks):
             yield from done
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Processes that are started meanwhile never react to Ctrl-C, which a terminal sends to all of them. This process
+    ends them when it ends itself; they would each print a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _check(task: Task, raw: RawFiles, columns: Mapping[str, _Column]) -> None:

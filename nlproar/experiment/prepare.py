@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
+from typing import NoReturn
 
 from nlproar import storage
 from nlproar.dataset import MODULES, load_task
 from nlproar.dataset.sources import VECTORS
 from nlproar.errors import UserError
-from nlproar.experiment.cli import Parser, add_options, users_errors
+from nlproar.experiment.cli import Parser, Terminated, add_options, exit_codes, users_errors
 from nlproar.experiment.layout import Layout
 
 log = logging.getLogger(__name__)
 
 
 def main(description: str, argv: list[str] | None = None) -> None:
-    """Prepare the data sets that are named, or all. Exits 1 when a public one, or a named one, could not be had."""
+    """Prepare the data sets that are named, or all. Exits 0 when they are ready, 1 when a public one, or a named one,
+    could not be had, else as `exit_codes` says."""
+    with exit_codes("interrupted; the same command goes on from here"):
+        signal.signal(signal.SIGTERM, _terminate)
+        failed = _main(description, argv)
+    sys.exit(1 if failed else 0)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    """End by an exception, so that an unfinished download is removed."""
+    raise Terminated
+
+
+def _main(description: str, argv: list[str] | None) -> bool:
+    """Whether a data set could not be had that should have been."""
     parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("dataset", nargs="*", metavar="DATASET", help=f"default: all of {', '.join(MODULES)}")
     add_options(parser, "persistent_dir", "num_workers")
@@ -30,8 +46,9 @@ def main(description: str, argv: list[str] | None = None) -> None:
     for name in flags.dataset or MODULES:
         problem = _prepare(name, layout, flags.num_workers)
         print(f"{name}: {problem or 'ready'}", flush=True)
-        failed |= bool(problem) and (name in flags.dataset or not load_task(name).confidential)
-    sys.exit(1 if failed else 0)
+        if problem and (name in flags.dataset or not load_task(name).confidential):
+            failed = True
+    return failed
 
 
 def _prepare(name: str, layout: Layout, num_workers: int) -> str | None:
@@ -45,9 +62,8 @@ def _prepare(name: str, layout: Layout, num_workers: int) -> str | None:
         with users_errors(), storage.owner_only(task.confidential):
             dataset = encoding.load(task, "official", layout.raw, layout.cache, num_workers)
             if task.vectors in VECTORS:
-                vectors.from_file(
-                    vectors.find(task.vectors, layout.raw, layout.cache), dataset.vocabulary, layout.cache
-                )
+                file = vectors.find(task.vectors, layout.raw, layout.cache)
+                vectors.from_file(file, dataset.vocabulary, layout.cache)
     except UserError as error:
         return str(error).replace("\n", " ")
     except Exception as error:  # a bug in one data set must not cost the others; its message may hold a text
