@@ -7,13 +7,13 @@ import logging
 import multiprocessing
 import os
 import signal
-import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
+from multiprocessing import resource_tracker
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
@@ -324,25 +324,29 @@ def _tokenized(task: Task, examples: Iterable[Example], num_workers: int) -> Ite
         for chunk in chunks:
             yield from work(chunk)
         return
-    with _ctrl_c_ignored():
-        pool = multiprocessing.get_context("spawn").Pool(num_workers)
-    with pool:
+    with _start_pool(num_workers) as pool:
         for done in pool.imap(work, chunks):
             yield from done
 
 
-@contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    """Processes that are started meanwhile never react to Ctrl-C, which a terminal sends to all of them. This process
-    ends them when it ends itself; they would each print a traceback."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_pool(num_workers: int) -> Pool:
+    """Processes that never react to Ctrl-C, which a terminal sends to all of them: this process ends them when it ends
+    itself, while they would each print a traceback.
+
+    They inherit which signals are blocked. A signal that comes while they are started waits until all of them are
+    known to the pool, which otherwise could not end them.
+    """
+    resource_tracker.ensure_running()  # which lifts the block, if it is done later
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
-        yield
+        return multiprocessing.get_context("spawn").Pool(num_workers, _accept_sigterm)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _accept_sigterm() -> None:
+    """In a new process: end when the pool says so."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _check(task: Task, raw: RawFiles, columns: Mapping[str, _Column]) -> None:
