@@ -24,6 +24,7 @@ from nlproar.experiment.needs import (
     remove_training_state,
     stale_error,
 )
+from nlproar.experiment.parent import has_parent
 from nlproar.model import checkpoint
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def run_all(configs: Sequence[Config]) -> Iterator[tuple[Config, dict[str, Any]]
     replaces = overwrite.begin(layout, [config for config in configs if config.overwrite])
     for config in configs:
         yield config, _run(layout, config, replaces.get(config.id))
-    overwrite.end(layout)
+    if not has_parent():  # else the study removes its note once it has seen everything
+        overwrite.end(layout)
 
 
 def _run(layout: Layout, config: Config, replaces: str | None) -> dict[str, Any]:
