@@ -63,6 +63,17 @@ def left(layout: Layout, configs: Sequence[Config]) -> Stamps:
     return _plan(layout, configs, commands, stamps)[0]
 
 
+def of_study(layout: Layout, configs: Sequence[Config]) -> Stamps:
+    """Those of `configs` that a command has yet to make again: what a worker does for its study, which has the note.
+
+    What another process made since the study looked is not made again.
+    """
+    commands = _read_all(layout).values()
+    stamps = _stamps(layout, [*(config.id for config in configs), *_ids(commands)])
+    waiting = {run for command in commands for run in _waiting(command, stamps)}
+    return {config.id: stamps[config.id] for config in configs if config.id in waiting}
+
+
 def waits_for(layout: Layout, config: Config) -> bool:
     """Whether a command that was stopped, or is at work, has to make this run again."""
     stamp = record.stamp(layout.record(config))

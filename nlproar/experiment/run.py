@@ -48,7 +48,8 @@ def run_all(configs: Sequence[Config]) -> Iterator[tuple[Config, dict[str, Any]]
     if load_task(configs[0].dataset).confidential:
         os.umask(0o077)  # whatever derives from confidential texts is for its owner only
     layout.make()
-    replaces = overwrite.begin(layout, [config for config in configs if config.overwrite])
+    again = [config for config in configs if config.overwrite]
+    replaces = overwrite.of_study(layout, again) if has_parent() else overwrite.begin(layout, again)
     for config in configs:
         yield config, _run(layout, config, replaces.get(config.id))
     if not has_parent():  # else the study removes its note once it has seen everything
