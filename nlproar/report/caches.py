@@ -145,12 +145,10 @@ class Caches:
 def _stored(path: Path, names: Collection[str], what: str) -> tuple[storage.Arrays, dict[str, Any]]:
     """The arrays `names` in a cache file, and the key they were made under. Raises Gone."""
     with readable(what):
-        there = path.exists()
-        found = storage.stored(path, names) if there else None
-    if not there:
-        raise Gone(f"{what} was deleted")
+        found = storage.stored(path, names)
     if found is None:
-        raise Gone(f"{what} is damaged")
+        is_there = path.is_symlink() or path.exists()
+        raise Gone(f"{what} is damaged" if is_there else f"{what} was deleted")
     arrays, key = found
     if not isinstance(key, dict):
         raise Gone(f"{what} holds something else")
