@@ -122,7 +122,7 @@ def _load(folder: Path, description: dict[str, Any], dataset_digest: str, config
     try:
         model = build(description["model_type"], description["shape"])
         model.load_state_dict(safetensors.torch.load(content))
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:  # what torch makes of an odd shape
         raise UserError(f"{folder / DESCRIPTION} does not describe {weights.name} ({type(error).__name__})") from error
     return model
 

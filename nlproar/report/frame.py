@@ -102,10 +102,31 @@ def load(layouts: Iterable[Layout]) -> Found:
             facts[key] = layout, shared
     if not groups:
         raise UserError(left_out_sentence(left_out, at_most=5) + "; there is nothing to report on")
+    for key in list(groups):
+        parts = _by_vectors(groups[key])
+        if len(parts) > 1:
+            layout, shared = facts.pop(key)
+            del groups[key]
+            for vectors, records in parts.items():
+                groups[f"{key} {vectors}"] = records
+                facts[f"{key} {vectors}"] = layout, {**shared, "vectors_checksum": vectors}
     labels = _labels(facts)
     studies = [Study(facts[key][0], labels[key], facts[key][1], tuple(groups[key])) for key in groups]
     studies.sort(key=lambda study: (list(MODULES).index(study.dataset), study.label))
     return Found(studies, left_out)
+
+
+def _by_vectors(records: list[Record]) -> dict[str, list[Record]]:
+    """Records of one configuration by the checksum of the vectors they started from: a file of the same name can have
+    been replaced between two runs. Where no two checksums are known to differ, all records are of one kind; vectors
+    that are drawn or trained differ from seed to seed as they should."""
+    known = {content["data"].get("vectors") for content in records} - {None}
+    if len(known) < 2 or records[0]["config"]["vectors"] in ("random", "word2vec"):
+        return {"": records}
+    found: dict[str, list[Record]] = defaultdict(list)
+    for content in records:
+        found[content["data"].get("vectors") or "unknown"].append(content)
+    return dict(found)
 
 
 def record_files(layout: Layout) -> list[Path]:
