@@ -1,6 +1,7 @@
 """Shared fixtures. Real data and reference numbers are there in CI only: NLPROAR_TEST_DATA names their folder."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,11 +15,15 @@ from hypothesis import settings
 from nlproar.dataset import babi_simulation
 from nlproar.dataset.encoding import Dataset, Split
 from nlproar.dataset.vocabulary import Vocabulary
+from nlproar.experiment.config import resolve
 from nlproar.model import bilstm_attention
 from nlproar.model.bilstm_attention import BiLSTMAttention
-from nlproar.run.config import resolve
 
 ROOT = Path(__file__).parents[1]
+
+# A shell starts a job in the background with SIGINT ignored, and every process below inherits that: Ctrl-C, which many
+# tests send, would do nothing.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # tests that run side by side divide the cores, in this process and in those they start
 os.environ.setdefault(

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nlproar import storage
-from nlproar.run import record
-from nlproar.run.config import Config, resolve
-from nlproar.run.environment import environment
-from nlproar.run.layout import Layout
-from nlproar.run.record import Record
+from nlproar.dataset import load_task
+from nlproar.experiment import record
+from nlproar.experiment.config import Config, id_of, resolve
+from nlproar.experiment.layout import Layout
 
 MEASURES = (
     "mutual-information",
@@ -25,54 +24,49 @@ MEASURES = (
 )
 
 
-def made(config: Config, performance: float, data: str = "0123456789abcdef", **changes: Any) -> Record:
+def made(config: Config, performance: float, data: str = "0123456789abcdef") -> dict[str, Any]:
     """Write the record of `config`, with this test performance, and return it."""
-    one = record_of(config, performance, data, **changes)
-    record.write(Layout.of(config).record(config), one)
-    return one
+    return record.write(Layout.of(config), config, content_of(config, performance, data))
 
 
-def record_of(config: Config, performance: float, data: str = "0123456789abcdef", **changes: Any) -> Record:
-    """Return what a run with this test performance would record; `changes` replace fields of the record."""
-    metric = config.task.metric
+def content_of(config: Config, performance: float, data: str = "0123456789abcdef") -> dict[str, Any]:
+    """What a run with this test performance would record, before `record.write` adds its header."""
+    metric = load_task(config.dataset).metric
     stages = ("encode", "explain", "mask", "vectors", "train", "test")
-    fields: dict[str, Any] = {
-        "id": config.id,
-        "identity": config.identity,
-        "config": config.values,
-        "task": config.task.described(),
+    return {
         "metrics": {"val": {metric: performance}, "test": {metric: performance}},
-        "masked": {name: min(1.0, config.at_level / 100) for name in ("train", "val", "test")},
-        "training": {
-            "epochs": [{"epoch": 1, "loss": 0.5, "monitor": performance, "seconds": 1.0}],
-            "best_epoch": 1,
-            "parameters": 1000,
-        },
-        "diagnostics": {},
-        "sources": {"importance": None, "explained": None, "masks": None, "weights": None},
+        "epochs": [{"epoch": 1, "loss": 0.5, "monitor": performance, "seconds": 1.0}],
+        "best_epoch": 1,
+        "masked": {name: config.k / 100 for name in ("train", "val", "test")},
+        "completeness_error": None,
+        "explained": None,
+        "weights": None,
         "data": {
             "digest": data,
             "vectors": None,
             "vocabulary": 100,
             "observations": {"train": 80, "val": 10, "test": 10},
-            "warnings": [],
         },
         "durations": dict.fromkeys(stages, 6.0),
-        "environment": {**environment("cpu", 1), "commit": "c" * 40},
+        "environment": {**record.environment("cpu", 1), "commit": "c" * 40},
     }
-    return Record(**{**fields, **changes})
 
 
 def forge(folder: Path, content: dict[str, Any]) -> Path | None:
     """Write `content`, whatever it is, as a record whose checksum and name are right, so that only its shape can give
-    it away. Returns its path; None where there is no identity to make a name of, or the name is none for a file."""
+    it away. None where there is no configuration to make a name of, or the name is none for a file."""
     try:
-        readable = content["id"].rpartition("-")[0]
-        content["id"] = f"{readable}-{storage.digest(content['identity'])[:8]}"
+        content["id"] = id_of(content["config"])
         path = folder / f"{content['id']}.json"
-        content["checksum"] = record.checksum(content)
+        content["checksum"] = storage.digest({name: value for name, value in content.items() if name != "checksum"})
         path.write_text(json.dumps(content))
-    except (KeyError, TypeError, ValueError, OverflowError, OSError, AttributeError):
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        OSError,
+    ):  # no configuration to make a name of, or no name of a file
         return None
     return path
 
@@ -80,8 +74,7 @@ def forge(folder: Path, content: dict[str, Any]) -> Path | None:
 def linear(config: Config) -> float:
     """Random masking falls along a line, gradients faster, the same in every seed but for its number."""
     speed = {"random": 1.0, "gradient": 1.5, "integrated-gradient": 2.0}.get(str(config.importance_measure), 1.2)
-    k = config.at_level
-    return max(0.9 - 0.5 * speed * k / 100, 0.4) + 0.001 * config.seed * (0 < k < 100)
+    return max(0.9 - 0.5 * speed * config.k / 100, 0.4) + 0.001 * config.seed * (0 < config.k < 100)
 
 
 def study(
@@ -93,9 +86,9 @@ def study(
     step: int = 20,
     curve: Callable[[Config], float] = linear,
     **flags: Any,
-) -> list[Record]:
-    """Write records of a whole study with quantile levels into `folder`, and return them."""
-    records: dict[str, Record] = {}
+) -> list[dict[str, Any]]:
+    """Records of a whole study with quantile levels, in `folder`."""
+    records: dict[str, dict[str, Any]] = {}
     for seed, measure, again in itertools.product(seeds, ("random", *measures), recursive):
         for k in range(0, 101, step):
             config = resolve(

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import pytest
 
 from nlproar.dataset import encoding, load_task
-from nlproar.run import needs
+from nlproar.experiment import needs
 from tests.conftest import ROOT
 
 FOLDER = Path(__file__).parent / "cases"
@@ -221,6 +221,10 @@ def run_script(monkeypatch, capsys):
     os.umask(umask)
     gc.unfreeze()
     needs.load_dataset.cache_clear()
+
+
+def test_every_case_has_its_row():
+    assert sorted(case.name for case in CASES) == sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -8,9 +8,9 @@ import pytest
 
 from nlproar import storage
 from nlproar.errors import UserError
-from nlproar.run import record
-from nlproar.run.config import resolve
-from nlproar.run.layout import Layout
+from nlproar.experiment import record
+from nlproar.experiment.config import resolve
+from nlproar.experiment.layout import Layout
 from tests import made_records
 
 
@@ -160,7 +160,7 @@ def test_records_of_version_1_are_read_and_one_with_a_checksum_is_damaged(made):
         (b"[]", "damaged"),
         (b"null", "damaged"),
         (b"\xff\xfe{}", "UTF-8"),
-        (b"[" * 200_000, "damaged"),
+        (b"[" * 200_000, "deeply nested"),
         (b'{"version": ' + b"1" * 10_000 + b"}", "damaged"),
     ],
 )

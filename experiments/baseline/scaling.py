@@ -44,7 +44,8 @@ def point(size: dict[str, int]) -> dict[str, float]:
     import torch
     from baseline.world import SHAPE, World
 
-    from nlproar import masking, storage
+    from nlproar import storage
+    from nlproar.roar import masking
 
     shape = replace(
         SHAPE["imdb"], vocabulary=size["vocabulary"], length=lambda rng, n: rng.normal(size["tokens"], 5, n)

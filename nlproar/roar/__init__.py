@@ -1,0 +1,1 @@
+"""Remove and retrain: which tokens to mask, given importance from anywhere."""

@@ -1,1 +1,0 @@
-"""Statistics of faithfulness: areas between curves, intervals over seeds, differences between measures."""
