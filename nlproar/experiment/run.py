@@ -69,6 +69,9 @@ def _run(layout: Layout, config: Config, replaces: str | None) -> dict[str, Any]
     missing = missing_models(layout, config)
     if missing and not config.train_missing:
         raise missing_error(layout, missing)
+    for needed in models_below(config):
+        if needed not in missing:
+            remove_training_state(layout, needed)  # no command may ever name that run again
     from nlproar.experiment.stages import Run  # torch, which takes seconds; a run that is done needs none
 
     process.use_threads(config.threads)
