@@ -40,6 +40,11 @@ class NotAFile(UserError):
     """Something of another kind, as a folder or a named pipe, is in the place of a file."""
 
 
+def is_there(path: Path) -> bool:
+    """Whether anything is at `path`, also a link that leads nowhere or to itself: that is damage, not absence."""
+    return os.path.lexists(path)
+
+
 # Writing
 
 

@@ -293,3 +293,15 @@ def test_an_odd_checkpoint_is_a_note_of_the_report(copied, tmp_path, odd):
         path.write_text(json.dumps({**content, "checksum": storage.digest(content)}))
         with pytest.raises(Gone, match="unmasked model cannot be read"):
             convergence(Caches(study), "cpu", Layout(tmp_path / "out"))
+
+
+def test_a_checkpoint_that_is_a_link_to_nowhere_is_unreadable_and_named_not_deleted(copied, tmp_path):
+    from nlproar.report.caches import Caches, Gone
+    from nlproar.report.convergence import convergence
+
+    (study,) = frame.load([copied[0]]).studies
+    path = copied[0].checkpoint(config_of(study.at(0)[0], "")) / "checkpoint.json"
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(Gone, match=r"checkpoint\.json cannot be read"):
+        convergence(Caches(study), "cpu", Layout(tmp_path / "out"))

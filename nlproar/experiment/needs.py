@@ -72,7 +72,8 @@ def _belong_together(content: Mapping[str, Any], description: Mapping[str, Any])
 
 def missing_error(layout: Layout, missing: list[Config]) -> UserError:
     """What to say of the runs that `missing_models` found."""
-    again = " --overwrite" if layout.record(missing[0]).exists() else ""  # its record is there, its weights are not
+    has_record = storage.is_there(layout.record(missing[0]))
+    again = " --overwrite" if has_record else ""  # its weights are not there
     more = f", after the {len(missing) - 1} before it" if len(missing) > 1 else ""
     return UserError(
         f"the model to explain, {missing[-1].id}, {lack(layout, missing[-1])}; train it{more} with --train-missing,"

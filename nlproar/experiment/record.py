@@ -250,7 +250,7 @@ def _check_name(content: Mapping[str, Any], path: Path) -> None:
 def read(layout: Layout, config: Config) -> dict[str, Any] | None:
     """The record of `config`, None if the run is not done. Raises UserError as `load` does."""
     path = layout.record(config)
-    if not path.exists():
+    if not storage.is_there(path):
         return None
     content = load(path)
     if content["config"] != config.identity:  # the same name by chance
@@ -263,9 +263,9 @@ def stamp(path: Path) -> str | None:
     the file. None where there is none."""
     try:
         return hashlib.sha256(storage.read_bytes(path)).hexdigest()
-    except FileNotFoundError:
-        return None
     except (OSError, storage.NotAFile) as error:
+        if not storage.is_there(path):
+            return None
         return f"unreadable ({type(error).__name__})"
 
 
@@ -303,8 +303,9 @@ def _parse(path: Path) -> Any:
     try:
         return json.loads(storage.read_bytes(path).decode())
     except FileNotFoundError as error:
-        reason = "is a link to a file that is not there" if path.is_symlink() else "is not there any more"
-        raise UserError(f"{path} {reason}; run it again") from error
+        if storage.is_there(path):
+            raise _Wrong("it is a link to a file that is not there") from error
+        raise UserError(f"{path} is not there any more; run it again") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -64,7 +64,7 @@ def save(folder: Path, model: torch.nn.Module, description: Mapping[str, Any]) -
 
 
 def exists(folder: Path) -> bool:
-    return (folder / DESCRIPTION).exists()
+    return storage.is_there(folder / DESCRIPTION)
 
 
 def sha256(folder: Path) -> str:
@@ -129,11 +129,14 @@ def _load(folder: Path, description: dict[str, Any], dataset_digest: str, config
 
 def describe(folder: Path) -> dict[str, Any]:
     """What the checkpoint says of itself: the keys that `save` was given, `file` and `sha256`. Checkpoints that were
-    written earlier lack `masks` and `vectors`. Raises UserError, naming the file, if it is damaged."""
+    written earlier lack `masks` and `vectors`. Raises UserError, naming the file, if it is damaged or cannot be read.
+    """
     path = folder / DESCRIPTION
     try:
         description: dict[str, Any] = json.loads(storage.read_bytes(path).decode())
         _check(description)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error})") from error
     description.setdefault("file", _OLD_WEIGHTS)

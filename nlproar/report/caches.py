@@ -36,7 +36,8 @@ def readable(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Gone(f"{what} cannot be read ({error.strerror})") from error
+        name = f"{Path(error.filename).name}: " if error.filename else ""
+        raise Gone(f"{what} cannot be read ({name}{error.strerror})") from error
     except UserError as error:
         raise Gone(f"{what} cannot be read ({error})") from error
 
@@ -147,8 +148,7 @@ def _stored(path: Path, names: Collection[str], what: str) -> tuple[storage.Arra
     with readable(what):
         found = storage.stored(path, names)
     if found is None:
-        is_there = path.is_symlink() or path.exists()
-        raise Gone(f"{what} is damaged" if is_there else f"{what} was deleted")
+        raise Gone(f"{what} is damaged" if storage.is_there(path) else f"{what} was deleted")
     arrays, key = found
     if not isinstance(key, dict):
         raise Gone(f"{what} holds something else")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ def convergence(caches: Caches, device: str, output: Layout) -> dict[str, np.nda
     folder = layout.checkpoint(config)
     dataset = caches.require_dataset()
     with readable("the unmasked model"):
-        if not os.path.lexists(folder / checkpoint.DESCRIPTION):  # a link to nowhere is damage, which `sha256` names
+        if not checkpoint.exists(folder):
             raise Gone("the weights of the unmasked model were deleted")
         weights = checkpoint.sha256(folder)
     key: dict[str, Any] = {
