@@ -23,9 +23,9 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 try:
     from nlproar.errors import UserError
-    from nlproar.experiment.cli import Parser, exit_codes
-    from nlproar.experiment.config import check_range
-    from nlproar.experiment.paths import user_path
+    from nlproar.paths import user_path
+    from nlproar.run.cli import Parser, exit_codes
+    from nlproar.run.config import check_range
 except ModuleNotFoundError as error:
     print(f"error: {error}; activate the environment of nlproar (Python 3.10 or later)", file=sys.stderr)
     sys.exit(2)
@@ -148,7 +148,7 @@ def training(world: World) -> Pair:
 
 
 def fit(world: World, model: Any, train: Any, val: Any, epochs: int) -> None:
-    from nlproar.train import fit as library_fit
+    from nlproar.model.train import fit as library_fit
 
     library_fit(model, train, val, batch_size=world.shape.batch, max_epochs=epochs, monitor="accuracy",
                 shuffle_seed=0, device=world.device)  # fmt: skip
@@ -201,8 +201,7 @@ def storing(read: bool) -> Callable[[World], Pair]:
         import torch
         from baseline import published
 
-        from nlproar import storage
-        from nlproar.roar import masking
+        from nlproar import masking, storage
 
         split = world.split(world.shape.masked)
         rows = published.observations(split)
@@ -243,11 +242,10 @@ def recursive_step(world: World) -> Pair:
     import torch
     from baseline import published
 
-    from nlproar import storage
+    from nlproar import masking, storage
     from nlproar.explain.importance import importance
     from nlproar.model.bilstm_attention import BiLSTMAttention
-    from nlproar.roar import masking
-    from nlproar.train import test
+    from nlproar.model.train import test
 
     shape, n = world.shape, world.shape.step
     splits = {name: world.split(n // part, TOGETHER) for name, part in (("train", 1), ("val", 4), ("test", 4))}
@@ -348,7 +346,7 @@ def show(flags: argparse.Namespace) -> None:
     process.prepare()
     import torch
 
-    from nlproar.experiment.stages import choose_device
+    from nlproar.run.context import choose_device
 
     device = choose_device(flags.device)
     if device.type != "cpu" and flags.clock == "cpu":

@@ -14,9 +14,9 @@ from hypothesis import settings
 from nlproar.dataset import babi_simulation
 from nlproar.dataset.encoding import Dataset, Split
 from nlproar.dataset.vocabulary import Vocabulary
-from nlproar.experiment.config import resolve
 from nlproar.model import bilstm_attention
 from nlproar.model.bilstm_attention import BiLSTMAttention
+from nlproar.run.config import resolve
 
 ROOT = Path(__file__).parents[1]
 

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import pytest
 
 from nlproar.dataset import encoding, load_task
-from nlproar.experiment import needs
+from nlproar.run import needs
 from tests.conftest import ROOT
 
 FOLDER = Path(__file__).parent / "cases"

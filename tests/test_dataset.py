@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nlproar.dataset import MODULES, babi, babi_simulation, encoding, load_task, stanford_sentiment
+from nlproar.dataset import TASKS, babi, babi_simulation, encoding, load_task, stanford_sentiment
 from nlproar.dataset.raw import generated
 from nlproar.dataset.task import Example
 from nlproar.dataset.tokenizer import english, whitespace
@@ -262,9 +262,9 @@ def test_a_line_that_is_no_statement_and_no_question_is_named(line):
 
 
 def test_every_declaration_is_under_its_own_name_and_is_json():
-    for name in MODULES:
+    for name in TASKS:
         assert load_task(name).name == name
-        assert json.loads(json.dumps(load_task(name).facts())) == load_task(name).facts()
+        assert json.loads(json.dumps(load_task(name).described())) == load_task(name).described()
 
 
 def replay(story, number, question):

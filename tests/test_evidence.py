@@ -7,17 +7,16 @@ import shutil
 import numpy as np
 import pytest
 
-from nlproar import train
 from nlproar.dataset import babi_simulation, encoding, raw
 from nlproar.errors import UserError
-from nlproar.experiment import curve, record, status
-from nlproar.experiment.grid import Chain, Study
-from nlproar.experiment.layout import Layout
-from nlproar.experiment.levels import digest_of
-from nlproar.experiment.needs import lack, load_dataset
-from nlproar.experiment.run import run
-from nlproar.experiment.stages import Run
-from nlproar.model import checkpoint
+from nlproar.model import checkpoint, train
+from nlproar.run import curve, record
+from nlproar.run.context import Run, digest_of
+from nlproar.run.layout import Layout
+from nlproar.run.prerequisites import lack, load_dataset
+from nlproar.run.run import run
+from nlproar.study import status
+from nlproar.study.grid import Chain, Study
 from tests.made_records import content_of
 
 

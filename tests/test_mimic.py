@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nlproar import masking
 from nlproar.dataset import encoding, load_task, mimic, raw, vectors
 from nlproar.dataset.sources import MIMIC
 from nlproar.dataset.tokenizer import english_without_digits
 from nlproar.errors import UserError
-from nlproar.experiment.config import resolve
-from nlproar.experiment.layout import Layout
-from nlproar.roar import masking
+from nlproar.run.config import resolve
+from nlproar.run.layout import Layout
 from tests import mimic_generator
 
 

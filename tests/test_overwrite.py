@@ -8,14 +8,13 @@ import shutil
 
 import pytest
 
-from nlproar import train
 from nlproar.errors import UserError
-from nlproar.experiment import overwrite, parent, record
-from nlproar.experiment.layout import Layout
-from nlproar.experiment.needs import lack
-from nlproar.experiment.run import run, run_all
-from nlproar.experiment.stages import Run
-from nlproar.model import checkpoint
+from nlproar.model import checkpoint, train
+from nlproar.run import overwrite, record
+from nlproar.run.context import Run
+from nlproar.run.layout import Layout
+from nlproar.run.prerequisites import lack
+from nlproar.run.run import run, run_all
 
 
 class Killed(BaseException):
@@ -98,17 +97,6 @@ def test_a_stopped_command_goes_on_and_a_finished_one_starts_over(small_run, cap
     assert [one == other for one, other in zip(second, third, strict=True)] == [True, False, False]
     list(run_all(chain))
     assert not set(made(chain)) & set(third)
-
-
-def test_the_worker_of_a_study_leaves_the_note_to_its_study(small_run, monkeypatch):
-    """Else a study that is killed while its last worker ends would start over."""
-    runs = levels(small_run, 0, 1)
-    first = made(list(dict(run_all(levels(small_run, 0, 1)))))
-    overwrite.begin(Layout.of(runs[0]), runs)
-    monkeypatch.setattr(parent, "_watched", [1])
-    list(run_all(runs))
-    assert notes(runs[0]) and overwrite.begin(Layout.of(runs[0]), runs) == {}
-    assert not set(first) & set(made(runs))
 
 
 def test_what_a_stopped_first_command_made_is_not_made_again(small_run):

@@ -76,12 +76,12 @@ def test_help_and_import_load_no_torch(script):
 
 
 def test_a_run_that_is_done_loads_no_torch(small_run):
-    from nlproar.experiment.run import run
+    from nlproar.run.run import run
 
     config = small_run()
     run(config)
     code = (
-        "import sys\nfrom nlproar.dataset import babi_simulation\nfrom nlproar.experiment import cli\n"
+        "import sys\nfrom nlproar.dataset import babi_simulation\nfrom nlproar.study import cli\n"
         "babi_simulation.QUESTIONS = {'train': 300, 'test': 60}\n"
         "cli.main('', ('--task', {'1': 'babi-1'}), sys.argv[1:])\nassert 'torch' not in sys.modules"
     )

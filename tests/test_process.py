@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nlproar import process
-from nlproar.experiment.run import run
+from nlproar.run.run import run
 from tests.conftest import ROOT
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from nlproar import storage
 from nlproar.errors import UserError
-from nlproar.experiment import record
-from nlproar.experiment.config import resolve
-from nlproar.experiment.layout import Layout
+from nlproar.run import record
+from nlproar.run.config import resolve
+from nlproar.run.layout import Layout
 from tests import made_records
 
 

@@ -19,11 +19,12 @@ import pytest
 
 from nlproar import fingerprints, storage
 from nlproar.errors import UserError, refusal
-from nlproar.experiment import failure, record, workers
-from nlproar.experiment.layout import Layout
-from nlproar.experiment.run import run
-from nlproar.experiment.stages import Run
 from nlproar.model import checkpoint
+from nlproar.run import failure, record
+from nlproar.run.context import Run
+from nlproar.run.layout import Layout
+from nlproar.run.run import run
+from nlproar.study import workers
 from tests.conftest import ROOT
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nlproar.experiment import job_lists
-from nlproar.experiment.layout import Layout
+from nlproar.run.layout import Layout
+from nlproar.study import job_lists
 from tests.conftest import ROOT
 
 BATCH_JOBS = ROOT / "batch_jobs"

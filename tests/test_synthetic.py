@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nlproar.experiment import synthetic
-from nlproar.experiment.layout import Layout
-from nlproar.experiment.synthetic import FEATURES, INFORMATIVE, RANKINGS, Level, falls_at
+from nlproar import synthetic
+from nlproar.run.layout import Layout
+from nlproar.synthetic import FEATURES, INFORMATIVE, RANKINGS, Level, falls_at
 from tests.conftest import ROOT, wait_for
 
 SEEDS, SIZES = range(4), (3000, 1000)

@@ -44,8 +44,7 @@ def point(size: dict[str, int]) -> dict[str, float]:
     import torch
     from baseline.world import SHAPE, World
 
-    from nlproar import storage
-    from nlproar.roar import masking
+    from nlproar import masking, storage
 
     shape = replace(
         SHAPE["imdb"], vocabulary=size["vocabulary"], length=lambda rng, n: rng.normal(size["tokens"], 5, n)

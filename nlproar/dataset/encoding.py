@@ -21,6 +21,7 @@ import numpy as np
 
 from nlproar import storage
 from nlproar.dataset import raw as raw_files
+from nlproar.dataset.download import download
 from nlproar.dataset.raw import RawFiles
 from nlproar.dataset.sources import Source
 from nlproar.dataset.task import SPLITS, Example, Task
@@ -98,7 +99,7 @@ def load(task: Task, source: str, raw_dir: Path, cache_dir: Path, num_workers: i
 
     What is to be known about the files is said in the log each time, and stands in `warnings`.
     """
-    raw = _open(task, source, raw_dir, cache_dir, raw_files.download)
+    raw = _open(task, source, raw_dir, cache_dir, download)
     published: Mapping[str, int] = {} if callable(task.sources[source]) else task.published
     path, key = _place(task, source, raw, cache_dir)
     dataset = _unpack(storage.cached(path, key, lambda: encode(task, raw, num_workers, published)))
@@ -214,11 +215,11 @@ def _are_sequences(arrays: storage.Arrays, prefix: str, number: int, vocabulary_
 class _Column:
     """The observations of one split while they are read; words have provisional numbers."""
 
-    tokens: array = field(default_factory=lambda: array("i"))
-    lengths: array = field(default_factory=lambda: array("q"))
-    query_tokens: array = field(default_factory=lambda: array("i"))
-    query_lengths: array = field(default_factory=lambda: array("q"))
-    label: array = field(default_factory=lambda: array("q"))
+    tokens: array[int] = field(default_factory=lambda: array("i"))
+    lengths: array[int] = field(default_factory=lambda: array("q"))
+    query_tokens: array[int] = field(default_factory=lambda: array("i"))
+    query_lengths: array[int] = field(default_factory=lambda: array("q"))
+    label: array[int] = field(default_factory=lambda: array("q"))
 
 
 def encode(
@@ -233,7 +234,7 @@ def encode(
     """
     numbers: dict[str, int] = {}
 
-    def add(tokens: list[str], flat: array, lengths: array) -> None:
+    def add(tokens: list[str], flat: array[int], lengths: array[int]) -> None:
         flat.append(CLS)
         flat.extend(numbers.setdefault(token, len(SPECIALS) + len(numbers)) for token in tokens)
         flat.append(EOS)
@@ -376,7 +377,7 @@ def _choose_vocabulary(train: _Column, words: list[str], min_document_frequency:
     return Vocabulary.of(word for word, n in zip(words, frequency, strict=True) if n >= min_document_frequency)
 
 
-def _offsets(lengths: array) -> np.ndarray:
+def _offsets(lengths: array[int]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(np.array(lengths, dtype=np.int64))])
 
 

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nlproar import storage
+from nlproar import plugins, storage
 from nlproar.errors import UserError
-from nlproar.experiment.cli import Parser, add_options, exit_codes
-from nlproar.experiment.layout import Layout
-from nlproar.experiment.paths import user_path
+from nlproar.flags import add_flags
+from nlproar.paths import user_path
+from nlproar.run.config import Options, all_but
+from nlproar.run.layout import Layout
+from nlproar.script import Parser, exit_codes
 
 if TYPE_CHECKING:
     from nlproar.report.results import Results
@@ -26,8 +28,8 @@ log = logging.getLogger(__name__)
 
 def main(description: str, argv: list[str] | None = None) -> None:
     """Write tables, plots and the page of what is in the persistent directory, and of those to compare with it."""
-    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
-    add_options(parser, "persistent_dir", "device")
+    parser = Parser(description)
+    add_flags(parser, Options, without=all_but("persistent_dir", "device", "plugin"))
     parser.add_argument(
         "--compare", nargs="+", default=[], metavar="DIR", help="other persistent directories, shown beside this one"
     )
@@ -45,12 +47,13 @@ def main(description: str, argv: list[str] | None = None) -> None:
         help="measure how many points integrated gradient needs (once per model, under a minute)",
     )
     with exit_codes("interrupted; what was written is whole"):
+        plugins.load_named(argv)
         flags = parser.parse_args(argv)
         own = Layout.at(getattr(flags, "persistent_dir", None))
         others = [Layout(Path(user_path("--compare", name))) for name in flags.compare]
         output = Layout(Path(user_path("--out", flags.out))) if "out" in flags else own
         _check(own, others, output)
-        _report([own, *others], output, flags.device, flags.convergence)
+        _report([own, *others], output, getattr(flags, "device", "auto"), flags.convergence)
 
 
 def _check(own: Layout, others: list[Layout], output: Layout) -> None:
@@ -86,7 +89,7 @@ def _report(layouts: list[Layout], output: Layout, device: str, with_convergence
     studies = frame.load(layouts).studies
     if any(study.confidential for study in studies):
         os.umask(0o077)  # no text is shown, but what derives from confidential texts is for its owner only
-    from nlproar.report import tables
+    from nlproar.report import formats, tables
     from nlproar.report.results import collect
 
     with _writing(output, layouts[0]), storage.lock(output.report):
@@ -97,7 +100,7 @@ def _report(layouts: list[Layout], output: Layout, device: str, with_convergence
         results = collect(found, device, output if with_convergence else None)
         paths = write(results, output)
     shown = tables.racu(results.racu, found.studies)
-    print(tables.markdown(shown) if len(shown) else "no RACU yet")
+    print(formats.markdown(shown) if len(shown) else "no RACU yet")
     for note in results.notes:
         print(f"note: {note}")
     for path in paths:
@@ -119,7 +122,7 @@ def _writing(output: Layout, own: Layout) -> Iterator[None]:
 
 def write(results: Results, layout: Layout) -> list[Path]:
     """All files of the report, for the holder of `lock(layout.report)`; returns the folders and the page."""
-    from nlproar.report import page, panels, tables
+    from nlproar.report import formats, page, panels, tables
     from nlproar.report.figures import save
 
     pictures = panels.everything(results)
@@ -132,11 +135,11 @@ def write(results: Results, layout: Layout) -> list[Path]:
         "cost": results.cost,
         "sparsity": results.sparsity,
     }.items():
-        tables.write(layout.tables / f"{name}.csv", frame.to_csv(index=False))
+        formats.write(layout.tables / f"{name}.csv", frame.to_csv(index=False))
     for name, frame in tables.to_read(results).items():
-        tables.write(layout.tables / f"{name}.md", tables.markdown(frame))
-        tables.write(layout.tables / f"{name}.tex", tables.latex(frame))
+        formats.write(layout.tables / f"{name}.md", formats.markdown(frame))
+        formats.write(layout.tables / f"{name}.tex", formats.latex(frame))
     for picture in pictures:
         save(picture, layout.plots)
-    tables.write(layout.report, page.render(results, pictures))
+    formats.write(layout.report, page.render(results, pictures))
     return [layout.tables, layout.plots, layout.report]

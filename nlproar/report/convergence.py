@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from nlproar import storage
-from nlproar.experiment.layout import Layout
 from nlproar.model import checkpoint
-from nlproar.report.caches import Caches, Gone, config_of, readable
+from nlproar.report.caches import Caches, Gone, readable
+from nlproar.run.layout import Layout
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +29,10 @@ def convergence(caches: Caches, device: str, output: Layout) -> dict[str, np.nda
     reference, mean over observations of two tokens or more.
     """
     study, layout = caches.study, caches.study.layout
-    content = next(iter(study.at(0)), None)
-    if content is None:
+    unmasked = next(iter(study.at(0)), None)
+    if unmasked is None:
         raise Gone("there is no unmasked model")
-    config = config_of(content, str(layout.root))
-    folder = layout.checkpoint(config)
+    folder = layout.root / "checkpoints" / unmasked.id
     dataset = caches.require_dataset()
     with readable("the unmasked model"):
         if not checkpoint.exists(folder):
@@ -49,15 +48,15 @@ def convergence(caches: Caches, device: str, output: Layout) -> dict[str, np.nda
     }
 
     def make() -> storage.Arrays:
-        from nlproar.report.path_error import measure_errors  # torch
+        from nlproar.explain.path_error import measure_errors  # torch
 
         log.info("measuring the convergence of integrated gradient: %s", study.label)
         with readable("the unmasked model"):
-            model = checkpoint.load(folder, dataset.digest, config.identity, f"{config.command()} --overwrite")
+            model = checkpoint.load(folder, dataset.digest, unmasked.identity, f"nlproar verify {unmasked.id}")
         return measure_errors(model, dataset, _few(dataset.splits["test"].lengths), POINTS, _REFERENCE, device)
 
     # models of several directories can have the same configuration, and so the same id
-    path = output.convergence(config, storage.digest(key)[:8])
+    path = output.convergence(f"{unmasked.id}-{storage.digest(key)[:8]}")
     errors = storage.cached(path, key, make)
     for name in ("error", "rank_error"):
         values = errors.get(name, np.empty(0))

@@ -10,14 +10,14 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from nlproar.report import figures, tables
-from nlproar.report.faithfulness import SMALLEST_FALL
+from nlproar.report import figures, formats, tables
 from nlproar.report.figures import Look, Picture
 from nlproar.report.frame import Study, printable
 from nlproar.report.results import Results
 from nlproar.report.strips import strips
+from nlproar.stats.faithfulness import SMALLEST_FALL
 
-_FACTS = ("source", "model_type", "max_epochs", "batch_size", "vectors", "data")
+_FACTS = ("source", "model_type", "max_epochs", "batch_size", "vectors")
 
 
 def render(results: Results, pictures: Sequence[Picture]) -> str:
@@ -33,7 +33,7 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
     variables = figures.variables(used)
     read = tables.to_read(results)
     racu = read.pop("racu")
-    if (racu["published % (95 %)"] == tables.NOTHING).all():
+    if (racu["published % (95 %)"] == formats.NOTHING).all():
         racu = racu.drop(columns="published % (95 %)")
     return environment.get_template("page.html").render(
         racu=_table(racu),
@@ -66,10 +66,10 @@ def _table(frame: pd.DataFrame) -> dict[str, Any]:
     grouped = [name for name in ("task", "masking") if name in frame.columns[:2]] if "measure" in frame else []
     grouped += ["task", "masking"] if "measures" in frame else []
     rest = frame.drop(columns=grouped)
-    columns = [(name, tables.is_numeric(frame[name])) for name in rest.columns]
+    columns = [(name, formats.is_numeric(frame[name])) for name in rest.columns]
     blocks: list[dict[str, Any]] = []
     for heads, row in zip(frame[grouped].itertuples(index=False), rest.itertuples(index=False), strict=True):
-        title = ", ".join(head for head in heads if head != tables.NOTHING)
+        title = ", ".join(head for head in heads if head != formats.NOTHING)
         if not blocks or blocks[-1]["title"] != title:
             blocks.append({"title": title, "rows": []})
         blocks[-1]["rows"].append(list(map(str, row)))
@@ -87,10 +87,11 @@ def _picture(picture: Picture, variables: dict[str, str]) -> dict[str, Any]:
 
 def _setting(study: Study) -> dict[str, Any]:
     """What a study was run with: its configuration, and every version, device and commit among its records."""
-    facts = {name.replace("_", " "): study.facts[name] for name in _FACTS}
-    facts |= {f"task: {name.replace('_', ' ')}": value for name, value in study.facts["task"].items()}
-    facts["task: labels"] = ", ".join(study.facts["task"]["labels"])
-    environments = [content["environment"] for content in study.records]
+    facts = {name.replace("_", " "): study.records[0].config.get(name) for name in _FACTS}
+    facts["data"] = study.facts["data"]
+    facts |= {f"task: {name.replace('_', ' ')}": value for name, value in study.task.items()}
+    facts["task: labels"] = ", ".join(study.task["labels"])
+    environments = [one.environment for one in study.records]
     for name in ("python", "system", "device", "threads", "commit"):
         facts[name] = _counted([environment.get(name) for environment in environments])
     for library in sorted({name for environment in environments for name in environment["versions"]}):

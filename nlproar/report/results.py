@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nlproar.experiment.layout import Layout
 from nlproar.explain import MEASURES
-from nlproar.report import frame, intervals, sparsity, summary, tables
+from nlproar.report import frame, sparsity, summary, tables
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.convergence import convergence
 from nlproar.report.frame import Found, Study
+from nlproar.run.layout import Layout
+from nlproar.run.record import Record
+from nlproar.run.series import explains_unmasked, point_of
+from nlproar.stats import intervals
 
 _LISTED = 12  # levels that a note names
 
@@ -80,10 +83,10 @@ def _left_out(found: Found) -> list[str]:
 
 
 def _of_the_data(studies: Sequence[Study]) -> list[str]:
-    """What the runs of a study were warned of when they read its files, such as that some are not complete."""
+    """Return what the runs of a study were warned of when they read its files: that some are not complete, say."""
     notes = []
     for study in studies:
-        said = {sentence: None for content in study.records for sentence in content["data"].get("warnings", [])}
+        said = dict.fromkeys(sentence for one in study.records for sentence in one.data["warnings"])
         notes += [f"{study.label}: {sentence}" for sentence in said]
     return notes
 
@@ -92,11 +95,11 @@ def _missing_levels(missing: pd.DataFrame) -> list[str]:
     notes = []
     told = missing.assign(levels=missing["levels"].map(_list_levels))
     for key, rows in told.groupby([*summary.PANEL, "series", "levels"], sort=False):
-        study, strategy, recursive, series, levels = key
+        study, strategy, masking, series, levels = key
         seeds = ", ".join(str(seed) for seed in rows["seed"])
         noun = "seed" if len(rows) == 1 else "seeds"
         unit = " %" if strategy == "quantile" else " tokens"
-        notes.append(f"{study}, {tables.mode(recursive)}, {series}, {noun} {seeds}: no record of k = {levels}{unit}")
+        notes.append(f"{study}, {masking}, {series}, {noun} {seeds}: no record of k = {levels}{unit}")
     return notes
 
 
@@ -129,8 +132,7 @@ def _wide_intervals(points: pd.DataFrame) -> list[str]:
 def _undefined(by_seed: pd.DataFrame) -> list[str]:
     rows = by_seed[by_seed["problem"].str.startswith("undefined")]
     return [
-        f"{row.study}, {tables.mode(row.recursive)}, {row.series}, seed {row.seed}: RACU is {row.problem}"
-        for row in rows.itertuples()
+        f"{row.study}, {row.masking}, {row.series}, seed {row.seed}: RACU is {row.problem}" for row in rows.itertuples()
     ]
 
 
@@ -141,14 +143,15 @@ def _sparsity(caches: Sequence[Caches], notes: list[str]) -> pd.DataFrame:
     for cache in caches:
         reasons: dict[str, str] = {}
         done: set[tuple[str, int]] = set()
-        for content in cache.study.records:
-            config = content["config"]
-            key = config["importance_measure"], config["seed"]
-            first = not config["recursive"] or config["k"] == config["recursive_step_size"]
-            if key[0] not in known or not first or key in done:
+        for one in cache.study.records:
+            point = point_of(one)
+            if point.series is None or point.series.measure not in known:
+                continue
+            key = point.series.measure, point.seed
+            if key in done or not explains_unmasked(one):
                 continue
             try:
-                rows += _mass(cache, content)
+                rows += _mass(cache, one, point.series.measure)
                 done.add(key)
             except Gone as reason:
                 reasons[key[0]] = str(reason)
@@ -159,12 +162,12 @@ def _sparsity(caches: Sequence[Caches], notes: list[str]) -> pd.DataFrame:
     return found.groupby(["study", "strategy", "measure", "level"], sort=False, as_index=False).mean()
 
 
-def _mass(cache: Caches, content: frame.Record) -> list[dict[str, Any]]:
-    values = cache.importance(content)
+def _mass(cache: Caches, one: Record, measure: str) -> list[dict[str, Any]]:
+    values = cache.importance(one)
     split = cache.require_dataset().splits["test"]
     rows: list[dict[str, Any]] = []
     for strategy, levels in (("count", sparsity.TOKENS), ("quantile", sparsity.PER_CENT)):
         shares = sparsity.mass_at_the_top(values, split.maskable, split.offsets, strategy, levels)
-        place = {"study": cache.study.label, "strategy": strategy, "measure": content["config"]["importance_measure"]}
+        place = {"study": cache.study.label, "strategy": strategy, "measure": measure}
         rows += [{**place, "level": k, "share": share} for k, share in zip(levels, shares, strict=True)]
     return rows

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from nlproar.dataset import load_task
 from nlproar.dataset.encoding import Split
 from nlproar.explain import MEASURES
 from nlproar.report.caches import Caches, Gone
-from nlproar.report.frame import Record, Series, series_name, series_of
-from nlproar.report.tables import mode
+from nlproar.report.frame import Study, own_panel, panels
+from nlproar.run.record import Record
+from nlproar.run.series import Panel, Series, explains_unmasked, order, point_of, title
 
 OBSERVATIONS = 4
 SHADES = 9  # importance is shown as 0 to 9, of the largest in the observation
@@ -33,38 +33,39 @@ def strips(caches: Caches) -> dict[str, Any]:
         return {"gone": f"Not shown, as {reason}. Any run of this task makes this cache again."}
     rows = choose(split)
     seed = study.seeds[0]
-    mine = [c for c in study.records if c["config"]["seed"] == seed and c["config"]["importance_measure"]]
-    shown = []
-    for strategy, recursive in sorted({_panel(c) for c in mine if c["config"]["importance_measure"] != "random"}
-                                      or {_panel(c) for c in mine}):  # fmt: skip
-        curves: dict[Series, dict[int, Record]] = {}
-        for content in mine:
-            baseline = _panel(content)[0] == strategy and content["config"]["importance_measure"] == "random"
-            if baseline or _panel(content) == (strategy, recursive):
-                curves.setdefault(series_of(content["config"]), {})[content["config"]["k"]] = content
-        order = sorted(curves, key=_rank)
-        shown.append(
-            {
-                "name": f"{mode(recursive)}, {strategy}",
-                "unit": "%" if strategy == "quantile" else "tokens",
-                "levels": sorted({0} | {k for records in curves.values() for k in records}),
-                "series": [_series(caches, series_name(one, curves), curves[one], rows) for one in order],
-            }
-        )
+    shown = [_group(caches, panel, curves, rows) for panel, curves in _curves(study, seed).items()]
     if not shown:
         return {"gone": "There is no record of a masked level yet."}
     return {"seed": seed, "observations": [_observation(caches, row) for row in rows], "groups": shown}
 
 
-def _rank(series: Series) -> tuple[int, str]:
-    """Measures in their usual order; one that is not known any more comes last."""
-    known = list(MEASURES)
-    number = known.index(series[0]) if series[0] in known else len(known)
-    return number, str(series)
+def _curves(study: Study, seed: int) -> dict[Panel, dict[Series, dict[int, Record]]]:
+    """Return the records of one seed by panel, series and level, with random masking in every panel it belongs to."""
+    found: dict[tuple[Panel, Series], dict[int, Record]] = {}
+    for one in study.records:
+        point = point_of(one)
+        if point.seed == seed and point.panel is not None and point.series is not None:
+            found.setdefault((point.panel, point.series), {})[point.level] = one
+    if not found:
+        return {}
+    drawn = {}
+    for panel, all_series in panels(found).items():
+        own = {series: found.get((own_panel(panel, series), series), {}) for series in all_series}
+        drawn[panel] = {series: records for series, records in own.items() if records}
+    return drawn
 
 
-def _panel(content: Record) -> tuple[str, bool]:
-    return content["config"]["roar_strategy"], content["config"]["recursive"]
+def _group(
+    caches: Caches, panel: Panel, curves: Mapping[Series, Mapping[int, Record]], rows: list[int]
+) -> dict[str, Any]:
+    levels = {0} | {k for records in curves.values() for k in records}
+    ordered = sorted(curves, key=lambda series: order(series, MEASURES))
+    return {
+        "name": f"{panel.title}, {panel.strategy or 'count'}",
+        "unit": "%" if panel.strategy == "quantile" else "tokens",
+        "levels": sorted(levels),
+        "series": [_series(caches, series, title(series, curves), curves[series], rows) for series in ordered],
+    }
 
 
 def choose(split: Split) -> list[int]:
@@ -78,34 +79,36 @@ def choose(split: Split) -> list[int]:
 def _observation(caches: Caches, row: int) -> dict[str, Any]:
     dataset = caches.require_dataset()
     split, vocabulary = dataset.splits["test"], dataset.vocabulary
-    labels, label = load_task(caches.study.dataset).labels, int(split.label[row])
+    labels = caches.study.task["labels"]
+    label = int(split.label[row])
     query: list[str] = []
     if split.query_tokens is not None and split.query_offsets is not None:
         query = vocabulary.decode(split.query_tokens[slice(*split.query_offsets[row : row + 2])])
     return {
         "number": row,
-        "label": labels[label] if label < len(labels) else f"number {label}",  # the task may have changed since
+        "label": labels[label] if label < len(labels) else f"number {label}",
         "tokens": vocabulary.decode(split.tokens[slice(*split.offsets[row : row + 2])]),
         "query": query,
     }
 
 
-def _series(caches: Caches, name: str, records: Mapping[int, Record], rows: list[int]) -> dict[str, Any]:
+def _series(
+    caches: Caches, series: Series, name: str, records: Mapping[int, Record], rows: list[int]
+) -> dict[str, Any]:
     split = caches.require_dataset().splits["test"]
     levels: dict[str, Any] = {}
-    for k, content in sorted(records.items()):
+    for k, one in sorted(records.items()):
         try:
-            importance, masked = caches.importance(content), caches.masks(content)
+            importance = caches.importance(one)
+            masked = caches.masks(one)
         except Gone as reason:
             levels[str(k)] = {"gone": str(reason)}
             continue
         shades = [_shades(_tokens(split, importance, row)) for row in rows]
         levels[str(k)] = {"shade": shades, "masked": [_digits(_tokens(split, masked, row)) for row in rows]}
-        step = content["config"]["recursive_step_size"]
-        if "0" not in levels and (step is None or step == k):  # what the unmasked model was explained by
+        if "0" not in levels and explains_unmasked(one):
             levels["0"] = {"shade": shades, "masked": ["0" * len(shade) for shade in shades]}
-    measure = next(iter(records.values()))["config"]["importance_measure"]
-    return {"name": name, "measure": measure, "levels": levels}
+    return {"name": name, "measure": series.measure, "levels": levels}
 
 
 def _tokens(split: Split, values: np.ndarray, row: int) -> np.ndarray:

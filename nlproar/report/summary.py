@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nlproar.report import faithfulness, intervals
+from nlproar.run.series import BASELINE
+from nlproar.stats import faithfulness, intervals
 
-PANEL = ["study", "strategy", "recursive"]  # what is drawn in one coordinate system
-BASELINE = "random"
+PANEL = ["study", "strategy", "masking"]  # what is drawn in one coordinate system
 
 
 def grid(panel: pd.DataFrame) -> dict[str, list[int]]:
@@ -31,13 +31,13 @@ def grid(panel: pd.DataFrame) -> dict[str, list[int]]:
 
 
 def panels(points: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """What is drawn in one coordinate system: its study, strategy and recursive, and its points."""
+    """What is drawn in one coordinate system: its study, strategy and masking, and its points."""
     for values, panel in points.groupby(PANEL, sort=False):
         yield dict(zip(PANEL, values, strict=True)), panel
 
 
 def missing(points: pd.DataFrame, seeds: Mapping[str, Sequence[int]]) -> pd.DataFrame:
-    """Levels without a record, one row per study, strategy, recursive, series, seed: `levels`, a list of k.
+    """Levels without a record, one row per study, strategy, masking, series, seed: `levels`, a list of k.
 
     `seeds` are those of each study: a seed that is there for one measure is expected of all.
     """

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from nlproar import storage
 from nlproar.report import published
 from nlproar.report.caches import Caches
+from nlproar.report.formats import NOTHING, UNDEFINED, estimate, metric_name, number, p_value
 from nlproar.report.frame import Study
-from nlproar.report.intervals import Interval, t_interval, within
 from nlproar.report.majority import majority_performance
+from nlproar.run.series import BASELINE, point_of
+from nlproar.stats.intervals import Interval, t_interval, within
 
 if TYPE_CHECKING:
     from nlproar.report.results import Results
 
 STAGES = ("encode", "explain", "mask", "vectors", "train", "test")
-NOTHING = "–"
-UNDEFINED = "undefined"
 
 
 def racu(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
@@ -29,11 +27,11 @@ def racu(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
     by_label = {study.label: study for study in studies}
     rows = []
     for row in found.itertuples():
-        theirs = published.racu(by_label[row.study], row.measure, row.strategy, row.recursive)
+        theirs = published.racu(by_label[row.study], row.measure, row.strategy, row.masking)
         rows.append(
             {
                 "task": row.study,
-                "masking": mode(row.recursive),
+                "masking": row.masking,
                 "measure": row.series,
                 "RACU % (95 %)": _racu_cell(row),
                 "seeds": row.n,
@@ -58,7 +56,7 @@ def side_by_side(found: pd.DataFrame, studies: Sequence[Study]) -> dict[str, pd.
         labels = [study.label for study in studies if study.dataset == dataset]
         rows: dict[tuple[str, str], dict[str, str]] = {}
         for row in found[found["study"].isin(labels)].itertuples():
-            cells = rows.setdefault((mode(row.recursive), row.series), {})
+            cells = rows.setdefault((row.masking, row.series), {})
             cells[row.study] = _racu_cell(row)
         if len(labels) > 1 and rows:
             tables[dataset] = pd.DataFrame(
@@ -74,7 +72,7 @@ def differences(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "task": found["study"],
-            "masking": [mode(recursive) for recursive in found["recursive"]],
+            "masking": found["masking"],
             "measures": found["first"] + " − " + found["second"],
             "difference (95 %)": [estimate(*(100 * value for value in values)) for values in bounds],
             "seeds": found["n"],
@@ -88,7 +86,7 @@ def tasks(studies: Sequence[Study], caches: Sequence[Caches]) -> pd.DataFrame:
     """What each study's task is and what its models reach, in per cent: one row per study, NaN where unknown."""
     rows = []
     for study, cache in zip(studies, caches, strict=True):
-        sizes = study.records[0]["data"]
+        sizes = study.records[0].data
         unmasked = _performance(study, 0)
         masked = _performance(study, 100)
         row = {"study": study.label, "metric": metric_name(study.metric), "vocabulary": sizes["vocabulary"]}
@@ -109,7 +107,7 @@ def tasks(studies: Sequence[Study], caches: Sequence[Caches]) -> pd.DataFrame:
 
 def _performance(study: Study, k: int) -> Interval:
     """In per cent, with bounds within 0 and 100."""
-    values = [100 * content["metrics"]["test"][study.metric] for content in study.at(k)]
+    values = [100 * one.metrics["test"][study.metric] for one in study.at(k)]
     return within(t_interval(np.array(values)), 0, 100)
 
 
@@ -133,13 +131,16 @@ def cost(studies: Sequence[Study]) -> pd.DataFrame:
     """Mean minutes of a run by stage and measure, the number of runs, and their hours together."""
     rows = []
     for study in studies:
-        for content in study.records:
-            config = content["config"]
-            measure = config["importance_measure"] or ("unmasked" if config["k"] == 0 else "fully masked")
-            minutes = {stage: content["durations"].get(stage, 0.0) / 60 for stage in STAGES}
-            rows.append({"study": study.label, "recursive": config["recursive"], "measure": measure, **minutes})
+        for one in study.records:
+            point = point_of(one)
+            if point.series is None or point.panel is None:
+                masking, measure = NOTHING, "unmasked" if point.level == 0 else "fully masked"
+            else:
+                masking, measure = point.panel.title, point.series.measure
+            minutes = {stage: one.durations.get(stage, 0.0) / 60 for stage in STAGES}
+            rows.append({"study": study.label, "masking": masking, "measure": measure, **minutes})
     frame = pd.DataFrame(rows)
-    groups = frame.groupby(["study", "recursive", "measure"], sort=False)
+    groups = frame.groupby(["study", "masking", "measure"], sort=False)
     means = groups[list(STAGES)].mean()
     means["run"] = means.sum(axis=1)
     means["runs"] = groups.size()
@@ -148,11 +149,8 @@ def cost(studies: Sequence[Study]) -> pd.DataFrame:
 
 
 def cost_to_read(found: pd.DataFrame) -> pd.DataFrame:
-    shown = found.rename(
-        columns={"study": "task", "recursive": "masking", "run": "minutes a run", "hours together": "hours"}
-    )
-    shared = found["measure"].isin(["unmasked", "fully masked", "random"])
-    shown["masking"] = [NOTHING if s else mode(r) for s, r in zip(shared, found["recursive"], strict=True)]
+    shown = found.rename(columns={"study": "task", "run": "minutes a run", "hours together": "hours"})
+    shown.loc[found["measure"] == BASELINE, "masking"] = NOTHING
     for name in (*STAGES, "minutes a run", "hours"):
         shown[name] = [f"{value:.2f}" for value in shown[name]]
     return shown
@@ -168,58 +166,3 @@ def to_read(results: Results) -> dict[str, pd.DataFrame]:
         "tasks": tasks_to_read(results.tasks),
         "cost": cost_to_read(results.cost),
     }
-
-
-def metric_name(metric: str) -> str:
-    return metric.replace("_", " ").replace("f1", "F1")
-
-
-def mode(recursive: bool) -> str:
-    return "recursive" if recursive else "ROAR"
-
-
-def number(value: float | None) -> str:
-    return NOTHING if value is None or pd.isna(value) else f"{value:.1f}".replace("-", "−")
-
-
-def between(low: float | None, high: float | None) -> str:
-    return NOTHING if low is None or pd.isna(low) else f"{number(low)} to {number(high)}"
-
-
-def estimate(value: float, low: float | None, high: float | None) -> str:
-    """A value, and its interval if there is one: 37.8 (32.5 to 42.4)."""
-    bounds = between(low, high)
-    return number(value) if bounds == NOTHING else f"{number(value)} ({bounds})"
-
-
-def p_value(p: float) -> str:
-    return NOTHING if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A table of Markdown; numbers to the right."""
-    lines = [
-        [str(name).replace("|", "\\|") for name in frame.columns],
-        ["---:" if is_numeric(frame[name]) else "---" for name in frame.columns],
-    ]
-    for row in frame.itertuples(index=False):
-        lines.append([str(cell).replace("|", "\\|") for cell in row])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def is_numeric(column: pd.Series) -> bool:
-    """Whether all cells are numbers, as they are written here, or nothing."""
-    return all(str(cell) == UNDEFINED or str(cell)[:1] in "−–-0123456789<" for cell in column)
-
-
-def latex(frame: pd.DataFrame) -> str:
-    """A tabular with the rules of booktabs."""
-    text = frame.map(lambda cell: str(cell).replace("−", "-").replace("–", "--") if isinstance(cell, str) else cell)
-    alignment = "".join("r" if is_numeric(frame[name]) else "l" for name in frame.columns)
-    return str(text.to_latex(index=False, escape=True, column_format=alignment))
-
-
-def write(path: Path, text: str) -> Path:
-    with storage.whole_file(path) as file:
-        file.write(text.encode())
-    return path

@@ -52,7 +52,7 @@ from typing import Any, NoReturn
 
 import nlproar
 from nlproar.dataset import babi_simulation
-from nlproar.experiment import workers
+from nlproar.study import workers
 from tests.campaigns.operations import Stop, Watch
 from tests.conftest import ROOT, world_of
 

@@ -1,0 +1,5 @@
+"""`python -m nlproar` is the command `nlproar`."""
+
+from nlproar.cli import main
+
+main()
