@@ -40,6 +40,11 @@ class NotAFile(UserError):
     """Something of another kind, as a folder or a named pipe, is in the place of a file."""
 
 
+def is_there(path: Path) -> bool:
+    """Whether anything is at `path`, also a link that leads nowhere or to itself: that is damage, not absence."""
+    return os.path.lexists(path)
+
+
 # Writing
 
 
@@ -397,14 +402,8 @@ def stored(path: Path, names: Collection[str] | None = None) -> tuple[Arrays, di
     None where there is no such file, or, with a warning, where it is damaged. Raises OSError, naming the file, where
     the machine refuses to read it, and NotAFile for a folder in its place, which no file can replace.
     """
-    try:
-        file = open_file(path)
-    except FileNotFoundError:
-        return None
-    except NotAFile as error:
-        if path.is_dir() and not path.is_symlink():
-            raise
-        log.warning("%s; doing without it", error)
+    file = _open_if_there(path)
+    if file is None:
         return None
     with file, _naming(path):
         try:
@@ -414,6 +413,24 @@ def stored(path: Path, names: Collection[str] | None = None) -> tuple[Arrays, di
                 raise
             log.warning("%s is damaged (%s); doing without it", path, error)
             return None
+
+
+def _open_if_there(path: Path) -> IO[bytes] | None:
+    """`path` for reading; None where there is no such file or, with a warning, what a new file can replace."""
+    try:
+        return open_file(path)
+    except FileNotFoundError:
+        if path.is_symlink():
+            log.warning("%s is a link to a file that is not there; doing without it", path)
+    except NotAFile as error:
+        if path.is_dir() and not path.is_symlink():
+            raise
+        log.warning("%s; doing without it", error)
+    except OSError as error:
+        if error.errno != errno.ELOOP or not path.is_symlink():
+            raise
+        log.warning("%s is a link to itself; doing without it", path)
+    return None
 
 
 def _arrays_and_key(file: IO[bytes], names: Collection[str] | None) -> tuple[Arrays, dict[str, Any]]:

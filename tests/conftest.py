@@ -1,6 +1,7 @@
 """Shared fixtures. Real data and reference numbers are there in CI only: NLPROAR_TEST_DATA names their folder."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,10 @@ from nlproar.model.bilstm_attention import BiLSTMAttention
 from nlproar.run.config import resolve
 
 ROOT = Path(__file__).parents[1]
+
+# A shell starts a job in the background with SIGINT ignored, and every process below inherits that: Ctrl-C, which many
+# tests send, would do nothing.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # tests that run side by side divide the cores, in this process and in those they start
 os.environ.setdefault(

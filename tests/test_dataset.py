@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nlproar.dataset import TASKS, babi, babi_simulation, encoding, load_task, stanford_sentiment
+from nlproar.dataset import raw as raw_files
 from nlproar.dataset.raw import generated
+from nlproar.dataset.sources import SST
 from nlproar.dataset.task import Example
 from nlproar.dataset.tokenizer import english, whitespace
 from nlproar.dataset.vocabulary import EOS, MASK, SPECIALS, UNK, Vocabulary
@@ -336,6 +338,10 @@ def test_real_sst_has_the_published_sizes(raw_dir, tmp_path):
     data = encoding.load(load_task("sst"), "official", raw_dir, tmp_path)
     assert [len(split) for split in data.splits.values()] == [6579, 848, 1776]
     assert all(0.45 < split.label.mean() < 0.56 for split in data.splits.values())
+    assert not data.warnings  # all trees that were published
+    texts = [one.text for one in load_task("sst").read(raw_files.open_raw(SST, raw_dir, load_task("sst").members))]
+    for words in ("Contempt and 8 1 2", "its nearly 2 1 2 hour", "of its 2 1 2 hour"):  # with U+00A0 in a leaf
+        assert sum(words in text for text in texts) == 1
 
 
 @pytest.mark.parametrize("number", [1, 2])

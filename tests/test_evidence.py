@@ -91,6 +91,22 @@ def test_a_changed_description_of_a_checkpoint_is_noticed(small_run, name):
     assert str(path) in str(error.value) and "--overwrite" in str(error.value)
 
 
+@pytest.mark.parametrize("target", ["nowhere", "itself"])
+@pytest.mark.parametrize("file", ["record", "description"])
+def test_a_link_that_leads_to_no_file_is_damage_and_named_not_absence(small_run, file, target):
+    run(small_run())
+    layout = Layout.of(small_run())
+    record_file = layout.record(small_run())
+    path = record_file if file == "record" else layout.checkpoint(small_run()) / checkpoint.DESCRIPTION
+    path.unlink()
+    path.symlink_to(path.name if target == "itself" else "nowhere")
+    with pytest.raises(UserError) as error:
+        run(small_run(importance_measure="attention", k=1))
+    assert str(path) in str(error.value)
+    run(small_run(overwrite=True))
+    assert path.is_file() and not path.is_symlink()
+
+
 def test_records_and_checkpoints_of_the_earlier_version_are_used(small_run):
     first, second = chain(small_run, 1, 2)
     content = [run(config) for config in (small_run(), first)]

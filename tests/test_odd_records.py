@@ -60,7 +60,7 @@ def good(tmp_path_factory):
 
 
 @settings(
-    max_examples=60,
+    max_examples=40,
     derandomize=True,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -99,6 +99,22 @@ def test_a_stopped_command_goes_on_and_a_finished_one_starts_over(small_run, cap
     assert not set(made(chain)) & set(third)
 
 
+def test_the_worker_of_a_study_leaves_the_note_to_its_study(small_run, monkeypatch):
+    """Else a study that is killed while its last worker ends would start over, and a level that a worker of the killed
+    study still made would be made twice."""
+    runs = levels(small_run, 0, 1)
+    first = made(list(dict(run_all(levels(small_run, 0, 1)))))
+    overwrite.begin(Layout.of(runs[0]), runs)
+    monkeypatch.setattr(parent, "_watched", [1])
+    list(run_all(runs[:1]))
+    once = made(runs[:1])
+    list(run_all(runs[:1]))
+    assert made(runs[:1]) == once
+    list(run_all(runs))
+    assert made(runs[:1]) == once and notes(runs[0]) and overwrite.begin(Layout.of(runs[0]), runs) == {}
+    assert not set(first) & set(made(runs))
+
+
 def test_what_a_stopped_first_command_made_is_not_made_again(small_run):
     chain = levels(small_run, 0, 1)
     for _ in run_all(chain):  # nothing was there before

@@ -11,6 +11,7 @@ import pytest
 from nlproar import masking, storage
 from nlproar.dataset import encoding
 from nlproar.report import cli, frame
+from nlproar.report.caches import config_of
 from nlproar.report.strips import strips as strips_of
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
@@ -200,11 +201,11 @@ def copied(study, tmp_path):
 
 def shown_of(layout):
     """The strips of the only study in a directory, after its whole page was made."""
-    from nlproar.report import page, panels
+    from nlproar.report import page
     from nlproar.report.results import collect
 
     results = collect(frame.load([layout]), "cpu", None)
-    page.render(results, panels.everything(results)[:1])
+    page.render(results, [])
     return strips_of(results.caches[0])
 
 
@@ -272,3 +273,32 @@ def test_convergence_is_kept_where_the_report_is_written(copied, tmp_path, monke
     with_key(path, in_every(lambda values: values.ravel()))
     with pytest.raises(Gone, match=f"{path.name} holds something else"):
         convergence(caches, "cpu", output)
+
+
+@pytest.mark.parametrize("odd", [0, -1, 10**12, 1.5, "x", None])
+def test_an_odd_checkpoint_is_a_note_of_the_report(copied, tmp_path, odd):
+    from nlproar.report.caches import Caches, Gone
+    from nlproar.report.convergence import convergence
+
+    (study,) = frame.load([copied[0]]).studies
+    config = config_of(study.at(0)[0], "")
+    path = copied[0].checkpoint(config) / "checkpoint.json"
+    whole = json.loads(path.read_text())
+    for name in ("vocabulary_size", "embedding_size", "hidden_size", "num_classes"):
+        content = {**whole, "shape": {**whole["shape"], name: odd}}
+        content.pop("checksum", None)
+        path.write_text(json.dumps({**content, "checksum": storage.digest(content)}))
+        with pytest.raises(Gone, match="unmasked model cannot be read"):
+            convergence(Caches(study), "cpu", Layout(tmp_path / "out"))
+
+
+def test_a_checkpoint_that_is_a_link_to_nowhere_is_unreadable_and_named_not_deleted(copied, tmp_path):
+    from nlproar.report.caches import Caches, Gone
+    from nlproar.report.convergence import convergence
+
+    (study,) = frame.load([copied[0]]).studies
+    path = copied[0].checkpoint(config_of(study.at(0)[0], "")) / "checkpoint.json"
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(Gone, match=r"checkpoint\.json cannot be read"):
+        convergence(Caches(study), "cpu", Layout(tmp_path / "out"))

@@ -160,7 +160,7 @@ def test_records_of_version_1_are_read_and_one_with_a_checksum_is_damaged(made):
         (b"[]", "damaged"),
         (b"null", "damaged"),
         (b"\xff\xfe{}", "UTF-8"),
-        (b"[" * 200_000, "damaged"),
+        (b"[" * 200_000, "deeply nested"),
         (b'{"version": ' + b"1" * 10_000 + b"}", "damaged"),
     ],
 )

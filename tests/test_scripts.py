@@ -136,6 +136,8 @@ def limit_file_size():
         (("--k", "99999999999999999999999"), "--k"),
         (("--persistent-dir", ""), "--persistent-dir"),
         (("--persistent-dir", "/proc/nlproar"), "/proc/nlproar"),
+        (("--persistent-dir", "a\nb"), "control character"),
+        (("--magic\nword",), "--magic word"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_exit_code_2(script, tmp_path, flags, words):

@@ -275,6 +275,10 @@ def other_kinds(path):
     }
 
 
+def links_to_nowhere(path):
+    return {"a dangling link": lambda: path.symlink_to("nowhere"), "a loop": lambda: path.symlink_to(path)}
+
+
 KINDS = tuple(other_kinds(Path("path")))
 
 
@@ -303,9 +307,9 @@ def test_what_is_no_file_is_named_when_it_is_locked_or_appended_to(short_path, k
         pass
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "a dangling link", "a loop"])
 def test_a_cache_of_another_kind_is_made_again_or_named(short_path, kind, caplog):
-    other_kinds(short_path)[kind]()
+    (other_kinds(short_path) | links_to_nowhere(short_path))[kind]()
     if kind == "a folder":  # which may hold anything, and cannot be replaced: said before the work, not after
         with pytest.raises(storage.NotAFile, match="is a folder"):
             storage.cached(short_path, {}, None)
@@ -355,6 +359,16 @@ def test_records_checkpoints_notes_and_logs_of_another_kind_are_named_and_not_wa
         path.parent.mkdir(parents=True, exist_ok=True)
         os.mkfifo(path)
         assert "is a named pipe" in read() or "gone" in read()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\x1b[2Jgone", b"\x93NUMPY", b"\xff\xfe", b"one\ntwo"])
+def test_a_note_of_a_failure_that_is_no_line_of_text_is_named_instead(small_run, content):
+    config = small_run()
+    layout = Layout.of(config)
+    failure.note(layout, config, UserError("two\nlines of \x1b\udc80"))
+    assert failure.of(layout, config) == r"two lines of \x1b\udc80"
+    layout.failure(config).write_bytes(content)
+    assert failure.of(layout, config).startswith(str(layout.failure(config)))
 
 
 def test_a_run_whose_disk_is_full_leaves_a_note_that_says_so(small_run, monkeypatch):

@@ -304,6 +304,15 @@ def test_a_state_that_was_left_beside_its_record_is_removed(small_run):
     assert not path.exists()
 
 
+def test_a_state_that_was_left_beside_the_record_of_the_model_below_is_removed(small_run):
+    config = small_run()
+    run(config)
+    left = Layout.of(config).training_state(config)
+    left.write_bytes(b"left by a process that was killed")
+    run(replace(config, k=1, importance_measure="gradient", roar_strategy="count"))
+    assert not left.exists()
+
+
 def epochs_in(log):
     return [int(line.split()[1].split("/")[0]) for line in log if line.startswith("epoch ")]
 

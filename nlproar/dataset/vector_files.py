@@ -44,21 +44,29 @@ def placed(name: str, raw_dir: Path, cache_dir: Path | None = None) -> Path | No
     """The file of the published vectors `name` that is in `raw_dir`, None if there is none.
 
     It has one of the published names, or the name of the unpacked text, or that with a suffix of a compression. Of
-    several, one that can be verified is taken, and the log says which. Raises UserError where a link of that name
-    leads nowhere.
+    several, one that can be verified is taken, and the log says which. Raises UserError where there is only a
+    link of that name that leads nowhere.
     """
     source = VECTORS[name]
     folder = raw_dir / source.folder
     storage.sweep(folder, source.filename)  # what a killed download left
-    paths = []
-    for filename in _names(source):
-        path = folder / filename
-        if path.is_file():
-            paths.append(path)
-        elif path.is_symlink() and not path.exists():
-            raise UserError(f"{path} is a link to {os.readlink(path)}, which is not there; replace it")
+    named = [folder / filename for filename in _names(source)]
+    paths = [path for path in named if path.is_file()]
     if not paths:
+        for path in named:
+            if path.is_symlink() and not path.exists():
+                raise UserError(f"{path} is a link to {os.readlink(path)}, which is not there; replace it")
         return None
+    state = tuple((path.absolute(), path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
+    if state not in _chosen:
+        _chosen[state] = _choose_and_say(source, paths, cache_dir)
+    return _chosen[state]
+
+
+_chosen: dict[tuple[tuple[Path, int, int], ...], Path] = {}  # of this process: a run asks several times
+
+
+def _choose_and_say(source: Source, paths: Sequence[Path], cache_dir: Path | None) -> Path:
     chosen = paths[0]
     if len(paths) > 1:
         chosen, reason = _choose(source, paths, cache_dir)

@@ -62,7 +62,7 @@ def describe_again(folder: Path, description: Mapping[str, Any]) -> None:
 
 def exists(folder: Path) -> bool:
     """Return whether there is a checkpoint in `folder`."""
-    return (folder / DESCRIPTION).exists()
+    return storage.is_there(folder / DESCRIPTION)
 
 
 def sha256(folder: Path) -> str:
@@ -122,7 +122,7 @@ def _load(folder: Path, description: dict[str, Any], dataset_digest: str, config
     try:
         model = build(description["model_type"], description["shape"])
         model.load_state_dict(safetensors.torch.load(content))
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:  # what torch makes of an odd shape
         raise UserError(f"{folder / DESCRIPTION} does not describe {weights.name} ({type(error).__name__})") from error
     return model
 
@@ -130,13 +130,15 @@ def _load(folder: Path, description: dict[str, Any], dataset_digest: str, config
 def describe(folder: Path, old_version: bool = False) -> dict[str, Any]:
     """Return what the checkpoint says of itself: the keys that `save` was given, `file` and `sha256`.
 
-    Raises UserError, naming the file, if it is damaged. Checkpoints of earlier versions lack `masks` and `vectors`;
-    they are read with `old_version` only, to be converted.
+    Raises UserError, naming the file, if it is damaged or cannot be read. Checkpoints of earlier versions lack `masks`
+    and `vectors`; they are read with `old_version` only, to be converted.
     """
     path = folder / DESCRIPTION
     try:
         description: dict[str, Any] = json.loads(storage.read_bytes(path).decode())
         _check(description, old_version)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error})") from error
     description.setdefault("file", _OLD_WEIGHTS)

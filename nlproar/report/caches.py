@@ -35,7 +35,8 @@ def readable(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Gone(f"{what} cannot be read ({error.strerror})") from error
+        name = f"{Path(error.filename).name}: " if error.filename else ""
+        raise Gone(f"{what} cannot be read ({name}{error.strerror})") from error
     except UserError as error:
         raise Gone(f"{what} cannot be read ({error})") from error
 
@@ -120,12 +121,9 @@ class Caches:
 def _stored(path: Path, names: Collection[str], what: str) -> tuple[storage.Arrays, dict[str, Any]]:
     """Return the arrays `names` in a cache file, and the key they were made under. Raises Gone."""
     with readable(what):
-        there = path.exists()
-        found = storage.stored(path, names) if there else None
-    if not there:
-        raise Gone(f"{what} was deleted")
+        found = storage.stored(path, names)
     if found is None:
-        raise Gone(f"{what} is damaged")
+        raise Gone(f"{what} is damaged" if storage.is_there(path) else f"{what} was deleted")
     arrays, key = found
     if not isinstance(key, dict):
         raise Gone(f"{what} holds something else")

@@ -95,7 +95,7 @@ def main(description: str, dataset: str | Choice, argv: list[str] | None = None)
     Exits with 0 when the records are there, else as `exit_codes` says.
     """
     with exit_codes("interrupted; run the same command again to continue"):
-        from nlproar.study.parent import end_with_parent
+        from nlproar.run.parent import end_with_parent
 
         end_with_parent()
         carry_out(parse(description, dataset, argv))
@@ -104,7 +104,7 @@ def main(description: str, dataset: str | Choice, argv: list[str] | None = None)
 def main_of_any_task(description: str, argv: list[str] | None = None) -> None:
     """Run `nlproar run`, which takes the task as --dataset. Exits as `main` does."""
     with exit_codes("interrupted; run the same command again to continue"):
-        from nlproar.study.parent import end_with_parent
+        from nlproar.run.parent import end_with_parent
 
         end_with_parent()
         carry_out(parse_any_task(description, argv))

@@ -68,6 +68,18 @@ def left(layout: Layout, configs: Sequence[Config]) -> Stamps:
     return _plan(layout, configs, commands, stamps)[0]
 
 
+def of_study(layout: Layout, configs: Sequence[Config]) -> Stamps:
+    """Those of `configs` that a command has yet to make again: what a worker does for its study, which has the note.
+
+    What another process made since the study looked is not made again.
+    """
+    commands = _read_all(layout).values()
+    names = [name(config) for config in configs]
+    stamps = _stamps(layout, [*names, *_names(commands)])
+    waiting = {run for command in commands for run in _waiting(command, stamps)}
+    return {run: stamps[run] for run in names if run in waiting}
+
+
 def waits_for(layout: Layout, config: Config) -> bool:
     """Return whether a command that was stopped, or is at work, has to make this run again."""
     stamp = record.stamp(layout.record(config))

@@ -67,11 +67,12 @@ def missing_error(layout: Layout, missing: list[Config]) -> UserError:
     """Return what to say of the runs that `missing_models` found."""
     first = missing[0]
     last = missing[-1]
-    overwrite = " --overwrite" if layout.record(first).exists() else ""  # its record is there, its weights are not
+    has_record = storage.is_there(layout.record(first))
+    again = " --overwrite" if has_record else ""  # its weights are not there
     more = f", after the {len(missing) - 1} before it" if len(missing) > 1 else ""
     return UserError(
         f"the model to explain, {last.id}, {lack(layout, last)}; train it{more} with --train-missing,"
-        f" or start with: {first.command()}{overwrite}"
+        f" or start with: {first.command()}{again}"
     )
 
 

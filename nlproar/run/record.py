@@ -114,7 +114,7 @@ class Record:
 
 def read(path: Path, config: Config) -> Record | None:
     """Return the record of `config` in `path`, None if the run is not done. Raises UserError as `load` does."""
-    if not path.exists() and not path.is_symlink():
+    if not storage.is_there(path):
         return None
     record = load(path)
     if record.identity != config.identity:  # the same name by chance
@@ -159,9 +159,9 @@ def stamp(path: Path) -> str | None:
     """
     try:
         return hashlib.sha256(storage.read_bytes(path)).hexdigest()
-    except FileNotFoundError:
-        return None
     except (OSError, storage.NotAFile) as error:
+        if not storage.is_there(path):
+            return None
         return f"unreadable ({type(error).__name__})"
 
 
@@ -202,8 +202,9 @@ def _parse(path: Path) -> Any:
     try:
         return json.loads(storage.read_bytes(path).decode("utf-8"))
     except FileNotFoundError as error:
-        reason = "is a link to a file that is not there" if path.is_symlink() else "is not there any more"
-        raise UserError(f"{path} {reason}; run it again") from error
+        if storage.is_there(path):
+            raise WrongShape("it is a link to a file that is not there") from error
+        raise UserError(f"{path} is not there any more; run it again") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

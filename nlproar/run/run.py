@@ -19,6 +19,7 @@ from nlproar.model import checkpoint, training_state
 from nlproar.run import failure, overwrite, prerequisites, record
 from nlproar.run.config import Config
 from nlproar.run.layout import Layout
+from nlproar.run.parent import has_parent
 from nlproar.run.record import Record
 
 if TYPE_CHECKING:
@@ -45,10 +46,12 @@ def run_all(configs: Sequence[Config]) -> Iterator[tuple[Config, Record]]:
     if configs[0].task.confidential:
         os.umask(0o077)  # whatever derives from confidential texts is for its owner only
     layout.make()
-    replaces = overwrite.begin(layout, [config for config in configs if config.options.overwrite])
+    again = [config for config in configs if config.options.overwrite]
+    replaces = overwrite.of_study(layout, again) if has_parent() else overwrite.begin(layout, again)
     for config in configs:
         yield config, _run(layout, config, replaces.get(overwrite.name(config)))
-    overwrite.end(layout)
+    if not has_parent():  # else the study removes its note once it has seen everything
+        overwrite.end(layout)
 
 
 def _run(layout: Layout, config: Config, replaces: str | None) -> Record:
@@ -64,6 +67,9 @@ def _run(layout: Layout, config: Config, replaces: str | None) -> Record:
     missing = prerequisites.missing_models(layout, config)
     if missing and not config.options.train_missing:
         raise prerequisites.missing_error(layout, missing)
+    for needed in prerequisites.models_below(config):
+        if needed not in missing:
+            prerequisites.remove_training_state(layout, needed)  # no command may ever name that run again
     from nlproar.run.context import Context  # torch, which takes seconds; a run that is done needs none
 
     process.use_threads(config.options.threads)

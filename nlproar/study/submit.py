@@ -47,7 +47,8 @@ def main(batch_jobs: Path, argv: Sequence[str] | None = None) -> None:
             if not lists:
                 print("nothing to submit: everything is done or queued")
             _submit_all(site, layout, lists, files)
-        require_output()
+        if site.only_shows:
+            require_output()
 
 
 def _parse(words: list[str]) -> tuple[list[Chain], Layout, argparse.Namespace]:

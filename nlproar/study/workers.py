@@ -22,7 +22,7 @@ from nlproar.run.layout import Layout
 from nlproar.run.overwrite import Stamps
 from nlproar.run.record import Record
 from nlproar.study.grid import Chain
-from nlproar.study.parent import PARENT
+from nlproar.run.parent import PARENT
 
 _PATIENCE = 10  # seconds in which a worker has to stop by itself
 _TAIL = 4096  # bytes of a log that are looked at

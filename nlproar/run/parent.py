@@ -14,6 +14,7 @@ from nlproar.errors import UserError
 PARENT = "NLPROAR_PARENT"  # in the environment of a worker: the process id of its study
 
 _SECONDS = 1.0
+_watched: list[int] = []  # the process id of the study, in a worker
 
 
 def end_with_parent() -> None:
@@ -27,7 +28,13 @@ def end_with_parent() -> None:
         return
     if not re.fullmatch(r"[0-9]{1,10}", named):
         raise UserError(f"{PARENT}={named!r} is no process id; a study sets this variable for its workers, so unset it")
+    _watched.append(int(named))
     threading.Thread(target=_watch, args=(int(named),), daemon=True).start()
+
+
+def has_parent() -> bool:
+    """Return whether this process is the worker of a study."""
+    return bool(_watched)
 
 
 def _watch(parent: int) -> None:
