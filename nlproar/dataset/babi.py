@@ -34,6 +34,7 @@ QUESTIONS = {"train": 10_000, "test": 1_000}  # of each official file
 
 
 def members(number: int) -> dict[str, str]:
+    """Return the members of the archive that hold task `number`, by split."""
     return {part: f"tasks_1-20_v1-2/en-10k/{FILES[number]}_{part}.txt" for part in ("train", "test")}
 
 

@@ -34,6 +34,7 @@ class SequenceBatch:
         return self.tokens >= FIRST_MASKABLE
 
     def to(self, device: torch.device | str, **kwargs: object) -> SequenceBatch:
+        """Return the batch on another device."""
         return self._map(lambda value: value.to(device))
 
     def repeat(self, times: int) -> SequenceBatch:

@@ -33,6 +33,7 @@ _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def read(raw: RawFiles) -> Iterator[Example]:
+    """Yield the pairs that have a gold label."""
     for member, split in MEMBERS.items():
         for number, line in raw.lines(member):
             if not line.strip():

@@ -29,6 +29,7 @@ _PART = re.compile(r"(?P<leaf>\([0-4][ \t]+(?P<word>[^() \t]+)[ \t]*\))|(?P<star
 
 
 def read(raw: RawFiles) -> Iterator[Example]:
+    """Yield the sentences whose label is not neutral, from the trees."""
     for member, split in MEMBERS.items():
         for number, line in raw.lines(member):
             if not line.strip():

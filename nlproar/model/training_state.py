@@ -33,6 +33,8 @@ Tensors = dict[str, "Tensor"]
 
 @dataclass(frozen=True)
 class Epoch:
+    """What one epoch of a training has found."""
+
     epoch: int  # from 1
     loss: float  # mean over the training observations, while they are learned
     monitor: float  # on the validation split, afterwards

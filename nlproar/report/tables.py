@@ -149,6 +149,7 @@ def cost(studies: Sequence[Study]) -> pd.DataFrame:
 
 
 def cost_to_read(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of costs as a reader wants it: hours, and minutes of a run."""
     shown = found.rename(columns={"study": "task", "run": "minutes a run", "hours together": "hours"})
     shown.loc[found["measure"] == BASELINE, "masking"] = NOTHING
     for name in (*STAGES, "minutes a run", "hours"):

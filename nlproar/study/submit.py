@@ -97,6 +97,7 @@ class Site:
 
     @classmethod
     def of_environment(cls, batch_jobs: Path) -> Site:
+        """Return what the environment says of the cluster. Raises UserError where `sbatch` is not found."""
         sbatch = os.environ.get("SBATCH") or "sbatch"
         if shutil.which(sbatch) is None:
             raise UserError(
