@@ -162,6 +162,7 @@ def _naming(path: Path, instead_of: Path | None = None) -> Iterator[None]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` to `path` as JSON, whole or not at all."""
     with whole_file(path) as file:
         file.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
 
