@@ -138,9 +138,10 @@ def _load(path: Path) -> Record:
     of a run that cannot be: of a task, measure or level that there is not."""
     one = record.load(path)
     try:
-        from_identity(one.identity)
+        config = from_identity(one.identity)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    record.check_values(path, one, config)
     return one
 
 

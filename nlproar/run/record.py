@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlproar import storage
 from nlproar.errors import UserError
+from nlproar.evaluate import EVALUATIONS, load_evaluation
 from nlproar.run.shape import (
     AMOUNT,
     COUNT,
@@ -49,9 +50,13 @@ _CONFIG = {
     "dataset": TEXT, "source": TEXT, "seed": COUNT, "model_type": TEXT, "evaluation": TEXT,
     "importance_measure": OrNull(TEXT),
 }  # fmt: skip
-_TASK = {"title": TEXT, "labels": Listed(TEXT), "monitor": TEXT, "metric": TEXT, "confidential": TRUTH, "paired": TRUTH}
+_TASK = {
+    "title": TEXT, "labels": Listed(TEXT, least=1), "monitor": TEXT, "metric": TEXT, "confidential": TRUTH,
+    "paired": TRUTH,
+}  # fmt: skip
 _EPOCH = {"epoch": POSITIVE, "loss": NUMBER, "monitor": SHARE, "seconds": AMOUNT}
 _OF_SPLITS = {"train": COUNT, "val": COUNT, "test": COUNT}
+_SHARE_OF_SPLITS = {"train": SHARE, "val": SHARE, "test": SHARE}
 _SHARES = ("accuracy", "macro_f1", "micro_f1", "auroc")  # metrics from 0 to 1
 
 _SHAPE = {
@@ -61,8 +66,8 @@ _SHAPE = {
     "config": Every(PLAIN),
     "task": _TASK,
     "metrics": Every(Every(NUMBER)),
-    "masked": Every(SHARE),
-    "training": OrNull({"epochs": Listed(_EPOCH), "best_epoch": POSITIVE, "parameters": OrNull(COUNT)}),
+    "masked": _SHARE_OF_SPLITS,
+    "training": OrNull({"epochs": Listed(_EPOCH, least=1), "best_epoch": POSITIVE, "parameters": OrNull(COUNT)}),
     "diagnostics": Every(Every(NUMBER)),
     "sources": {"importance": OrNull(TEXT), "explained": OrNull(TEXT), "masks": OrNull(TEXT), "weights": OrNull(TEXT)},
     "data": {
@@ -119,6 +124,7 @@ def read(path: Path, config: Config) -> Record | None:
     record = load(path)
     if record.identity != config.identity:  # the same name by chance
         raise UserError(f"{path} is the record of another configuration; move it away or run with --overwrite")
+    check_values(path, record, config)
     return record
 
 
@@ -143,13 +149,25 @@ def load(path: Path) -> Record:
         if content["checksum"] != checksum(content):
             raise WrongShape("its content was changed: it does not have the checksum that it says")
         record = Record(**{one.name: content[one.name] for one in fields(Record)})
+        _check_config(record)
         _check_metrics(record)
         _check_name(record, path)
     except RecursionError as error:
         raise UserError(f"{path} is no record, but deeply nested JSON; remove it") from error
     except WrongShape as wrong:
-        raise UserError(f"{path} is damaged: {wrong}; remove it, or run it again with --overwrite") from wrong
+        raise _damaged(path, wrong) from wrong
     return record
+
+
+def check_values(path: Path, record: Record, config: Config) -> None:
+    """Raise UserError where the record in `path` has other values than `config`, the run of its identity.
+
+    It may lack a flag, which was added since.
+    """
+    try:
+        _check_equal(record, config.values)
+    except WrongShape as wrong:
+        raise _damaged(path, wrong) from wrong
 
 
 def stamp(path: Path) -> str | None:
@@ -167,9 +185,15 @@ def stamp(path: Path) -> str | None:
 
 def write(path: Path, record: Record) -> None:
     """Write a record to `path`; the caller holds the lock of the run."""
-    content = json.loads(json.dumps(record.as_json()))
-    check(content, _SHAPE)  # a record that could not be read must not be written
-    storage.write_json(path, content)
+    check_record(record)  # one that could not be read must not be written
+    storage.write_json(path, record.as_json())
+
+
+def check_record(record: Record) -> None:
+    """Raise WrongShape where a record has a value that `load` would refuse."""
+    check(json.loads(json.dumps(record.as_json())), _SHAPE)
+    _check_config(record)
+    _check_metrics(record)
 
 
 def checksum(content: Mapping[str, Any]) -> str:
@@ -177,9 +201,33 @@ def checksum(content: Mapping[str, Any]) -> str:
     return storage.digest({name: value for name, value in content.items() if name != "checksum"})
 
 
+def _damaged(path: Path, wrong: WrongShape) -> UserError:
+    return UserError(f"{path} is damaged: {wrong}; remove it, or run it again with --overwrite")
+
+
+def _check_config(record: Record) -> None:
+    """Raise WrongShape where a value that decides the run is missing, or is not the one in the identity."""
+    identity = record.identity
+    shape: dict[str, Any] = dict(_CONFIG)
+    for part in ("recipe", "parameters", "measure"):
+        shape |= dict.fromkeys(identity[part], PLAIN)
+    if identity["evaluation"] in EVALUATIONS:  # else nobody knows here by what its points differ
+        shape[load_evaluation(identity["evaluation"]).level] = COUNT
+    check(record.config, shape, "config")
+    decided = {name: identity[name] for name in _CONFIG}
+    _check_equal(record, {**decided, **identity["recipe"], **identity["parameters"], **identity["measure"]})
+
+
+def _check_equal(record: Record, values: Mapping[str, Any]) -> None:
+    """Raise WrongShape where a value in the configuration of a record is there and is not the one in `values`."""
+    for name, value in values.items():
+        found = record.config.get(name, value)
+        if found != value:
+            raise WrongShape(f"config.{name} is {shown(found)}, and its identity says {shown(value)}")
+
+
 def _check_metrics(record: Record) -> None:
     """Raise WrongShape where the reported metric is missing, or a share is out of its range."""
-    check(record.config, _CONFIG, "config")
     check(record.metrics, {"test": {record.task["metric"]: SHARE}}, "metrics")
     for split, values in record.metrics.items():
         for name in _SHARES:

@@ -55,7 +55,7 @@ def point_of(record: Record) -> Point:
     identity = record.identity
     level = level_name(record)
     seed = int(identity["seed"])
-    k = int(record.config[level])
+    k = _level(record)
     if identity["importance_measure"] is None:
         return Point(study_of(record), None, None, seed, k)
     panel = Panel(
@@ -72,12 +72,18 @@ def level_name(record: Record) -> str:
     return load_evaluation(evaluation).level if evaluation in EVALUATIONS else "k"
 
 
+def _level(record: Record) -> int:
+    """Return the level of a record; 0 where its metric is not registered here and has another name for it."""
+    level = record.config.get(level_name(record))
+    return level if isinstance(level, int) else 0
+
+
 def explains_unmasked(record: Record) -> bool:
     """Return whether the importance behind a record is that of the unmasked model."""
     step = record.identity["parameters"].get("recursive_step_size")
     if not record.config.get("recursive", False):
         return True
-    return step is not None and record.config[level_name(record)] == step
+    return step is not None and _level(record) == step
 
 
 def shared_facts(record: Record) -> dict[str, Any]:

@@ -30,9 +30,10 @@ class Every:
 
 @dataclass(frozen=True)
 class Listed:
-    """A JSON list in which every entry has the same shape."""
+    """A JSON list of at least so many entries, in which every entry has the same shape."""
 
     shape: Any
+    least: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,18 @@ def check(value: Any, shape: Any, place: str = "") -> None:
             raise WrongShape(f"{place} is {shown(value)}, not {shape.words}")
         return
     if isinstance(shape, Listed):
-        _check_list(value, shape.shape, place)
+        _check_list(value, shape, place)
         return
     _check_object(value, shape, place)
 
 
-def _check_list(value: Any, shape: Any, place: str) -> None:
+def _check_list(value: Any, shape: Listed, place: str) -> None:
     if not isinstance(value, list):
         raise WrongShape(f"{place} is {shown(value)}, not a list")
+    if len(value) < shape.least:
+        raise WrongShape(f"{place} has {len(value)} entries, not {shape.least} or more")
     for number, entry in enumerate(value):
-        check(entry, shape, f"{place}[{number}]")
+        check(entry, shape.shape, f"{place}[{number}]")
 
 
 def _check_object(value: Any, shape: Any, place: str) -> None:
