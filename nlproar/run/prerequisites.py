@@ -96,7 +96,7 @@ def check_vectors(layout: Layout, config: Config, used: str | None) -> None:
         except UserError as error:  # of a model that is needed, this was said before
             log.warning("%s", error)
             continue
-        if done is not None and done.data["vectors"] != used:
+        if done is not None and done.data["vectors"] not in (None, used):  # None: of an earlier version, unknown
             raise UserError(
                 f"{other.id} was made with other vectors than are there now; put those back,"
                 f" or make it again: {other.command()} --overwrite"
