@@ -39,39 +39,29 @@ def importance(config: Config, splits: Sequence[str] = ("test",)) -> pd.DataFram
     """Return the importance by which the run `config` masks, a row for every token that can be masked.
 
     Columns: split, observation (its number in the split), position (of the token, 0 is `[CLS]`), token, importance
-    (larger is more important), masked (whether it is masked at the level of the run). The model that is explained has
-    to be trained already. Raises UserError if it is not, or if the run explains nothing.
+    (larger is more important), seconds (of explaining the observation), masked (whether it is masked at the level of
+    the run). The model that is explained has to be trained already. Raises UserError if it is not, or if the run
+    explains nothing.
     """
     import pandas as pd
 
     from nlproar.evaluate.roar import Roar
     from nlproar.run.context import Context
+    from nlproar.run.importance_table import columns
 
     rules = config.rules
-    if not isinstance(rules, Roar) or rules.previous(config) is None:
-        raise UserError(f"{config.id} explains nothing; choose an --importance-measure and a level k above 0")
     context = Context(config, Layout.of(config))
     values = rules.importance(config, context)
+    if values is None or not isinstance(rules, Roar):
+        raise UserError(f"{config.id} explains nothing; choose an --importance-measure and a level k above 0")
     masks = rules.masks(config, context)
-    assert values is not None
-    names = np.array([*("[PAD]", "[CLS]", "[EOS]", "[MASK]", "[UNK]"), *context.dataset.vocabulary.words])
     tables = []
     for name in splits:
         split = context.dataset.splits[name]
-        lengths = split.lengths
-        observation = np.repeat(np.arange(len(split)), lengths)
-        position = np.arange(len(split.tokens)) - np.repeat(split.offsets[:-1], lengths)
-        table = pd.DataFrame(
-            {
-                "split": name,
-                "observation": observation,
-                "position": position,
-                "token": names[split.tokens],
-                "importance": values.of_split[name].values,
-                "masked": masks.of_split[name],
-            }
-        )
-        tables.append(table[split.maskable])
+        table = pd.DataFrame(columns(split, values.of_split[name], context.dataset.vocabulary, 0, len(split)))
+        table.insert(0, "split", name)
+        table["masked"] = masks.of_split[name][split.maskable]
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 

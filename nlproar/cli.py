@@ -13,6 +13,7 @@ import nlproar
 COMMANDS = {
     "run": "make one run, or the runs at several levels of a curve",
     "study": "make the runs of a whole grid, several at a time",
+    "importance": "write the importance of every token of a data set as a table",
     "report": "write tables, figures and a page of everything that was run",
     "ls": "list what was run",
     "prepare": "download and encode data ahead of the runs",
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run a subcommand. Exits as that one says, with 2 for one that does not exist."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
-        listed = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
+        listed = "\n".join(f"  {name:<11} {text}" for name, text in COMMANDS.items())
         print(_USAGE.format(commands=listed), end="")
         return
     if words[0] in ("-V", "--version"):
@@ -58,6 +59,8 @@ def _command(name: str) -> Callable[[str, list[str]], None]:
         from nlproar.run.cli import main_of_any_task as command
     elif name == "study":
         from nlproar.study.cli import main as command
+    elif name == "importance":
+        from nlproar.run.importance_table import main as command
     elif name == "report":
         from nlproar.report.cli import main as command
     elif name == "ls":

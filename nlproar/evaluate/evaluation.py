@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from nlproar.explain.importance import Importance
     from nlproar.run.config import Config
     from nlproar.run.context import Context
     from nlproar.run.record import Record
@@ -50,6 +51,10 @@ class Evaluation(ABC):
         """Return runs that `config` is compared with, which must start from the same files even if it does not need
         their models."""
         return []
+
+    def importance(self, config: Config, context: Context) -> Importance | None:
+        """Return the importance that the run looks at; None for a run that explains nothing."""
+        return None
 
     def is_stale(self, config: Config, context: Context) -> bool:
         """Return whether the model of a finished run was trained on other data than it would be now."""

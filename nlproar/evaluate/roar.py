@@ -110,7 +110,7 @@ class Roar(Evaluation):
         return context.record(config, metrics, masks, trained, importance, weights)
 
     def importance(self, config: Config, context: Context) -> Importance | None:
-        """Return the importance by which `config` is masked; None for a run that explains nothing."""
+        """See `Evaluation.importance`: what the tokens are masked by."""
         previous = self.previous(config)
         if previous is None:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -99,6 +100,7 @@ class SplitImportance:
     values: np.ndarray  # (S,) float32
     gap: np.ndarray | None = None  # (N,) float64, see `Completeness`
     difference: np.ndarray | None = None  # (N,) float64
+    seconds: np.ndarray | None = None  # (N,) float32, of explaining the observation, as its share of its batch
 
     @property
     def completeness_error(self) -> float | None:
@@ -112,6 +114,8 @@ class SplitImportance:
         found = {"values": self.values}
         if self.gap is not None and self.difference is not None:
             found |= {"gap": self.gap, "difference": self.difference}
+        if self.seconds is not None:
+            found["seconds"] = self.seconds
         return found
 
 
@@ -162,12 +166,14 @@ def explain(measure: str, explainer: Explainer, explained: Explained, name: str)
     values = np.zeros(len(split.tokens), np.float32)
     gap = np.zeros(len(split))
     difference = np.zeros(len(split))
+    seconds = np.zeros(len(split), np.float32)
     has_completeness = False
     plan = FixedBatches(split, explained.tokens_per_batch).plan()
     description = f"explaining {name} by {measure}"
     with stage(description, len(split), "observations") as bar, side_by_side(device) as each:
-        for rows, scores in each(partial(_explain_batch, explainer, split, device), plan):
-            importance = scores.importance.float().cpu().numpy()
+        for rows, scores, elapsed in each(partial(_explain_batch, explainer, split, device), plan):
+            importance = scores.importance.numpy()
+            seconds[rows] = elapsed / len(rows)
             position = np.arange(importance.shape[1])
             inside = position < split.lengths[rows][:, None]
             values[(split.offsets[rows][:, None] + position)[inside]] = importance[inside]
@@ -179,8 +185,8 @@ def explain(measure: str, explainer: Explainer, explained: Explained, name: str)
     if not np.isfinite(values[split.maskable]).all():
         raise UserError(f"importance by {measure} is not finite: check the vectors and the losses of the model")
     if not has_completeness:
-        return SplitImportance(values)
-    found = SplitImportance(values, gap, difference)
+        return SplitImportance(values, seconds=seconds)
+    found = SplitImportance(values, gap, difference, seconds)
     _tell_error(found.completeness_error or 0.0)
     return found
 
@@ -198,11 +204,14 @@ _Planned = tuple[np.ndarray, int, int]  # the rows of a batch, its width, the wi
 
 def _explain_batch(
     explainer: Explainer, split: Split, device: torch.device, planned: _Planned
-) -> tuple[np.ndarray, Scores]:
-    """Return the rows of one batch and their scores."""
+) -> tuple[np.ndarray, Scores, float]:
+    """Return the rows of one batch, their scores with the importance on the CPU, and the seconds that this took."""
     rows, width, query_width = planned
+    started = time.perf_counter()
     batch = make_batch(split, rows, width, query_width)
-    return rows, explainer(batch.to(device))
+    scores = explainer(batch.to(device))
+    on_cpu = scores._replace(importance=scores.importance.float().cpu())
+    return rows, on_cpu, time.perf_counter() - started
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from nlproar.evaluate import EVALUATIONS, load_evaluation
 from nlproar.explain import ALIASES, MEASURES
 from nlproar.flags import add_flags
 from nlproar.model import MODELS
+from nlproar.published import DATASETS, in_our_words
 from nlproar.run.config import DEFAULT_EVALUATION, DEFAULT_MEASURE, DEFAULT_MODEL, Config, declaring, resolve
 from nlproar.script import Parser, exit_codes
 
@@ -70,6 +71,7 @@ def parse(description: str, dataset: str | Choice, argv: list[str] | None = None
     """
     from nlproar.dataset import load_task
 
+    argv = in_our_words(argv)
     plugins.load_named(argv)
     choice = None if isinstance(dataset, str) else dataset
     name = dataset if isinstance(dataset, str) else next(iter(dataset[1].values()))
@@ -114,12 +116,15 @@ def parse_any_task(description: str, argv: list[str] | None = None) -> list[Conf
     """Return the runs that the flags of `nlproar run` ask for, see `parse`."""
     from nlproar.dataset import TASKS
 
+    argv = in_our_words(argv)
     plugins.load_named(argv)
     found = parser(description, None, (), "nlproar run")
-    found.add_argument("--dataset", required=True, choices=tuple(TASKS), metavar="TASK", help=", ".join(TASKS))
+    names = [*TASKS, *DATASETS]
+    found.add_argument("--dataset", required=True, choices=names, metavar="TASK", help=", ".join(TASKS))
     found.add_argument("--source", default="official", help="where the data come from (default: official)")
     flags = vars(found.parse_args(argv))
-    return runs_of(flags.pop("dataset"), flags)
+    dataset = flags.pop("dataset")
+    return runs_of(DATASETS.get(dataset, dataset), flags)
 
 
 def carry_out(configs: Sequence[Config]) -> None:

@@ -120,6 +120,10 @@ class Layout:
         """Return the place of the importance of every token of a split; `digest` is that of its key."""
         return self.cache / "importance" / f"{measure}-{digest[:16]}-{split}.npz"
 
+    def importance_table(self, config: Config) -> Path:
+        """Return the place of the table of the importance by which a run masks."""
+        return self.results / "importance_measure" / f"{config.id}.csv.gz"
+
     def masks(self, name: str) -> Path:
         """Return the place of masks, named by the run that is trained or tested on them."""
         return self.cache / "masks" / f"{name}.npz"

@@ -19,6 +19,7 @@ from nlproar.flags import add_flags, check_range, flags_of
 from nlproar.masking import STRATEGIES
 from nlproar.model import MODELS
 from nlproar.progress import show_log
+from nlproar.published import DATASETS, in_our_words
 from nlproar.run import overwrite
 from nlproar.run.cli import measure_named
 from nlproar.run.config import DEFAULT_EVALUATION, DEFAULT_MODEL, command_line, declaring
@@ -44,7 +45,7 @@ def parser(description: str, prog: str | None = None) -> Parser:
     """Return the parser of a study: the flags that span its grid, and every other flag of a run."""
     found = Parser(description, prog)
     add = found.add_argument
-    add("--dataset", nargs="+", default=["all"], choices=(*TASKS, "all"), metavar="TASK",
+    add("--dataset", nargs="+", default=["all"], choices=(*TASKS, *DATASETS, "all"), metavar="TASK",
         help=f"{_names(TASKS)} (default: all)")  # fmt: skip
     add("--metric", nargs="+", dest="evaluations", default=[DEFAULT_EVALUATION], choices=(*EVALUATIONS, "all"),
         metavar="METRIC", help=f"{_names(EVALUATIONS)} (default: {DEFAULT_EVALUATION})")  # fmt: skip
@@ -102,6 +103,7 @@ def _names(registry: Iterable[str]) -> str:
 
 def parse(description: str, argv: list[str] | None = None) -> tuple[Grid, argparse.Namespace]:
     """Return the study that a command line asks for, and the flags that say what to do with it."""
+    argv = in_our_words(argv)
     plugins.load_named(argv)
     flags = parser(description).parse_args(argv)
     values = vars(flags)
@@ -109,7 +111,7 @@ def parse(description: str, argv: list[str] | None = None) -> tuple[Grid, argpar
     if "k" in values and "max_k" in values:
         raise UserError("--max-k goes with --step; --k names the levels")
     grid = Grid(
-        datasets=_chosen(flags.dataset, TASKS),
+        datasets=_chosen([DATASETS.get(name, name) for name in flags.dataset], TASKS),
         measures=_chosen(flags.importance_measure, MEASURES),
         seeds=list(dict.fromkeys(flags.seed)),
         evaluations=_chosen(flags.evaluations, EVALUATIONS),
