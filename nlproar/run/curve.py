@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from nlproar.errors import UserError
 from nlproar.explain import MEASURES
@@ -49,20 +49,22 @@ def _beside(panel: Panel | None, asked: Panel) -> bool:
     return panel is None or (panel.evaluation, panel.strategy) == (asked.evaluation, asked.strategy)
 
 
-def of_study(records: Iterable[Record]) -> list[str]:
-    """Return the tables of all curves of a study. Records of different data never stand in one table."""
+def of_study(records: Iterable[Record], seeds: Collection[int]) -> list[str]:
+    """Return the tables of all curves of a study with these seeds. Records of different data never stand in one table,
+    and no mean is shown to which a seed of the study is missing."""
     groups: dict[str, list[Record]] = defaultdict(list)
     for one in records:
         groups[study_of(one)].append(one)
-    return [text for group in groups.values() for _, text in of_records(group)]
+    return [text for group in groups.values() for _, text in of_records(group, seeds)]
 
 
-def of_records(records: Sequence[Record]) -> list[tuple[Panel | None, str]]:
+def of_records(records: Sequence[Record], of_seeds: Collection[int] = ()) -> list[tuple[Panel | None, str]]:
     """Return a table for each evaluation and way of counting levels among records of one study, means over its seeds.
 
-    Rows are levels and columns are series. A cell is "-" where one of the seeds has no record.
+    Rows are levels and columns are series. A cell is "-" where one of the seeds, those of the records and `of_seeds`,
+    has no record.
     """
-    seeds = sorted({int(one.identity["seed"]) for one in records})
+    seeds = sorted({*of_seeds, *(int(one.identity["seed"]) for one in records)})
     shared: dict[int, list[float]] = defaultdict(list)  # by level, of runs that belong to every series
     columns: dict[Panel, dict[tuple[Panel, Series], dict[int, list[float]]]] = {}
     for one in records:

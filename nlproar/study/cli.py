@@ -243,7 +243,8 @@ def _carry_out(layout: Layout, chains: Sequence[Chain], jobs: int, again: bool) 
             log.error("%s: %s", config.id, reason)
     for warning in status.warnings():
         log.warning("%s", warning)
-    print("\n\n".join(curve.of_study(status.records.values())))
+    seeds = {chain.configs[0].seed for chain in chains}
+    print("\n\n".join(curve.of_study(status.records.values(), seeds)))
     return 1 if status.failures else 0
 
 
