@@ -309,7 +309,7 @@ def test_a_state_that_was_left_beside_the_record_of_the_model_below_is_removed(s
     run(config)
     left = Layout.of(config).training_state(config)
     left.write_bytes(b"left by a process that was killed")
-    run(replace(config, k=1, importance_measure="gradient", roar_strategy="count"))
+    run(small_run(k=1, importance_measure="gradient"))
     assert not left.exists()
 
 
