@@ -11,7 +11,6 @@ import pytest
 from nlproar import masking, storage
 from nlproar.dataset import encoding
 from nlproar.report import cli, frame
-from nlproar.report.caches import config_of
 from nlproar.report.strips import strips as strips_of
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
@@ -281,8 +280,7 @@ def test_an_odd_checkpoint_is_a_note_of_the_report(copied, tmp_path, odd):
     from nlproar.report.convergence import convergence
 
     (study,) = frame.load([copied[0]]).studies
-    config = config_of(study.at(0)[0], "")
-    path = copied[0].checkpoint(config) / "checkpoint.json"
+    path = copied[0].root / "checkpoints" / study.at(0)[0].id / "checkpoint.json"
     whole = json.loads(path.read_text())
     for name in ("vocabulary_size", "embedding_size", "hidden_size", "num_classes"):
         content = {**whole, "shape": {**whole["shape"], name: odd}}
@@ -297,7 +295,7 @@ def test_a_checkpoint_that_is_a_link_to_nowhere_is_unreadable_and_named_not_dele
     from nlproar.report.convergence import convergence
 
     (study,) = frame.load([copied[0]]).studies
-    path = copied[0].checkpoint(config_of(study.at(0)[0], "")) / "checkpoint.json"
+    path = copied[0].root / "checkpoints" / study.at(0)[0].id / "checkpoint.json"
     path.unlink()
     path.symlink_to("nowhere")
     with pytest.raises(Gone, match=r"checkpoint\.json cannot be read"):

@@ -19,9 +19,9 @@ import pytest
 
 from nlproar import fingerprints, storage
 from nlproar.errors import UserError, refusal
+from nlproar.evaluate.roar import Roar
 from nlproar.model import checkpoint
 from nlproar.run import failure, record
-from nlproar.run.context import Run
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
 from nlproar.study import workers
@@ -344,7 +344,7 @@ def test_records_checkpoints_notes_and_logs_of_another_kind_are_named_and_not_wa
     layout = Layout.of(config)
     folder = layout.checkpoint(config)
     readers = {
-        layout.record(config): lambda: record.read(layout, config),
+        layout.record(config): lambda: record.read(layout.record(config), config),
         folder / checkpoint.DESCRIPTION: lambda: checkpoint.sha256(folder),
     }
     for path, read in readers.items():
@@ -377,7 +377,7 @@ def test_a_run_whose_disk_is_full_leaves_a_note_that_says_so(small_run, monkeypa
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "weights")
 
-    monkeypatch.setattr(Run, "carry_out", full)
+    monkeypatch.setattr(Roar, "carry_out", full)
     with pytest.raises(OSError):
         run(config)
     assert failure.of(Layout.of(config), config).startswith("No space left on device: weights")
