@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nlproar.api import importance, load_dataset, mask, performance, racu, run
+    from nlproar.api import importance, load_dataset, mask, performance, racu, run_experiment
     from nlproar.run.config import resolve
 
 __version__ = "0.2.0"
@@ -21,10 +21,10 @@ _FROM = {
     "performance": "nlproar.api",
     "racu": "nlproar.api",
     "resolve": "nlproar.run.config",
-    "run": "nlproar.api",
+    "run_experiment": "nlproar.api",
 }
 
-__all__ = ["__version__", "importance", "load_dataset", "mask", "performance", "racu", "resolve", "run"]
+__all__ = ["__version__", "importance", "load_dataset", "mask", "performance", "racu", "resolve", "run_experiment"]
 
 
 def __getattr__(name: str) -> Any:

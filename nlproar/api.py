@@ -28,11 +28,11 @@ def load_dataset(config: Config) -> Dataset:
     return prerequisites.load_dataset(config.dataset, config.source, Layout.of(config), config.options.num_workers)
 
 
-def run(config: Config) -> Record:
+def run_experiment(config: Config) -> Record:
     """Return the record of a run: it is read if the run is done, else made. See `nlproar.run.run.run`."""
-    from nlproar.run import run as module
+    from nlproar.run.run import run
 
-    return module.run(config)
+    return run(config)
 
 
 def importance(config: Config, splits: Sequence[str] = ("test",)) -> pd.DataFrame:

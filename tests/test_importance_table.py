@@ -41,7 +41,7 @@ def test_the_table_has_the_importance_of_every_token_that_can_be_masked(config, 
 
 
 def test_what_is_masked_at_a_level_is_what_the_table_calls_the_most_important(config):
-    nlproar.run(config)
+    nlproar.run_experiment(config)
     table = nlproar.importance(config)
     for _, observation in table.groupby("observation"):
         assert observation["masked"].sum() == 1
