@@ -162,6 +162,40 @@ def test_without_slurm_or_python_it_is_one_line(tmp_path):
     one_line(submit({"PATH": str(programs)}, tmp_path, *FLAGS, name="submit"), "sbatch is not found")
 
 
+def test_damage_to_a_list_whose_chains_are_in_the_queue_is_named(tmp_path, caplog):
+    """... as such a chain may be submitted a second time. That of a list which is gone is not: it was tidied up."""
+    layout = Layout(tmp_path)
+    file = tmp_path / "a.jobs"
+    lines = [job_lists._line([f"run-{number}", "[]"]) for number in range(3)]
+    file.write_bytes(b"".join(lines))
+    job_lists.note_submitted(layout, "7", file, 1)
+    queue = ["7 0", "7 1", "7 N/A", "8 0"]
+    assert job_lists.in_queue(layout, queue) == {"run-1": "7", "run-2": "7"} and not caplog.messages
+
+    file.write_bytes(lines[0] + lines[1].replace(b"[]", b"[1]") + lines[2])
+    assert job_lists.in_queue(layout, queue) == {"run-2": "7"}
+    file.write_bytes(lines[0] + lines[1])
+    assert job_lists.in_queue(layout, queue) == {"run-1": "7"}
+    file.unlink()
+    file.symlink_to(file.name)
+    assert job_lists.in_queue(layout, queue) == {}
+    numbers = [1, 1, 2]
+    assert caplog.messages == [
+        f"{file} is damaged: {number} of its chains that are in the queue may be submitted again" for number in numbers
+    ]
+    caplog.clear()
+    file.unlink()
+    assert job_lists.in_queue(layout, queue) == {} and not caplog.messages
+
+
+def test_a_record_of_submissions_that_is_a_link_to_nowhere_is_an_error(tmp_path):
+    record = job_lists.submitted(Layout(tmp_path))
+    record.parent.mkdir(parents=True)
+    record.symlink_to("nowhere")
+    with pytest.raises(FileNotFoundError, match=str(record)):
+        job_lists.in_queue(Layout(tmp_path), ["7 0"])
+
+
 # An element of an array
 
 

@@ -17,6 +17,7 @@ import re
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -90,9 +91,10 @@ def in_queue(layout: Layout, elements: Iterable[str]) -> dict[str, str]:
     Elements that were not submitted from here, or whose list is gone, are left out. What cannot be understood is left
     out as well, with a warning: such a chain may be submitted a second time.
     """
-    lists = _submitted_lists(layout)
+    submissions = _submissions(layout)
     found = {}
     strange = []
+    damaged: Counter[Path] = Counter()  # elements of each list that cannot be read
     for element in elements:
         words = element.split()
         if not words:
@@ -101,23 +103,39 @@ def in_queue(layout: Layout, elements: Iterable[str]) -> dict[str, str]:
             strange.append(element.strip())
             continue
         job, index = words
-        names = lists.get(job, [])
-        if re.fullmatch(r"[0-9]+", index) and int(index) < len(names):  # "N/A" is no element of an array
-            name_of_chain = names[int(index)]
-            if name_of_chain is not None:
-                found[name_of_chain] = job
+        submission = submissions.get(job)
+        if submission is None or not re.fullmatch(r"[0-9]+", index):  # "N/A" is no element of an array
+            continue
+        name_of_chain = submission.name_of(int(index))
+        if name_of_chain is None:
+            damaged[submission.file] += 1
+        else:
+            found[name_of_chain] = job
+    for file, number in damaged.items():
+        log.warning("%s is damaged: %d of its chains that are in the queue may be submitted again", file, number)
     if strange:
         log.warning("%d lines of squeue's output are not understood, the first is %r", len(strange), strange[0][:80])
     return found
 
 
-def _submitted_lists(layout: Layout) -> dict[str, list[str | None]]:
-    """The names of the chains of every job that was submitted from here, in the order of its elements; None in place
-    of one that cannot be read."""
-    lists: dict[str, list[str | None]] = {}
+@dataclass(frozen=True)
+class _Submission:
+    """A job that was submitted from here."""
+
+    file: Path  # of its list
+    names: list[str | None]  # of its chains, in the order of its elements; None in place of one that cannot be read
+
+    def name_of(self, element: int) -> str | None:
+        """Return the name of a chain; None where the list does not tell it."""
+        return self.names[element] if element < len(self.names) else None
+
+
+def _submissions(layout: Layout) -> dict[str, _Submission]:
+    """Every job that was submitted from here and whose list is not gone, by its number."""
+    found: dict[str, _Submission] = {}
     record = submitted(layout)
-    if not record.exists():
-        return lists
+    if not storage.is_there(record):
+        return found
     strange = 0
     for line in storage.read_bytes(record).split(b"\n"):
         cells = os.fsdecode(line).split("\t")
@@ -127,13 +145,20 @@ def _submitted_lists(layout: Layout) -> dict[str, list[str | None]]:
         if not whole or not re.fullmatch(r"[0-9]+", cells[0]) or not re.fullmatch(r"[0-9]+", cells[2]):
             strange += 1
             continue
-        job, file, start = cells[:3]
-        if Path(file).is_file():
-            commands = _read(storage.read_bytes(Path(file)))
-            lists[job] = [one.name if one else None for one in commands[int(start) :]]
+        job, name_of_file, start = cells[:3]
+        file = Path(name_of_file)
+        if storage.is_there(file):
+            found[job] = _Submission(file, _names_in(file)[int(start) :])
     if strange:
         log.warning("%s: %d lines are damaged and ignored; what they name may be submitted again", record, strange)
-    return lists
+    return found
+
+
+def _names_in(file: Path) -> list[str | None]:
+    """The names of the chains in a list, None in place of one that cannot be read; nothing where that is no file."""
+    if not file.is_file():
+        return []
+    return [one.name if one else None for one in _read(storage.read_bytes(file))]
 
 
 def submitted(layout: Layout) -> Path:
