@@ -23,11 +23,11 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 try:
     from nlproar.errors import UserError
+    from nlproar.flags import check_range
     from nlproar.paths import user_path
-    from nlproar.run.cli import Parser, exit_codes
-    from nlproar.run.config import check_range
+    from nlproar.script import Parser, exit_codes
 except ModuleNotFoundError as error:
-    print(f"error: {error}; activate the environment of nlproar (Python 3.10 or later)", file=sys.stderr)
+    print(f"error: {error}; activate the environment of nlproar (Python 3.11 or later)", file=sys.stderr)
     sys.exit(2)
 
 if TYPE_CHECKING:
@@ -45,13 +45,13 @@ LONG = 5.0  # seconds: a round that takes longer is not repeated
 
 def parse() -> argparse.Namespace:
     """The flags. Raises UserError where they contradict each other."""
-    parser = Parser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
-    parser.add_argument("--shape", nargs="+", choices=SHAPES, default=SHAPES, help="kinds of data")
-    parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES, help="what to time")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each side has its turn")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser = Parser(__doc__)
+    parser.add_argument("--shape", nargs="+", choices=SHAPES, default=SHAPES, help="kinds of data (default: all)")
+    parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES, help="what to time (default: all)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each side has its turn (default: 3)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall",
-                        help="cpu counts this process's own time, for one thread on a busy machine")  # fmt: skip
+                        help="cpu counts this process's own time, for one thread on a busy machine (default: wall)")  # fmt: skip
     parser.add_argument("--scaling", action="store_true", help="time and memory against the size of the data instead")
     parser.add_argument("--json", metavar="FILE", default=argparse.SUPPRESS, help="write every number there")
     parser.add_argument("--markdown", action="store_true", help="print the table as the README has it")
@@ -123,11 +123,17 @@ def difference(values: Any, rows: Any) -> float:
 
 
 def explain(world: World, measure: str, split: Any, samples: int | None = None) -> Any:
-    from nlproar.explain import MEASURES as OURS
-    from nlproar.explain.importance import importance
+    return explain_all(world, measure, world.dataset(train=split), samples)["train"]
 
-    setting = world.explained(world.dataset(train=split), samples or OURS[measure].default_samples)
-    return importance(measure, setting)[0]["train"]
+
+def explain_all(world: World, measure: str, dataset: Any, samples: int | None = None) -> dict[str, Any]:
+    """The importance of every token of each split, with `samples` points, or as many as are usual."""
+    from nlproar.explain.importance import build
+    from nlproar.explain.importance import explain as explain_split
+
+    explained = world.explained(measure, dataset, samples)
+    explainer = build(measure, explained)
+    return {name: explain_split(measure, explainer, explained, name).values for name in dataset.splits}
 
 
 def training(world: World) -> Pair:
@@ -148,10 +154,11 @@ def training(world: World) -> Pair:
 
 
 def fit(world: World, model: Any, train: Any, val: Any, epochs: int) -> None:
+    from nlproar.model.recipes import BiLSTMRecipe
     from nlproar.model.train import fit as library_fit
 
-    library_fit(model, train, val, batch_size=world.shape.batch, max_epochs=epochs, monitor="accuracy",
-                shuffle_seed=0, device=world.device)  # fmt: skip
+    recipe = BiLSTMRecipe(max_epochs=epochs, batch_size=world.shape.batch)
+    library_fit(model, train, val, recipe=recipe, monitor="accuracy", seed=0, device=world.device)
 
 
 def explaining(measure: str, samples: int | None = None) -> Callable[[World], Pair]:
@@ -185,9 +192,7 @@ def errors(world: World, split: Any, rows: Any, samples: int | None) -> str:
     """How far both integrated gradients are from one with 200 points."""
     from baseline import published
 
-    from nlproar.explain.importance import importance
-
-    exact = importance("integrated-gradient", world.explained(world.dataset(train=split), 200))[0]["train"]
+    exact = explain(world, "integrated-gradient", split, 200)
     ours = f"error {difference(exact, [explain(world, 'integrated-gradient', split, samples)]):.0e}"
     if samples:  # the baseline's stands a line above
         return ours
@@ -243,7 +248,6 @@ def recursive_step(world: World) -> Pair:
     from baseline import published
 
     from nlproar import masking, storage
-    from nlproar.explain.importance import importance
     from nlproar.model.bilstm_attention import BiLSTMAttention
     from nlproar.model.train import test
 
@@ -267,7 +271,7 @@ def recursive_step(world: World) -> Pair:
         dataset = world.dataset(**splits)
 
         def make() -> storage.Arrays:
-            values, _ = importance("gradient", world.explained(dataset))
+            values = explain_all(world, "gradient", dataset)
             return {
                 name: masking.pack(
                     masking.mask_most_important(values[name], one.maskable, one.offsets, "quantile", PERCENT)
@@ -346,7 +350,7 @@ def show(flags: argparse.Namespace) -> None:
     process.prepare()
     import torch
 
-    from nlproar.run.context import choose_device
+    from nlproar.model.device import choose_device
 
     device = choose_device(flags.device)
     if device.type != "cpu" and flags.clock == "cpu":

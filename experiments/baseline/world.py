@@ -13,7 +13,9 @@ from baseline import published
 from nlproar.dataset.encoding import Dataset, Split
 from nlproar.dataset.vocabulary import Vocabulary
 from nlproar.explain.importance import TOKENS_PER_BATCH, Explained
+from nlproar.flags import choose
 from nlproar.model.bilstm_attention import BiLSTMAttention
+from nlproar.run.config import usual_measure
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,11 @@ class World:
     def dataset(self, **splits: Any) -> Any:
         return Dataset(self.words, splits, "benchmark")
 
-    def explained(self, dataset: Any, samples: int | None = None, model: Any = None) -> Any:
+    def explained(self, measure: str, dataset: Any, samples: int | None = None) -> Any:
+        """What a measure looks at: our model, and its parameters with `samples` points, or those that are usual."""
+        parameters = choose(usual_measure(measure), {"riemann_samples": samples})
         tokens = TOKENS_PER_BATCH[self.device.type]
-        return Explained(model or self.ours, dataset, self.shape.classes, 0, samples, tokens)
+        return Explained(self.ours, dataset, self.shape.classes, 0, parameters, tokens)
 
     def reset(self) -> None:
         """Both models as they were."""
