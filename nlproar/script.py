@@ -16,6 +16,12 @@ from typing import NoReturn
 from nlproar.errors import UserError, refusal
 from nlproar.streams import lost_output, prepare_streams
 
+# Packages that a plain installation leaves out, by the extra of setup.py that brings them.
+_EXTRAS = {
+    **dict.fromkeys(("jinja2", "matplotlib", "pandas", "scipy", "sklearn", "threadpoolctl"), "report"),
+    "gensim": "word2vec",
+}
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, and which takes no abbreviations of flags."""
@@ -80,11 +86,13 @@ def users_errors() -> Iterator[None]:
     except MemoryError as error:
         raise UserError(f"there is not enough memory for this: {error}".removesuffix(": ")) from error
     except ModuleNotFoundError as error:
-        if (error.name or "nlproar").partition(".")[0] == "nlproar":
+        package = (error.name or "nlproar").partition(".")[0]
+        if package == "nlproar":
             raise
+        what = f"'.[{_EXTRAS[package]}]'" if package in _EXTRAS else "."
         raise UserError(
-            f"the package {error.name} is not installed for {sys.executable}; activate the environment in which nlproar"
-            " is installed, or install it with: pip install -c constraints.txt -e ."
+            f"the package {package} is not installed for {sys.executable}; activate the environment in which nlproar"
+            f" is installed, or install it with: pip install -c constraints.txt -e {what}"
         ) from error
     except OSError as error:
         refused = refusal(error)

@@ -236,7 +236,7 @@ def test_download_stays_in_the_folder_of_the_user(tmp_path):
 def test_download_without_python_is_one_line(tmp_path):
     for environment in ({"VIRTUAL_ENV": str(tmp_path)}, {"CONDA_PREFIX": str(tmp_path)}):
         done = download(tmp_path, {"PATH": str(tmp_path), **environment})
-        assert done.returncode == 2 and done.stderr.startswith("error: no Python 3.10") and done.stderr.count("\n") == 1
+        assert done.returncode == 2 and done.stderr.startswith("error: no Python 3.11") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -151,11 +151,11 @@ def test_without_slurm_or_python_it_is_one_line(tmp_path):
     """... of ours, and not of bash."""
     programs = tmp_path / "programs"
     programs.mkdir()
-    one_line(submit({"PATH": str(programs)}, tmp_path, *FLAGS, name="submit"), "no Python 3.10")
+    one_line(submit({"PATH": str(programs)}, tmp_path, *FLAGS, name="submit"), "no Python 3.11")
     other = programs / "python3"
     other.write_text("#!/bin/sh\nexit 1\n")  # too old
     other.chmod(0o755)
-    one_line(submit({"PATH": str(programs)}, tmp_path, *FLAGS, name="submit"), "no Python 3.10")
+    one_line(submit({"PATH": str(programs)}, tmp_path, *FLAGS, name="submit"), "no Python 3.11")
     other.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')  # without packages
     one_line(submit({"PATH": str(programs)}, tmp_path, *FLAGS, name="submit"), "No module named")
     other.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
