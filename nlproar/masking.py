@@ -111,6 +111,18 @@ def _descending(values: np.ndarray) -> np.ndarray:
     return np.where(is_negative, bits, bits ^ np.uint32(0x7FFFFFFF))
 
 
+def mask_at_random(maskable: np.ndarray, offsets: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
+    """Return a mask (S,) bool as masked fine-tuning draws them (Madsen et al. 2023, arXiv 2310.07819).
+
+    Each observation is masked with probability `share`. If it is, a ratio u is drawn from [0, 1), and every token that
+    can be masked is masked with probability u. maskable is (S,) bool, offsets (N + 1,).
+    """
+    observations = len(offsets) - 1
+    ratio = rng.random(observations) * (rng.random(observations) < share)
+    masked: np.ndarray = maskable & (rng.random(len(maskable)) < np.repeat(ratio, np.diff(offsets)))
+    return masked
+
+
 def pack(masked: np.ndarray) -> np.ndarray:
     """Compress (S,) bool into (n,) uint8: at most a bit a token, and nearly the entropy where few or most are masked.
 

@@ -126,6 +126,7 @@ class Erase(Roar):
     """Test performance of the unmasked model on data without the most important tokens."""
 
     Parameters = Level
+    shares_base_of = "roar"
 
     def canonical(self, config):
         found = super().canonical(replace(config, parameters=replace(config.parameters, recursive=False)))

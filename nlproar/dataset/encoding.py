@@ -75,6 +75,23 @@ class Split:
         """This split with [MASK] wherever `mask` (S,) is true."""
         return replace(self, tokens=np.where(mask, np.int32(MASK), self.tokens))
 
+    def followed_by(self, other: Split) -> Split:
+        """The observations of this split and then those of another one of the same task."""
+        joined = replace(
+            self,
+            tokens=np.concatenate([self.tokens, other.tokens]),
+            offsets=np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
+            label=np.concatenate([self.label, other.label]),
+        )
+        if self.query_tokens is None or self.query_offsets is None:
+            return joined
+        assert other.query_tokens is not None and other.query_offsets is not None
+        return replace(
+            joined,
+            query_tokens=np.concatenate([self.query_tokens, other.query_tokens]),
+            query_offsets=np.concatenate([self.query_offsets, self.query_offsets[-1] + other.query_offsets[1:]]),
+        )
+
 
 @dataclass(frozen=True)
 class Dataset:

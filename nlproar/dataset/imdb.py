@@ -25,7 +25,7 @@ SHARE = 0.2  # of the training side for validation, of the test side for testing
 
 
 def read(raw: RawFiles) -> Iterator[Example]:
-    """Yield the reviews. A fifth of the training side is the validation split, a fifth of the test side the test split."""
+    """Yield the reviews: a fifth of the training side is for validation, and a fifth of the test side for testing."""
     reviews = sorted(raw.contents(*PATTERNS))  # archives differ in order
     for name, _ in reviews:
         raw.tally.read[name.rpartition("/")[0]] += 1

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 EVALUATIONS = {
     "roar": "nlproar.evaluate.roar:Roar",
+    "masked-fine-tuning": "nlproar.evaluate.masked_fine_tuning:MaskedFineTuning",
+    "erasure": "nlproar.evaluate.erasure:Erasure",
 }
 
 

@@ -22,7 +22,8 @@ class Evaluation(ABC):
     """
 
     Parameters: ClassVar[type]  # a frozen dataclass whose fields are flags, see `nlproar.flags`
-    level: ClassVar[str] = "k"  # the parameter by which the points of a curve differ
+    level: ClassVar[str | None] = "k"  # the parameter by which the points of a curve differ; None without curves
+    shares_base_of: ClassVar[str | None] = None  # the evaluation whose shared runs begin its curves, if not its own
 
     @abstractmethod
     def canonical(self, config: Config) -> Config:

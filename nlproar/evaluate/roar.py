@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from nlproar.dataset.task import SPLITS
 from nlproar.errors import UserError
 from nlproar.evaluate.evaluation import Evaluation
 from nlproar.explain import MEASURES
@@ -53,6 +54,7 @@ class Roar(Evaluation):
     """Test performance of models that are trained and tested on masked data, against the level of masking."""
 
     Parameters = Level
+    splits: ClassVar[tuple[str, ...]] = SPLITS  # that are explained and masked
 
     def canonical(self, config: Config) -> Config:
         """See `Evaluation.canonical`."""
@@ -87,10 +89,15 @@ class Roar(Evaluation):
 
     def needs(self, config: Config) -> list[Config]:
         """See `Evaluation.needs`. A measure that looks at no model needs no run."""
+        explained = self.model_of(config)
+        return [] if explained is None else [explained]
+
+    def model_of(self, config: Config) -> Config | None:
+        """Return the run whose model is explained; None for a measure that looks at no model, or no measure at all."""
         previous = self.previous(config)
         if previous is None or not MEASURES[str(config.importance_measure)].needs_model:
-            return []
-        return [previous]
+            return None
+        return previous
 
     def compared(self, config: Config) -> list[Config]:
         """See `Evaluation.compared`: the unmasked run, which every curve begins with."""
@@ -114,8 +121,7 @@ class Roar(Evaluation):
         previous = self.previous(config)
         if previous is None:
             return None
-        model_of = previous if MEASURES[str(config.importance_measure)].needs_model else None
-        return context.importance(config, model_of, self.masks(previous, context))
+        return context.importance(config, self.model_of(config), self.masks(previous, context), self.splits)
 
     def masks(self, config: Config, context: Context) -> Masks:
         """Return which tokens are `[MASK]` in the data of `config`.
@@ -143,15 +149,13 @@ class Roar(Evaluation):
 
     def _next_level(self, config: Config, already: Masks, context: Context) -> Masks:
         """Return the masks of a level, given those of the level that it explains."""
-        previous = self.previous(config)
-        assert previous is not None
         level: Level = config.parameters
-        model_of = previous if MEASURES[str(config.importance_measure)].needs_model else None
-        importance = context.importance(config, model_of, already)
+        importance = context.importance(config, self.model_of(config), already, self.splits)
 
         def make() -> Masks:
-            masked = {}
-            for name, split in context.dataset.splits.items():
+            masked = dict(already.of_split)
+            for name in self.splits:
+                split = context.dataset.splits[name]
                 masked[name] = mask_most_important(
                     importance.of_split[name].values,
                     split.maskable,

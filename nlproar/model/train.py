@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from nlproar import metrics, process
-from nlproar.dataset.batch import FixedBatches, SequenceBatch, TrainingBatches
+from nlproar import masking, metrics, process
+from nlproar.dataset.batch import FixedBatches, RandomlyMaskedBatches, SequenceBatch, TrainingBatches
 from nlproar.dataset.encoding import Split
 from nlproar.errors import UserError
 from nlproar.model import training_state
@@ -68,6 +69,7 @@ def fit(
     monitor: str,
     seed: int,
     device: torch.device,
+    mask_at_random: bool = False,
     state: Path | None = None,
     state_key: Mapping[str, Any] | None = None,
 ) -> Training:
@@ -77,6 +79,10 @@ def fit(
     and dropout have seeds that are derived from `seed`. Best is the first epoch with the highest `monitor` on `val`.
     Training stops when the monitor cannot rise any further: no later epoch could be chosen. Raises UserError when the
     loss is not finite.
+
+    With `mask_at_random` the model learns to predict masked data, too (Madsen et al. 2023): in every epoch half of the
+    training observations are masked at random, see `RandomlyMaskedBatches`, and `monitor` is measured on `val` and a
+    randomly masked copy of it together.
 
     With `state`, a path, the state of the training is written there after every epoch, and a training that was killed
     continues after its last whole epoch, with the same numbers as one that was not. `state_key` (what JSON can hold)
@@ -88,10 +94,15 @@ def fit(
     """
     _make_deterministic()
     dropout_seed = derive(seed, "dropout")
-    batches = TrainingBatches(train, recipe.batch_size, derive(seed, "shuffling"))
+    kind = RandomlyMaskedBatches if mask_at_random else TrainingBatches
+    batches = kind(train, recipe.batch_size, derive(seed, "shuffling"))
+    if mask_at_random:
+        val = val.followed_by(_masked_copy(val, derive(seed, "masks of validation")))
     key: dict[str, Any] = {}
     if state is not None:
         settings = {"recipe": asdict(recipe), "monitor": monitor, "seed": seed}
+        if mask_at_random:
+            settings["mask_at_random"] = True
         key = {**(state_key or {}), **settings, **_origin(model, train, val, device)}
     learner = _Learner(model, batches, val, monitor, recipe, state, key)
     with in_mode(model, training=True), _random_numbers(device, dropout_seed):
@@ -104,6 +115,11 @@ def fit(
     model.to(device)
     size = sum(parameter.numel() for parameter in model.parameters())
     return Training(size, learner.epochs, learner.best_epoch, len(earlier.epochs) if earlier else 0)
+
+
+def _masked_copy(split: Split, seed: int) -> Split:
+    """Return a split whose observations are all masked at random."""
+    return split.masked(masking.mask_at_random(split.maskable, split.offsets, np.random.default_rng(seed), share=1.0))
 
 
 def _train(learner: _Learner, device: torch.device) -> None:

@@ -14,10 +14,10 @@ from nlproar.dataset import TASKS, load_task
 from nlproar.errors import UserError
 from nlproar.explain import MEASURES
 from nlproar.run import record
-from nlproar.run.config import from_identity
+from nlproar.run.config import DEFAULT_EVALUATION, from_identity
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
-from nlproar.run.series import BASELINE, Panel, Series, order, point_of, shared_facts, title
+from nlproar.run.series import BASELINE, Panel, Series, base_of, has_curves, order, point_of, shared_facts, title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,12 +57,12 @@ class Study:
         """The seeds of the records, rising."""
         return sorted({int(one.identity["seed"]) for one in self.records})
 
-    def at(self, k: int) -> list[Record]:
-        """Return the records, by seed, of a level that all measures share: k = 0, or k = 100 %."""
+    def at(self, k: int, evaluation: str = DEFAULT_EVALUATION) -> list[Record]:
+        """Return the records, by seed, of a level that all measures of an evaluation share: k = 0, or k = 100 %."""
         shared = []
         for one in self.records:
             point = point_of(one)
-            if point.series is None and point.level == k:
+            if point.series is None and point.level == k and point.evaluation == evaluation:
                 shared.append(one)
         return sorted(shared, key=lambda one: int(one.identity["seed"]))
 
@@ -214,19 +214,21 @@ Curves = dict[tuple[Panel, Series], dict[tuple[int, int], float]]  # (seed, leve
 
 def _study_points(study: Study) -> list[dict[str, Any]]:
     curves: Curves = defaultdict(dict)
-    shared: dict[tuple[int, int], float] = {}
+    shared: dict[str, dict[tuple[int, int], float]] = defaultdict(dict)  # by evaluation
     for one in study.records:
         point = point_of(one)
+        if not has_curves(point.evaluation):
+            continue
         value = one.metrics["test"][study.metric]
         if point.panel is None or point.series is None:
-            shared[point.seed, point.level] = value
+            shared[point.evaluation][point.seed, point.level] = value
         else:
             curves[point.panel, point.series][point.seed, point.level] = value
     rows = []
     for panel, all_series in panels(curves).items():
         for series in sorted(all_series, key=lambda one: order(one, MEASURES)):
             own = curves.get((own_panel(panel, series), series), {})
-            values = {**_common(shared, panel), **own}
+            values = {**_common(shared[base_of(panel.evaluation)], panel), **own}
             for (seed, k), value in sorted(values.items()):
                 rows.append(
                     {

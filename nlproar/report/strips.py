@@ -12,7 +12,7 @@ from nlproar.explain import MEASURES
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.frame import Study, own_panel, panels
 from nlproar.run.record import Record
-from nlproar.run.series import Panel, Series, explains_unmasked, order, point_of, title
+from nlproar.run.series import Panel, Series, explains_unmasked, has_curves, order, point_of, title
 
 OBSERVATIONS = 4
 SHADES = 9  # importance is shown as 0 to 9, of the largest in the observation
@@ -44,6 +44,8 @@ def _curves(study: Study, seed: int) -> dict[Panel, dict[Series, dict[int, Recor
     found: dict[tuple[Panel, Series], dict[int, Record]] = {}
     for one in study.records:
         point = point_of(one)
+        if not has_curves(point.evaluation):
+            continue
         if point.seed == seed and point.panel is not None and point.series is not None:
             found.setdefault((point.panel, point.series), {})[point.level] = one
     if not found:

@@ -85,6 +85,9 @@ def parse(description: str, dataset: str | Choice, argv: list[str] | None = None
 def runs_of(dataset: str, flags: dict[str, Any]) -> list[Config]:
     """Return the runs of one task that parsed flags ask for, one for each level, by rising level."""
     level = load_evaluation(flags.get("evaluation", DEFAULT_EVALUATION)).level
+    if level is None:  # each measure has one run
+        flags.pop("k", None)
+        return [resolve(dataset, **flags)]
     levels = flags.pop(level, [None])
     configs = [resolve(dataset, **flags, **{level: value}) for value in levels]
     unique = list(dict.fromkeys(configs))
@@ -141,4 +144,6 @@ def carry_out(configs: Sequence[Config]) -> None:
     for config, done in run_all(configs):
         print(f"record: {layout.record(config)}", flush=True)
         print("test: " + ", ".join(f"{name} {value:.4f}" for name, value in done.metrics["test"].items()), flush=True)
-    print(curve.show(layout, config, done))
+    shown = curve.show(layout, config, done)
+    if shown:
+        print(shown)

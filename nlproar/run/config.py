@@ -147,8 +147,9 @@ class Config:
 
     @property
     def at_level(self) -> int:
-        """Where the run stands on its curve: k."""
-        return int(getattr(self.parameters, self.rules.level))
+        """Where the run stands on its curve: k. A run of an evaluation without curves is at 0."""
+        level = self.rules.level
+        return 0 if level is None else int(getattr(self.parameters, level))
 
     def needs(self) -> list[Config]:
         """Return the runs whose models this run looks at. They have to be done before it."""
@@ -188,7 +189,7 @@ class Config:
     def _changed(self, levels: Sequence[int]) -> dict[str, Any]:
         """Return the flags of the parts of this run that differ from their defaults."""
         values: dict[str, Any] = changed(self.parameters, self.rules.Parameters())
-        if levels:
+        if levels and self.rules.level is not None:
             values[self.rules.level] = levels
         values |= changed(self.measure, usual_measure(self.importance_measure))
         values |= changed(self.recipe, MODELS[self.model_type].recipe(self.task))

@@ -180,10 +180,17 @@ class Context:
             of_split[name] = masking.unpack(arrays[name], len(split.tokens))
         return Masks(of_split)
 
-    def train(self, config: Config, masks: Masks) -> tuple[Classifier, training.Training]:
+    def observations(
+        self, config: Config, key: Mapping[str, Any], make: Callable[[], storage.Arrays]
+    ) -> storage.Arrays:
+        """Return values of single observations that a run has found, made once and cached."""
+        return storage.cached(self.layout.observations(config), dict(key), make)
+
+    def train(self, config: Config, masks: Masks, mask_at_random: bool = False) -> tuple[Classifier, training.Training]:
         """Train the model of a run on the data with `masks`, with the same initial weights at every level.
 
-        A training that was killed continues after its last whole epoch.
+        With `mask_at_random` it learns to predict masked data, too, see `nlproar.model.train.fit`. A training that was
+        killed continues after its last whole epoch.
         """
         start = Start(self.task, self.dataset, config.recipe, config.seed, self.layout.raw, self.layout.cache)
         with self.timed("vectors"):
@@ -198,6 +205,7 @@ class Context:
                 monitor=self.task.monitor,
                 seed=config.seed,
                 device=self.device,
+                mask_at_random=mask_at_random,
                 state=self.layout.training_state(config),
                 state_key={"config": config.identity, "dataset": self.dataset.digest},
             )
@@ -240,9 +248,18 @@ class Context:
         trained: training.Training | None = None,
         importance: Importance | None = None,
         weights: str | None = None,
+        model_of: Config | None = None,
+        diagnostics: Mapping[str, Mapping[str, float]] | None = None,
     ) -> Record:
-        """Return the record of a run from what it has found."""
+        """Return the record of a run from what it has found.
+
+        `weights` are those that it trained. `model_of` is the run whose model it explained or tested; by default that
+        of the importance.
+        """
         dataset = self.dataset
+        explained = None if importance is None else importance.key["weights"]
+        if model_of is not None:
+            explained = self.weights(model_of)
         return Record(
             id=config.id,
             identity=config.identity,
@@ -251,10 +268,10 @@ class Context:
             metrics=metrics,
             masked=masks.share(dataset),
             training=None if trained is None else trained.as_record(),
-            diagnostics={} if importance is None else importance.diagnostics,
+            diagnostics={**(diagnostics or {}), **({} if importance is None else importance.diagnostics)},
             sources={
                 "importance": None if importance is None else importance.digest,
-                "explained": None if importance is None else importance.key["weights"],
+                "explained": explained,
                 "masks": masks.digest,
                 "weights": weights,
             },

@@ -12,7 +12,7 @@ from nlproar.run import record
 from nlproar.run.config import Config
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
-from nlproar.run.series import BASELINE, Panel, Series, order, point_of, study_of, title
+from nlproar.run.series import BASELINE, Panel, Series, base_of, has_curves, order, point_of, study_of, title
 
 log = logging.getLogger(__name__)
 
@@ -65,19 +65,25 @@ def of_records(records: Sequence[Record], of_seeds: Collection[int] = ()) -> lis
     has no record.
     """
     seeds = sorted({*of_seeds, *(int(one.identity["seed"]) for one in records)})
-    shared: dict[int, list[float]] = defaultdict(list)  # by level, of runs that belong to every series
+    # by evaluation and level, of runs that belong to every series
+    shared: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     columns: dict[Panel, dict[tuple[Panel, Series], dict[int, list[float]]]] = {}
     for one in records:
         point = point_of(one)
+        if not has_curves(point.evaluation):
+            continue
         if point.panel is None or point.series is None:
-            shared[point.level].append(one.performance)
+            shared[point.evaluation][point.level].append(one.performance)
             continue
         table = columns.setdefault(point.panel._replace(recursive=False), {})
         column = table.setdefault((point.panel, point.series), defaultdict(list))
         column[point.level].append(one.performance)
-    if not columns and shared:
-        return [(None, _table(records[0], None, seeds, {}, shared))]
-    return [(panel, _table(records[0], panel, seeds, table, shared)) for panel, table in columns.items()]
+    if not columns:
+        return [(None, _table(records[0], None, seeds, {}, levels)) for levels in shared.values()]
+    tables: list[tuple[Panel | None, str]] = []
+    for panel, table in columns.items():
+        tables.append((panel, _table(records[0], panel, seeds, table, shared[base_of(panel.evaluation)])))
+    return tables
 
 
 def _table(

@@ -128,6 +128,10 @@ class Layout:
         """Return the place of masks, named by the run that is trained or tested on them."""
         return self.cache / "masks" / f"{name}.npz"
 
+    def observations(self, config: Config) -> Path:
+        """Return the place of the values of single observations that a run has found."""
+        return self.cache / "observations" / f"{config.id}.npz"
+
     @property
     def logs(self) -> Path:
         """What the processes of a study say."""

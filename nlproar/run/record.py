@@ -212,7 +212,9 @@ def _check_config(record: Record) -> None:
     for part in ("recipe", "parameters", "measure"):
         shape |= dict.fromkeys(identity[part], PLAIN)
     if identity["evaluation"] in EVALUATIONS:  # else nobody knows here by what its points differ
-        shape[load_evaluation(identity["evaluation"]).level] = COUNT
+        level = load_evaluation(identity["evaluation"]).level
+        if level is not None:
+            shape[level] = COUNT
     check(record.config, shape, "config")
     decided = {name: identity[name] for name in _CONFIG}
     _check_equal(record, {**decided, **identity["recipe"], **identity["parameters"], **identity["measure"]})

@@ -44,6 +44,7 @@ class Point(NamedTuple):
     """Where a record stands. `panel` and `series` are None for a run that all measures share."""
 
     study: str  # equal for records that may be compared
+    evaluation: str
     panel: Panel | None
     series: Series | None
     seed: int
@@ -57,24 +58,38 @@ def point_of(record: Record) -> Point:
     seed = int(identity["seed"])
     k = _level(record)
     if identity["importance_measure"] is None:
-        return Point(study_of(record), None, None, seed, k)
+        return Point(study_of(record), identity["evaluation"], None, None, seed, k)
     panel = Panel(
         identity["evaluation"], record.config.get("roar_strategy"), bool(record.config.get("recursive", False))
     )
     own = {**identity["measure"], **identity["parameters"]}
     parameters = tuple((name, own[name]) for name in sorted(own) if name != level and name not in _OF_PANEL)
-    return Point(study_of(record), panel, Series(identity["importance_measure"], parameters), seed, k)
+    series = Series(identity["importance_measure"], parameters)
+    return Point(study_of(record), identity["evaluation"], panel, series, seed, k)
 
 
-def level_name(record: Record) -> str:
-    """Return the parameter by which the points of the record's curve differ."""
+def base_of(evaluation: str) -> str:
+    """Return the evaluation whose shared runs, k = 0 and k = 100 %, belong to the curves of an evaluation."""
+    if evaluation not in EVALUATIONS:
+        return evaluation
+    return load_evaluation(evaluation).shares_base_of or evaluation
+
+
+def has_curves(evaluation: str) -> bool:
+    """Return whether the records of an evaluation are points of curves."""
+    return evaluation not in EVALUATIONS or load_evaluation(evaluation).level is not None
+
+
+def level_name(record: Record) -> str | None:
+    """Return the parameter by which the points of the record's curve differ; None where there are no curves."""
     evaluation = record.identity["evaluation"]
     return load_evaluation(evaluation).level if evaluation in EVALUATIONS else "k"
 
 
 def _level(record: Record) -> int:
     """Return the level of a record; 0 where its metric is not registered here and has another name for it."""
-    level = record.config.get(level_name(record))
+    name = level_name(record)
+    level = None if name is None else record.config.get(name)
     return level if isinstance(level, int) else 0
 
 
