@@ -210,7 +210,9 @@ def vectors_file(tmp_path):
     return write
 
 
-def test_named_vectors_that_were_replaced_are_refused_with_the_command_that_makes_the_run_again(small_run, vectors_file):
+def test_named_vectors_that_were_replaced_are_refused_with_the_command_that_makes_the_run_again(
+    small_run, vectors_file
+):
     base = run(small_run(vectors="fasttext"))
     assert base.data["vectors"] == description(small_run(vectors="fasttext"))["vectors"] is not None
     vectors_file(3)
