@@ -409,6 +409,22 @@ def test_a_cache_that_may_not_be_read_is_named_and_stays(as_nobody):
     assert storage.cached(path, {}, None)["a"].sum() == 3
 
 
+def test_what_lies_in_a_folder_that_may_not_be_looked_into_is_unknown_not_gone(as_nobody):
+    """Else a model in it would be trained again."""
+    path = as_nobody / "closed" / "f"
+    path.parent.mkdir()
+    assert not storage.is_there(path)
+    assert not storage.is_there(path / "g")
+    path.parent.chmod(0)
+    with pytest.raises(PermissionError) as raised:
+        storage.is_there(path)
+    assert raised.value.filename == str(path)
+    with pytest.raises(PermissionError):
+        checkpoint.exists(path.parent)
+    assert record.stamp(path) == "unreadable (PermissionError)"
+    path.parent.chmod(0o700)
+
+
 def test_a_lock_file_of_another_user_can_be_locked_and_one_without_permission_is_named(as_nobody):
     path = as_nobody / "f"
     with storage.lock(path):

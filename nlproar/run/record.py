@@ -54,7 +54,7 @@ _TASK = {
     "title": TEXT, "labels": Listed(TEXT, least=1), "monitor": TEXT, "metric": TEXT, "confidential": TRUTH,
     "paired": TRUTH,
 }  # fmt: skip
-_EPOCH = {"epoch": POSITIVE, "loss": NUMBER, "monitor": SHARE, "seconds": AMOUNT}
+_EPOCH = {"epoch": POSITIVE, "loss": NUMBER, "monitor": SHARE, "seconds": AMOUNT, "val": Every(NUMBER)}
 _OF_SPLITS = {"train": COUNT, "val": COUNT, "test": COUNT}
 _SHARE_OF_SPLITS = {"train": SHARE, "val": SHARE, "test": SHARE}
 _SHARES = ("accuracy", "macro_f1", "micro_f1", "auroc")  # metrics from 0 to 1
@@ -178,9 +178,8 @@ def stamp(path: Path) -> str | None:
     try:
         return hashlib.sha256(storage.read_bytes(path)).hexdigest()
     except (OSError, storage.NotAFile) as error:
-        if not storage.is_there(path):
-            return None
-        return f"unreadable ({type(error).__name__})"
+        gone = isinstance(error, (FileNotFoundError, NotADirectoryError)) and not storage.is_there(path)
+        return None if gone else f"unreadable ({type(error).__name__})"
 
 
 def write(path: Path, record: Record) -> None:

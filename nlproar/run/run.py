@@ -168,11 +168,12 @@ def _check_sources(layout: Layout, config: Config, done: Record) -> None:
 
 def _check_explained(layout: Layout, config: Config, explained: Config, done: Record) -> None:
     """Warn where the model that a finished run explained is another one now."""
-    if not checkpoint.exists(layout.checkpoint(explained)):
-        return
+    folder = layout.checkpoint(explained)
     try:
-        weights = checkpoint.sha256(layout.checkpoint(explained))
-    except UserError as error:  # nobody needs that model for a record that is only read
+        if not checkpoint.exists(folder):
+            return
+        weights = checkpoint.sha256(folder)
+    except (UserError, OSError) as error:  # nobody needs that model for a record that is only read
         log.warning("%s", error)
         return
     if weights != done.sources["explained"]:

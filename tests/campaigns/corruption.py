@@ -549,6 +549,9 @@ def _state_of(path: Path) -> tuple[int, bytes] | None:
     return stat.S_IFMT(mode), b""
 
 
+_EMPTY = (stat.S_IFREG, b"")
+
+
 class Judge:
     """What came of a round."""
 
@@ -604,8 +607,8 @@ class Judge:
 
     def _named(self, text: str) -> bool:
         """Whether a text names the file, or of a lock what it locks. What is gone has no name, and nobody misses it."""
-        if self.done.damage == "gone":
-            return True
+        if self.done.damage == "gone" or (self.done.kind == "record of submissions" and self.before == _EMPTY):
+            return True  # before the first submission, that record is empty
         what = self.path.name
         if self.done.kind == "lock":
             what = what.removeprefix(".").removesuffix(".lock")
