@@ -44,7 +44,7 @@ def record_of(config: Config, performance: float, data: str = "0123456789abcdef"
         "metrics": {"val": {metric: performance}, "test": {metric: performance}},
         "masked": {name: min(1.0, config.at_level / 100) for name in ("train", "val", "test")},
         "training": {
-            "epochs": [{"epoch": 1, "loss": 0.5, "monitor": performance, "seconds": 1.0}],
+            "epochs": [{"epoch": 1, "loss": 0.5, "monitor": performance, "seconds": 1.0, "val": {metric: performance}}],
             "best_epoch": 1,
             "parameters": 1000,
         },

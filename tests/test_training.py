@@ -523,3 +523,19 @@ def test_predicting_and_training_leave_every_submodule_in_the_mode_it_had(monkey
     with pytest.raises(Killed):
         fit(model=model)
     assert modes(model) == before
+
+
+def test_tensorboard_gets_the_loss_and_the_metrics_of_every_epoch_that_the_record_has(small_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = small_run(max_epochs=2, tensorboard=True)
+    done = run(config)
+    events = EventAccumulator(str(Layout.of(config).tensorboard(config)))
+    events.Reload()
+    epochs = done.training["epochs"]
+    assert [epoch["val"]["accuracy"] for epoch in epochs] == [epoch["monitor"] for epoch in epochs]
+    for name in ("accuracy", "macro_f1", "cross_entropy"):
+        shown = [(event.step, event.value) for event in events.Scalars(f"val/{name}")]
+        assert shown == [(epoch["epoch"], pytest.approx(epoch["val"][name])) for epoch in epochs]
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx([e["loss"] for e in epochs])
+    assert run(small_run(max_epochs=2)) == done  # it is no part of the identity

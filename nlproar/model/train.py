@@ -32,6 +32,7 @@ from nlproar.seeds import derive
 
 with process.without_rank():
     import pytorch_lightning as pl
+    from pytorch_lightning.loggers import TensorBoardLogger
     from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ def fit(
     seed: int,
     device: torch.device,
     mask_at_random: bool = False,
+    tensorboard: Path | None = None,
     state: Path | None = None,
     state_key: Mapping[str, Any] | None = None,
 ) -> Training:
@@ -83,6 +85,8 @@ def fit(
     With `mask_at_random` the model learns to predict masked data, too (Madsen et al. 2023): in every epoch half of the
     training observations are masked at random, see `RandomlyMaskedBatches`, and `monitor` is measured on `val` and a
     randomly masked copy of it together.
+
+    With `tensorboard`, a folder, loss and validation metrics of every epoch are written there for TensorBoard.
 
     With `state`, a path, the state of the training is written there after every epoch, and a training that was killed
     continues after its last whole epoch, with the same numbers as one that was not. `state_key` (what JSON can hold)
@@ -105,6 +109,8 @@ def fit(
             settings["mask_at_random"] = True
         key = {**(state_key or {}), **settings, **_origin(model, train, val, device)}
     learner = _Learner(model, batches, val, monitor, recipe, state, key)
+    if tensorboard is not None:
+        learner.curves = _curves(tensorboard)
     with in_mode(model, training=True), _random_numbers(device, dropout_seed):
         earlier = training_state.read(state, key) if state else None
         if earlier:
@@ -115,6 +121,16 @@ def fit(
     model.to(device)
     size = sum(parameter.numel() for parameter in model.parameters())
     return Training(size, learner.epochs, learner.best_epoch, len(earlier.epochs) if earlier else 0)
+
+
+def _curves(folder: Path) -> TensorBoardLogger:
+    """Return the logger of curves in `folder`. Raises UserError where TensorBoard is not installed."""
+    try:
+        logger = TensorBoardLogger(folder.parent, name=folder.name, version="")
+        _ = logger.experiment  # which imports it
+    except ModuleNotFoundError as error:
+        raise UserError("--tensorboard needs another package; install it with: pip install tensorboard") from error
+    return logger
 
 
 def _masked_copy(split: Split, seed: int) -> Split:
@@ -317,6 +333,7 @@ class _Learner(pl.LightningModule):
         self.best_weights: Tensors = {}
         self.ending = _Ending()
         self.earlier: TrainingState | None = None
+        self.curves: TensorBoardLogger | None = None  # where loss and metrics of every epoch are shown
 
     @property
     def finished(self) -> bool:
@@ -366,9 +383,13 @@ class _Learner(pl.LightningModule):
             raise UserError(
                 f"the training loss of epoch {number} is {loss}; are the numbers of the vectors very large?"
             )
-        value = metrics.evaluate(predict(self.model, self.val), torch.from_numpy(self.val.label))[self.monitor]
+        found = test(self.model, self.val)
+        value = found[self.monitor]
         best = max(epoch.monitor for epoch in self.epochs) if self.epochs else -1.0
-        self.epochs.append(Epoch(number, loss, value, time.monotonic() - self.started))
+        self.epochs.append(Epoch(number, loss, value, time.monotonic() - self.started, found))
+        if self.curves is not None:
+            self.curves.log_metrics({"train/loss": loss, **{f"val/{name}": v for name, v in found.items()}}, number)
+            self.curves.experiment.flush()
         if value > best:
             self.best_epoch = number
             self.best_weights = {name: v.detach().clone() for name, v in self.model.state_dict().items()}

@@ -59,6 +59,7 @@ class Options:
     plugin: str | None = flag(
         None, "Python file that registers measures, tasks, models or metrics of your own", metavar="FILE"
     )
+    tensorboard: bool = flag(False, "write loss and validation metrics of every epoch for TensorBoard")
     train_missing: bool = flag(False, "first train the models this run has to explain")
     overwrite: bool = flag(False, "run again what is done already")
 

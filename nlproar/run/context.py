@@ -206,6 +206,7 @@ class Context:
                 seed=config.seed,
                 device=self.device,
                 mask_at_random=mask_at_random,
+                tensorboard=self.layout.tensorboard(config) if config.options.tensorboard else None,
                 state=self.layout.training_state(config),
                 state_key={"config": config.identity, "dataset": self.dataset.digest},
             )

@@ -132,6 +132,10 @@ class Layout:
         """Return the place of the values of single observations that a run has found."""
         return self.cache / "observations" / f"{config.id}.npz"
 
+    def tensorboard(self, config: Config) -> Path:
+        """Return the folder of the curves of a training."""
+        return self.root / "tensorboard" / config.id
+
     @property
     def logs(self) -> Path:
         """What the processes of a study say."""

@@ -237,7 +237,11 @@ def _record_of(config: Config, old: Mapping[str, Any]) -> Record:
         task=config.task.described(),
         metrics=old["metrics"],
         masked=old["masked"],
-        training={"epochs": old["epochs"], "best_epoch": old["best_epoch"], "parameters": None},
+        training={
+            "epochs": [{**epoch, "val": {}} for epoch in old["epochs"]],
+            "best_epoch": old["best_epoch"],
+            "parameters": None,
+        },
         diagnostics={"completeness_error": errors} if errors else {},
         sources={"importance": None, "explained": old["explained"], "masks": None, "weights": old.get("weights")},
         data={
