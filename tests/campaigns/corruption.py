@@ -80,6 +80,7 @@ def _commands(vectors: Path) -> dict[str, tuple[str, ...]]:
         "next level, masks gone": (*run, *gradient, "--k", "3"),
         "run that failed": (*run, "--seed", "9"),
         "run that was killed": (*run, "--seed", "5", "--max-epochs", "9"),
+        "erasure again": (*run, *gradient, "--metric", "erasure", "--overwrite"),
         "run again that was stopped": ("-m", "nlproar", "run", *stopped),
         "run of an archive": (*SCRIPT, *FAST, "--vectors", str(vectors)),
         "report": ("experiments/report.py", "--device", "cpu"),
@@ -92,14 +93,18 @@ _READERS = ("next level", "next level, integrated gradient", "study, one level m
 _OVERWRITING = ("run again", "run again that was stopped", "dry run of what was stopped")
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "record": (f"results/*/{_MAIN}.json", ("run", "study", "dry run", "report", *_READERS)),
-    "description of weights": (f"checkpoints/{_MAIN}/checkpoint.json", ("report", "run again", "run", *_READERS)),
-    "weights": (f"checkpoints/{_MAIN}/weights-*.safetensors", ("report", "run again", *_READERS)),
+    "description of weights": (
+        f"checkpoints/{_MAIN}/checkpoint.json",
+        ("report", "run again", "run", "erasure again", *_READERS),
+    ),
+    "weights": (f"checkpoints/{_MAIN}/weights-*.safetensors", ("report", "run again", "erasure again", *_READERS)),
     "state of training": ("checkpoints/*_s-5_*/training*", ("run that was killed",)),
     "encoded data": ("cache/encoded/babi-1_simulated-*.npz", ("run", "report", *_READERS)),
     "vectors": ("cache/vectors/*.npz", ("run that failed", *_READERS)),
     "checksum of a file": ("cache/fingerprints/*.json", ("run", "run that failed", "run of an archive", *_READERS)),
     "sizes in an archive": ("cache/archives/*.npz", ("run of an archive",)),
-    "importance": ("cache/importance/*.npz", ("report", "next level, masks gone", "run again")),
+    "importance": ("cache/importance/*.npz", ("report", "next level, masks gone", "run again", "erasure again")),
+    "values of observations": ("cache/observations/*.npz", ("erasure again",)),
     "masks": (f"cache/masks/{_MAIN}.npz", ("report", *_READERS)),
     "convergence": ("cache/convergence/*.npz", ("report",)),
     "note of an overwrite": ("overwrite/*.json", ("run", "study", "run that was killed", *_OVERWRITING)),
@@ -189,6 +194,7 @@ def make_world(place: Path, with_report: bool = True) -> World:
     make((*SCRIPT, *SIMULATED, "--task", "2", "--train-missing"))  # another task, and another seed, to be mixed up with
     make((*world.commands["run"], "--seed", "1", "--train-missing"))
     make(world.commands["run of an archive"])
+    make(world.commands["erasure again"])
     if with_report:
         make(world.commands["report"])
     make((*world.commands["run that failed"], "--device", "quantum"), expected=2)

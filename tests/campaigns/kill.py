@@ -61,6 +61,8 @@ from tests.conftest import ROOT, world_of
 QUESTIONS = {"train": 150, "test": 40}
 FAST = ("--source", "simulated", "--max-epochs", "3", "--device", "cpu")
 INTEGRATED = ("--importance-measure", "integrated-gradient", "--riemann-samples", "3")
+FINE_TUNING = ("--metric", "masked-fine-tuning", "--importance-measure", "gradient", "--k", "1", "2")
+ERASURE = ("--metric", "erasure", "--importance-measure", "gradient")
 MEASURES = ("random", "gradient", "mutual-information", "integrated-gradient")
 STUDY = ("experiments/study.py", "--dataset", "babi-1", *FAST, "--importance-measure", *MEASURES, "--jobs", "2",
          "--riemann-samples", "3", "--k", "20", "40", "--both")  # fmt: skip
@@ -87,6 +89,8 @@ SCENARIOS = {
     "overwrite": Scenario(
         ("experiments/babi.py", *FAST, *INTEGRATED, "--k", "0", "1", "2", "--recursive", "--overwrite"), "chain"
     ),
+    "fine-tuning": Scenario(("experiments/babi.py", *FAST, *FINE_TUNING, "--recursive", "--train-missing")),
+    "erasure": Scenario(("experiments/babi.py", *FAST, *ERASURE, "--train-missing")),
     "study": Scenario(STUDY),
     "study-overwrite": Scenario((*STUDY, "--overwrite"), "study"),
     "report": Scenario(("experiments/report.py", "--device", "cpu"), "study"),
@@ -94,6 +98,8 @@ SCENARIOS = {
 SHARES = {  # of all kills, by way and scenario
     ("operations", "chain"): 50,
     ("operations", "overwrite"): 15,
+    ("operations", "fine-tuning"): 6,
+    ("operations", "erasure"): 4,
     ("operations", "report"): 4,
     ("operations", "study"): 2,
     ("operations", "study-overwrite"): 2,
