@@ -253,13 +253,13 @@ def test_companions_of_macos_beside_caches_are_not_read(copied, caplog):
 def test_convergence_is_kept_where_the_report_is_written(copied, tmp_path, monkeypatch):
     from nlproar.explain import path_error
     from nlproar.report.caches import Caches, Gone
-    from nlproar.report.convergence import POINTS, convergence
+    from nlproar.report.convergence import SHAPES, convergence
 
     calls = []
 
     def measure(*args):
         calls.append(args)
-        return {name: np.full((2, len(POINTS)), 0.5) for name in ("error", "rank_error")}
+        return {name: np.full(shape, 0.5) for name, shape in SHAPES.items()}
 
     monkeypatch.setattr(path_error, "measure_errors", measure)
     layout, (caches,) = copied[0], [Caches(study) for study in frame.load([copied[0]]).studies]

@@ -35,6 +35,11 @@ def estimate(value: float, low: float | None, high: float | None) -> str:
     return number(value) if bounds == NOTHING else f"{number(value)} ({bounds})"
 
 
+def small(value: float) -> str:
+    """Return a number of any size with two digits, as 0.013 or 2.4e-07; "–" for none."""
+    return NOTHING if pd.isna(value) else f"{value:.2g}"
+
+
 def p_value(p: float) -> str:
     """Return a p value with three decimals."""
     if pd.isna(p):
@@ -63,6 +68,19 @@ def latex(frame: pd.DataFrame) -> str:
     text = frame.map(lambda cell: str(cell).replace("−", "-").replace("–", "--") if isinstance(cell, str) else cell)
     alignment = "".join("r" if is_numeric(frame[name]) else "l" for name in frame.columns)
     return str(text.to_latex(index=False, escape=True, column_format=alignment))
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "-": "-{}", "–": "--", "−": "-",
+}  # fmt: skip
+
+
+def latex_text(text: str) -> str:
+    """Return `text` as LaTeX shows it, on one line: every character that is a command there is escaped, and two
+    hyphens do not become a dash."""
+    return "".join(_LATEX.get(c, c) for c in text if c.isprintable())
 
 
 def write(path: Path, text: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from nlproar.report import figures, formats, tables
+from nlproar.report.caches import Caches
 from nlproar.report.figures import Look, Picture
 from nlproar.report.frame import Study, printable
 from nlproar.report.results import Results
@@ -32,7 +33,7 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
     used = [*(one for picture in pictures for one in picture.legend), *_measures(results.points)]
     variables = figures.variables(used)
     read = tables.to_read(results)
-    racu = read.pop("racu")
+    racu = read["racu"]
     if (racu["published % (95 %)"] == formats.NOTHING).all():
         racu = racu.drop(columns="published % (95 %)")
     return environment.get_template("page.html").render(
@@ -42,7 +43,8 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
         tasks=_table(read["tasks"]),
         cost=_table(read["cost"]),
         pictures=[_picture(picture, variables) for picture in pictures],
-        strips=[{"study": cache.study.label, "number": i, **strips(cache)} for i, cache in enumerate(results.caches)],
+        numbers=_numbers(read, pictures),
+        strips=[_strips(cache, number) for number, cache in enumerate(results.caches)],
         colors={measure: variables[one.color] for measure, one in _looks(results.points).items()},
         palette=[(variable, color, figures.on_dark(color)) for color, variable in variables.items()],
         setting=[_setting(study) for study in results.studies],
@@ -51,6 +53,26 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
         records=sum(len(study.records) for study in results.studies),
         seeds=max(len(study.seeds) for study in results.studies),
     )
+
+
+def _strips(cache: Caches, number: int) -> dict[str, Any]:
+    """Return what the template needs of a study: its strips as data for the script, or why there are none, and the
+    notes on them, which are said above the strips."""
+    data = strips(cache)
+    notes = [printable(note) for note in data.pop("notes", [])]
+    return {"study": cache.study.label, "number": number, "data": data, "gone": data.get("gone"), "notes": notes}
+
+
+def _numbers(read: Mapping[str, pd.DataFrame], pictures: Sequence[Picture]) -> dict[str, list[dict[str, Any]]]:
+    """Return the tables that have the numbers of a picture, by its name: "curves_quantile" those of this name,
+    "sparsity" also "sparsity_count"."""
+    found = {}
+    for picture in pictures:
+        if picture.name == "racu":  # its table stands on the page for itself
+            continue
+        own = [frame for name, frame in read.items() if name == picture.name or name.startswith(f"{picture.name}_")]
+        found[picture.name] = [_table(frame) for frame in own]
+    return found
 
 
 def _looks(points: pd.DataFrame) -> dict[str, Look]:
@@ -65,6 +87,7 @@ def _table(frame: pd.DataFrame) -> dict[str, Any]:
     """Columns, with whether they hold numbers, and blocks of rows with the task and masking they share."""
     grouped = [name for name in ("task", "masking") if name in frame.columns[:2]] if "measure" in frame else []
     grouped += ["task", "masking"] if "measures" in frame else []
+    grouped += ["task"] if "rule" in frame else []
     rest = frame.drop(columns=grouped)
     columns = [(name, formats.is_numeric(frame[name])) for name in rest.columns]
     blocks: list[dict[str, Any]] = []

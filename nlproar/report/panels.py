@@ -167,7 +167,7 @@ def _draw_racu(
 
 
 def sparse(found: pd.DataFrame) -> Picture | None:
-    """Mass at the top: columns study, measure, strategy, level, share (0 to 1), mean over seeds."""
+    """Mass at the top, see `summary.sparsity`."""
     if found.empty:
         return None
     panels = []
@@ -185,14 +185,18 @@ def sparse(found: pd.DataFrame) -> Picture | None:
     legend = [look(measure, measure) for measure in found["measure"].unique()]
     caption = (
         "Share of the importance of an observation that its most important tokens hold: test data, unmasked model,"
-        " mean over observations and seeds."
+        " mean over observations, and over seeds with its 95 % t interval."
     )
     return Picture("sparsity", "Sparsity", caption, panels, legend, 2, (3.6, 2.5))
 
 
 def _draw_sparse(ax: Axes, part: pd.DataFrame, unit: str) -> None:
     for measure, curve in part.groupby("measure", sort=False):
-        ax.plot(curve["level"], 100 * curve["share"], **look(measure, measure).style())
+        style = look(measure, measure)
+        ax.fill_between(
+            curve["level"], 100 * curve["low"], 100 * curve["high"], color=style.color, alpha=0.18, linewidth=0
+        )
+        ax.plot(curve["level"], 100 * curve["share"], **style.style())
     ax.set_xticks(sorted(part["level"].unique()))
     ax.set_xlabel(f"most important {unit}")
     ax.set_ylabel("share of importance (%)")

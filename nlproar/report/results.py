@@ -14,6 +14,7 @@ from nlproar.report import frame, sparsity, summary, tables
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.convergence import convergence
 from nlproar.report.frame import Found, Study
+from nlproar.report.notes import Note, said_once
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
 from nlproar.run.series import explains_unmasked, point_of
@@ -49,7 +50,6 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
     by_seed = summary.racu_by_seed(points)
     missing = summary.missing(points, {study.label: study.seeds for study in studies})
     notes = [
-        *_left_out(found),
         *_of_the_data(studies),
         *_missing_levels(missing),
         *_undefined(by_seed),
@@ -61,7 +61,8 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
         try:
             errors[cache.study.label] = convergence(cache, device, output)
         except Gone as reason:
-            notes.append(f"{cache.study.label}: no convergence of integrated gradient, as {reason}")
+            notes.append(Note(f"no convergence of integrated gradient, as {reason}", cache.study.label))
+    sparse = _sparsity(caches, notes)
     return Results(
         studies=studies,
         caches=caches,
@@ -72,9 +73,9 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
         differences=summary.differences(by_seed),
         tasks=tables.tasks(studies, caches),
         cost=tables.cost(studies),
-        sparsity=_sparsity(caches, notes),
+        sparsity=sparse,
         convergence=errors,
-        notes=[frame.printable(note) for note in notes],
+        notes=[frame.printable(note) for note in (*_left_out(found), *said_once(notes))],
     )
 
 
@@ -82,24 +83,21 @@ def _left_out(found: Found) -> list[str]:
     return [frame.left_out_sentence(found.left_out)] if found.left_out else []
 
 
-def _of_the_data(studies: Sequence[Study]) -> list[str]:
+def _of_the_data(studies: Sequence[Study]) -> list[Note]:
     """Return what the runs of a study were warned of when they read its files: that some are not complete, say."""
     notes = []
     for study in studies:
         said = dict.fromkeys(sentence for one in study.records for sentence in one.data["warnings"])
-        notes += [f"{study.label}: {sentence}" for sentence in said]
+        notes += [Note(sentence, study.label) for sentence in said]
     return notes
 
 
-def _missing_levels(missing: pd.DataFrame) -> list[str]:
+def _missing_levels(missing: pd.DataFrame) -> list[Note]:
     notes = []
-    told = missing.assign(levels=missing["levels"].map(_list_levels))
-    for key, rows in told.groupby([*summary.PANEL, "series", "levels"], sort=False):
-        study, strategy, masking, series, levels = key
-        seeds = ", ".join(str(seed) for seed in rows["seed"])
-        noun = "seed" if len(rows) == 1 else "seeds"
-        unit = " %" if strategy == "quantile" else " tokens"
-        notes.append(f"{study}, {masking}, {series}, {noun} {seeds}: no record of k = {levels}{unit}")
+    for row in missing.itertuples():
+        unit = " %" if row.strategy == "quantile" else " tokens"
+        text = f"no record of k = {_list_levels(row.levels)}{unit}"
+        notes.append(Note(text, row.study, row.masking, row.series, row.seed))
     return notes
 
 
@@ -111,33 +109,33 @@ def _list_levels(levels: list[int]) -> str:
     return f"{first}, ..., {levels[-1]} ({len(levels):,} levels)"
 
 
-def _wide_intervals(points: pd.DataFrame) -> list[str]:
+def _wide_intervals(points: pd.DataFrame) -> list[Note]:
     """What a reader must know of the intervals of curves: that two seeds tell little, and that bounds were cut."""
     notes = []
     for study, curve in summary.curves(points).groupby("study", sort=False):
         few, cut = int((curve["n"] == 2).sum()), int(curve["cut"].sum())
         if few:
-            notes.append(
-                f"{study}: {few} of {len(curve)} points of its curves are means of two seeds; a 95 % t interval of two"
+            text = (
+                f"{few} of {len(curve)} points of its curves are means of two seeds; a 95 % t interval of two"
                 f" reaches {intervals.half_width(2):.1f} standard errors to each side, and more seeds make it narrower"
             )
+            notes.append(Note(text, study))
         if cut:
-            notes.append(
-                f"{study}: the 95 % t intervals of {cut} of {len(curve)} points of its curves would reach below 0 % or"
+            text = (
+                f"the 95 % t intervals of {cut} of {len(curve)} points of its curves would reach below 0 % or"
                 " above 100 %, where performance cannot be; they are cut there"
             )
+            notes.append(Note(text, study))
     return notes
 
 
-def _undefined(by_seed: pd.DataFrame) -> list[str]:
+def _undefined(by_seed: pd.DataFrame) -> list[Note]:
     rows = by_seed[by_seed["problem"].str.startswith("undefined")]
-    return [
-        f"{row.study}, {row.masking}, {row.series}, seed {row.seed}: RACU is {row.problem}" for row in rows.itertuples()
-    ]
+    return [Note(f"RACU is {row.problem}", row.study, row.masking, row.series, row.seed) for row in rows.itertuples()]
 
 
-def _sparsity(caches: Sequence[Caches], notes: list[str]) -> pd.DataFrame:
-    """Mass at the top, of the importance that the unmasked models were given, mean over seeds."""
+def _sparsity(caches: Sequence[Caches], notes: list[Note]) -> pd.DataFrame:
+    """Return the mass at the top of the importance that the unmasked models were given, see `summary.sparsity`."""
     rows: list[dict[str, Any]] = []
     known = list(MEASURES)
     for cache in caches:
@@ -151,23 +149,22 @@ def _sparsity(caches: Sequence[Caches], notes: list[str]) -> pd.DataFrame:
             if key in done or not explains_unmasked(one):
                 continue
             try:
-                rows += _mass(cache, one, point.series.measure)
+                rows += _mass(cache, one, point.series.measure, point.seed)
                 done.add(key)
             except Gone as reason:
                 reasons[key[0]] = str(reason)
         for measure in sorted(reasons.keys() - {name for name, _ in done}):
-            notes.append(f"{cache.study.label}, {measure}: no sparsity, as {reasons[measure]}")
+            notes.append(Note(f"no sparsity, as {reasons[measure]}", cache.study.label, series=measure))
     rows.sort(key=lambda row: known.index(row["measure"]))  # the sort is stable
-    found = pd.DataFrame(rows, columns=["study", "strategy", "measure", "level", "share"])
-    return found.groupby(["study", "strategy", "measure", "level"], sort=False, as_index=False).mean()
+    return summary.sparsity(pd.DataFrame(rows, columns=["study", "strategy", "measure", "level", "seed", "share"]))
 
 
-def _mass(cache: Caches, one: Record, measure: str) -> list[dict[str, Any]]:
+def _mass(cache: Caches, one: Record, measure: str, seed: int) -> list[dict[str, Any]]:
     values = cache.importance(one)
     split = cache.require_dataset().splits["test"]
     rows: list[dict[str, Any]] = []
     for strategy, levels in (("count", sparsity.TOKENS), ("quantile", sparsity.PER_CENT)):
         shares = sparsity.mass_at_the_top(values, split.maskable, split.offsets, strategy, levels)
         place = {"study": cache.study.label, "strategy": strategy, "measure": measure}
-        rows += [{**place, "level": k, "share": share} for k, share in zip(levels, shares, strict=True)]
+        rows += [{**place, "level": k, "seed": seed, "share": share} for k, share in zip(levels, shares, strict=True)]
     return rows

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,11 +18,36 @@ OBSERVATIONS = 4
 SHADES = 9  # importance is shown as 0 to 9, of the largest in the observation
 
 
+class Shown(NamedTuple):
+    """Some observations at one level: an array for each, of the tokens that can be masked."""
+
+    importance: list[np.ndarray]  # by which the tokens that are masked were chosen
+    masked: list[np.ndarray]  # bool
+
+
+class Curve(NamedTuple):
+    """What the records of one curve were made with."""
+
+    name: str
+    measure: str
+    levels: Mapping[int, Shown | Gone]  # Gone says why a level cannot be shown
+
+
+class Group(NamedTuple):
+    """The curves that are drawn together."""
+
+    name: str  # "Recursive ROAR, quantile"
+    unit: str  # of levels: "%" or "tokens"
+    levels: list[int]  # of all records, from 0
+    curves: list[Curve]
+
+
 def strips(caches: Caches) -> dict[str, Any]:
     """What the page shows of a study, as JSON can hold it: the observations and, for every panel, series and level
     of the lowest seed, one string of digits per observation, a digit per token: `shade` and `masked` (1 or 0).
 
-    Where the caches do not hold what a record was made with, `gone` says why. Confidential texts: nothing but that.
+    Where the caches do not hold what a record was made with, `gone` is true, and `notes` say why, each reason once.
+    Where nothing can be shown, `gone` is a sentence that says why. Confidential texts: nothing but that.
     """
     study = caches.study
     if study.confidential:
@@ -33,13 +58,18 @@ def strips(caches: Caches) -> dict[str, Any]:
         return {"gone": f"Not shown, as {reason}. Any run of this task makes this cache again."}
     rows = choose(split)
     seed = study.seeds[0]
-    shown = [_group(caches, panel, curves, rows) for panel, curves in _curves(study, seed).items()]
-    if not shown:
+    found = [group(caches, panel, curves, rows) for panel, curves in curves_of(study, seed).items()]
+    if not found:
         return {"gone": "There is no record of a masked level yet."}
-    return {"seed": seed, "observations": [_observation(caches, row) for row in rows], "groups": shown}
+    return {
+        "seed": seed,
+        "observations": [observation(caches, row) for row in rows],
+        "groups": [_as_json(one) for one in found],
+        "notes": not_shown(found),
+    }
 
 
-def _curves(study: Study, seed: int) -> dict[Panel, dict[Series, dict[int, Record]]]:
+def curves_of(study: Study, seed: int) -> dict[Panel, dict[Series, dict[int, Record]]]:
     """Return the records of one seed by panel, series and level, with random masking in every panel it belongs to."""
     found: dict[tuple[Panel, Series], dict[int, Record]] = {}
     for one in study.records:
@@ -57,17 +87,51 @@ def _curves(study: Study, seed: int) -> dict[Panel, dict[Series, dict[int, Recor
     return drawn
 
 
-def _group(
-    caches: Caches, panel: Panel, curves: Mapping[Series, Mapping[int, Record]], rows: list[int]
-) -> dict[str, Any]:
+def group(caches: Caches, panel: Panel, curves: Mapping[Series, Mapping[int, Record]], rows: list[int]) -> Group:
+    """Return what the records of a panel were made with, for the observations `rows` of the test split."""
     levels = {0} | {k for records in curves.values() for k in records}
-    ordered = sorted(curves, key=lambda series: order(series, MEASURES))
-    return {
-        "name": f"{panel.title}, {panel.strategy or 'count'}",
-        "unit": "%" if panel.strategy == "quantile" else "tokens",
-        "levels": sorted(levels),
-        "series": [_series(caches, series, title(series, curves), curves[series], rows) for series in ordered],
-    }
+    shown = []
+    for series in sorted(curves, key=lambda one: order(one, MEASURES)):
+        shown.append(Curve(title(series, curves), series.measure, _levels(caches, curves[series], rows)))
+    unit = "%" if panel.strategy == "quantile" else "tokens"
+    return Group(f"{panel.title}, {panel.strategy or 'count'}", unit, sorted(levels), shown)
+
+
+def _levels(caches: Caches, records: Mapping[int, Record], rows: list[int]) -> dict[int, Shown | Gone]:
+    """Return what the records of a curve were made with, by level. Level 0, at which nothing is masked, is among them
+    if the importance of the unmasked model is that of a record."""
+    split = caches.require_dataset().splits["test"]
+    levels: dict[int, Shown | Gone] = {}
+    for k, one in sorted(records.items()):
+        try:
+            importance = caches.importance(one)
+            masked = caches.masks(one)
+        except Gone as reason:
+            levels[k] = reason
+            continue
+        values = [_tokens(split, importance, row) for row in rows]
+        levels[k] = Shown(values, [_tokens(split, masked, row) for row in rows])
+        if 0 not in levels and explains_unmasked(one):
+            levels[0] = Shown(values, [np.zeros(len(own), bool) for own in values])
+    return levels
+
+
+def not_shown(groups: Iterable[Group]) -> list[str]:
+    """Return why levels are not shown: a sentence for each reason, with all levels that it applies to."""
+    places: dict[str, list[str]] = {}
+    for one in groups:
+        curves: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+        for curve in one.curves:
+            levels: dict[str, list[int]] = {}
+            for k, level in curve.levels.items():
+                if isinstance(level, Gone):
+                    levels.setdefault(str(level), []).append(k)
+            for reason, of_curve in levels.items():
+                curves.setdefault((reason, tuple(of_curve)), []).append(curve.name)
+        for (reason, alike), names in curves.items():
+            where = f"{one.name}, {', '.join(names)} at {', '.join(map(str, alike))} {one.unit}"
+            places.setdefault(reason, []).append(where)
+    return [f"Not shown, as {reason}: {'; '.join(of_reason)}." for reason, of_reason in places.items()]
 
 
 def choose(split: Split) -> list[int]:
@@ -78,7 +142,9 @@ def choose(split: Split) -> list[int]:
     return [int(row) for row in fitting[chosen]]
 
 
-def _observation(caches: Caches, row: int) -> dict[str, Any]:
+def observation(caches: Caches, row: int) -> dict[str, Any]:
+    """Return number, label, tokens and query of an observation of the test split, as texts; its tokens are those that
+    can be masked."""
     dataset = caches.require_dataset()
     split, vocabulary = dataset.splits["test"], dataset.vocabulary
     labels = caches.study.task["labels"]
@@ -94,23 +160,19 @@ def _observation(caches: Caches, row: int) -> dict[str, Any]:
     }
 
 
-def _series(
-    caches: Caches, series: Series, name: str, records: Mapping[int, Record], rows: list[int]
-) -> dict[str, Any]:
-    split = caches.require_dataset().splits["test"]
-    levels: dict[str, Any] = {}
-    for k, one in sorted(records.items()):
-        try:
-            importance = caches.importance(one)
-            masked = caches.masks(one)
-        except Gone as reason:
-            levels[str(k)] = {"gone": str(reason)}
-            continue
-        shades = [_shades(_tokens(split, importance, row)) for row in rows]
-        levels[str(k)] = {"shade": shades, "masked": [_digits(_tokens(split, masked, row)) for row in rows]}
-        if "0" not in levels and explains_unmasked(one):
-            levels["0"] = {"shade": shades, "masked": ["0" * len(shade) for shade in shades]}
-    return {"name": name, "measure": series.measure, "levels": levels}
+def _as_json(one: Group) -> dict[str, Any]:
+    series = []
+    for curve in one.curves:
+        levels = {str(k): _level(level) for k, level in curve.levels.items()}
+        series.append({"name": curve.name, "measure": curve.measure, "levels": levels})
+    return {"name": one.name, "unit": one.unit, "levels": one.levels, "series": series}
+
+
+def _level(level: Shown | Gone) -> dict[str, Any]:
+    if isinstance(level, Gone):
+        return {"gone": True}
+    shades = [_digits(np.round(SHADES * shares(own))) for own in level.importance]
+    return {"shade": shades, "masked": [_digits(own) for own in level.masked]}
 
 
 def _tokens(split: Split, values: np.ndarray, row: int) -> np.ndarray:
@@ -119,11 +181,12 @@ def _tokens(split: Split, values: np.ndarray, row: int) -> np.ndarray:
     return np.asarray(values[place][split.maskable[place]])
 
 
-def _shades(values: np.ndarray) -> str:
-    most = values.max(initial=0)
+def shares(importance: np.ndarray) -> np.ndarray:
+    """Return the importance of the tokens of an observation as shares of the largest, 0 to 1; (S,) each."""
+    most = importance.max(initial=0)
     if most <= 0:
-        return "0" * len(values)
-    return _digits(np.round(SHADES * values.clip(min=0) / most))
+        return np.zeros(len(importance))
+    return np.asarray(importance.clip(min=0) / most)
 
 
 def _digits(values: np.ndarray) -> str:

@@ -177,3 +177,18 @@ def curves(points: pd.DataFrame) -> pd.DataFrame:
         rows.append({**dict(zip(keys, key, strict=True)), "performance": found.mean, "low": found.low,
                      "high": found.high, "n": found.n, "cut": cut})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def sparsity(by_seed: pd.DataFrame) -> pd.DataFrame:
+    """Mean share and 95 % t interval over seeds at each level of each measure: share, low, high (0 to 1), n.
+
+    `by_seed` has columns study, strategy, measure, level, seed and share: of the importance of an observation, the
+    share that the tokens at its top hold, which `level` and `strategy` count.
+    """
+    rows = []
+    keys = ["study", "strategy", "measure", "level"]
+    for key, group in by_seed.groupby(keys, sort=False):
+        found = intervals.within(intervals.t_interval(group["share"].to_numpy()), 0, 1)
+        values = {"share": found.mean, "low": found.low, "high": found.high, "n": found.n}
+        rows.append({**dict(zip(keys, key, strict=True)), **values})
+    return pd.DataFrame(rows, columns=[*keys, "share", "low", "high", "n"])

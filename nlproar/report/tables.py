@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from nlproar.report import published
+from nlproar.report import convergence, published, summary
 from nlproar.report.caches import Caches
-from nlproar.report.formats import NOTHING, UNDEFINED, estimate, metric_name, number, p_value
+from nlproar.report.formats import NOTHING, UNDEFINED, estimate, metric_name, number, p_value, small
 from nlproar.report.frame import Study
 from nlproar.report.majority import majority_performance
 from nlproar.run.series import BASELINE, point_of
@@ -91,6 +91,7 @@ def tasks(studies: Sequence[Study], caches: Sequence[Caches]) -> pd.DataFrame:
         masked = _performance(study, 100)
         row = {"study": study.label, "metric": metric_name(study.metric), "vocabulary": sizes["vocabulary"]}
         row |= {name: sizes["observations"][name] for name in ("train", "val", "test")}
+        row["parameters"] = _parameters(study)
         length = majority = np.nan
         if cache.dataset:
             train, test = cache.dataset.splits["train"], cache.dataset.splits["test"]
@@ -102,7 +103,15 @@ def tasks(studies: Sequence[Study], caches: Sequence[Caches]) -> pd.DataFrame:
             for theirs in published.performance(study, quantity):
                 row[f"{name}, {theirs.source}"] = theirs.percent
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"parameters": "Int64"})
+
+
+def _parameters(study: Study) -> int | None:
+    """Return how many numbers of a model of the study are trained, which is the same for all; None if unknown."""
+    for one in (*study.at(0), *study.records):
+        if one.training is not None and one.training["parameters"] is not None:
+            return int(one.training["parameters"])
+    return None
 
 
 def _performance(study: Study, k: int) -> Interval:
@@ -116,6 +125,7 @@ def tasks_to_read(found: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame({"task": found["study"], "vocabulary": [f"{n:,}" for n in found["vocabulary"]]})
     sizes = zip(found["train"], found["val"], found["test"], strict=True)
     shown["train / val / test"] = [" / ".join(f"{n:,}" for n in size) for size in sizes]
+    shown["parameters"] = [NOTHING if pd.isna(n) else f"{n:,}" for n in found["parameters"]]
     shown["mean length"] = [number(value) for value in found["mean length"]]
     shown["metric"] = found["metric"]
     shown["majority class %"] = [number(value) for value in found["majority class"]]
@@ -157,6 +167,96 @@ def cost_to_read(found: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
+def curves_to_read(points: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return performance in per cent with its 95 % interval, a row for each curve and a column for each level; by
+    name, a table for each strategy, as their levels are not the same."""
+    found = summary.curves(points)
+    keys = {"study": "task", "masking": "masking", "series": "measure"}
+    parts = found.groupby("strategy", sort=False)
+    return {f"curves_{strategy}": _by_level(part, keys, "k", "performance", strategy) for strategy, part in parts}
+
+
+def sparsity_to_read(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the share of importance at the top, see `summary.sparsity`, in per cent with its 95 % interval: a row for
+    each measure and a column for each level; by name, a table for each strategy."""
+    keys = {"study": "task", "measure": "measure"}
+    parts = found.groupby("strategy", sort=False)
+    return {f"sparsity_{strategy}": _by_level(part, keys, "level", "share", strategy) for strategy, part in parts}
+
+
+def _by_level(found: pd.DataFrame, keys: Mapping[str, str], level: str, value: str, strategy: str) -> pd.DataFrame:
+    """Return a row for each combination of `keys`, which are renamed to their values, and a column for each level.
+
+    Columns of `found` are `level`, `value` (1 is all), its bounds low and high, and n, the number of seeds.
+    """
+    levels = sorted(found[level].unique())
+    rows = []
+    for key, group in found.groupby(list(keys), sort=False):
+        row = dict(zip(keys.values(), key, strict=True))
+        row["seeds"] = _range(group["n"])
+        by_level = {one[level]: one for one in group.to_dict("records")}
+        for k in levels:
+            row[_level_name(k, strategy)] = _per_cent(by_level.get(k), value)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _range(numbers: pd.Series) -> str:
+    """Return the number that all are, or the least and the largest: "2 to 3"."""
+    least, largest = int(numbers.min()), int(numbers.max())
+    return str(least) if least == largest else f"{least} to {largest}"
+
+
+def _level_name(k: int, strategy: str) -> str:
+    if strategy == "quantile":
+        return f"{k} %"
+    return "1 token" if k == 1 else f"{k} tokens"
+
+
+def _per_cent(row: Mapping[str, Any] | None, value: str) -> str:
+    """Return a value of which 1 is all, in per cent with its interval; a dash where there is none."""
+    if row is None:
+        return NOTHING
+    return estimate(100 * row[value], 100 * row["low"], 100 * row["high"])
+
+
+def converging(found: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """Return what `convergence` measured, by the label of the study: a row for each study, rule and number of points.
+
+    Columns: seconds of explaining the observations; absolute and relative error; rank error among the top token, the
+    tokens of each of `convergence.TOPS`, and all tokens (see `nlproar.explain.path_error`).
+    """
+    rows = []
+    for study, errors in found.items():
+        for i, rule in enumerate(convergence.RULES):
+            for j, points in enumerate(convergence.POINTS):
+                row: dict[str, Any] = {"study": study, "rule": rule, "points": points}
+                for column, array in _OF_CONVERGENCE.items():
+                    row[column] = errors[array][i, j]
+                row[_rank_error("top 1 token")] = errors["top_differs"][i, j]
+                for place, top in enumerate(convergence.TOPS):
+                    row[_rank_error(top)] = errors["rank_error_at_top"][i, j, place]
+                row[_rank_error("all tokens")] = errors["rank_error"][i, j]
+                rows.append(row)
+    ranks = [_rank_error(name) for name in ("top 1 token", *convergence.TOPS, "all tokens")]
+    return pd.DataFrame(rows, columns=["study", "rule", "points", *_OF_CONVERGENCE, *ranks])
+
+
+_OF_CONVERGENCE = {"seconds": "seconds", "absolute error": "absolute_error", "relative error": "error"}
+
+
+def _rank_error(tokens: str) -> str:
+    return f"rank error, {tokens}"
+
+
+def converging_to_read(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the same for reading."""
+    shown = found.rename(columns={"study": "task"})
+    for name in found.columns[3:]:
+        shown[name] = [small(value) for value in found[name]]
+    return shown
+
+
 def to_read(results: Results) -> dict[str, pd.DataFrame]:
     """The tables for reading, by name."""
     beside = side_by_side(results.racu, results.studies)
@@ -166,4 +266,7 @@ def to_read(results: Results) -> dict[str, pd.DataFrame]:
         "differences": differences(results.differences),
         "tasks": tasks_to_read(results.tasks),
         "cost": cost_to_read(results.cost),
+        **curves_to_read(results.points),
+        **sparsity_to_read(results.sparsity),
+        "convergence": converging_to_read(converging(results.convergence)),
     }
