@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from nlproar.report import agreement, frame, summary
+from nlproar.report import agreement, frame, page, panels, summary
+from nlproar.report.frame import Found
+from nlproar.report.results import collect
 from nlproar.run.config import resolve
 from nlproar.run.layout import Layout
 from nlproar.stats.agreement import kendall, ranks, tau
@@ -80,8 +82,8 @@ def test_scores_ranks_and_taus_of_records(studies):
     pairs = agreement.taus(found).set_index(["first", "second"])["tau"]
     assert pairs["Recursive ROAR: RACU", "Erasure: sufficiency"] == 1
     assert pairs["Recursive ROAR: RACU", "Erasure: comprehensiveness"] == -1
-    shown = agreement.to_read(agreement.summary(found), agreement.taus(found))
-    assert "31.0 (2)" in set(shown["agreement"]["Erasure: sufficiency"]) and len(shown["taus"]) == 3
+    shown = agreement.to_read(agreement.summary(found), agreement.taus(found), agreement.cost(studies))
+    assert "31.0 (2)" in set(shown["agreement"]["Erasure: sufficiency"]) and len(shown["agreement_taus"]) == 3
 
 
 def test_cost_counts_trainings_and_the_models_that_are_shared(studies):
@@ -103,6 +105,10 @@ def test_the_picture_draws_every_measure_in_a_panel_for_each_task(studies):
     picture.panels[0].draw(ax)
     assert len(ax.lines) == 3 and ax.get_ylim() == (3.5, 0.5)
     pyplot.close(figure)
+    results = collect(Found(studies, {}), "cpu", None)
+    assert "agreement" in [shown.name for shown in panels.everything(results)]
+    html = page.render(results, panels.everything(results))
+    assert "Do the metrics agree?" in html and "Erasure: sufficiency" in html
     one = found[found["metric"] == "Erasure: sufficiency"]
     assert agreement.picture(one) is None
 

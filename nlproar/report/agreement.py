@@ -141,8 +141,13 @@ def _base_of(one: Record) -> str:
     return base_of(one.identity["evaluation"])
 
 
-def to_read(found: pd.DataFrame, between: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the tables for people: a row for each measure with its score and rank by each metric, and the taus."""
+def to_read(found: pd.DataFrame, between: pd.DataFrame, costs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the tables for people, by name; none where there is one metric only.
+
+    They are a row for each measure with its score and rank by each metric, the taus, and the costs.
+    """
+    if between.empty:
+        return {}
     rows: dict[tuple[str, str], dict[str, str]] = {}
     metrics = list(dict.fromkeys(found["metric"]))
     for row in found.itertuples():
@@ -155,11 +160,17 @@ def to_read(found: pd.DataFrame, between: pd.DataFrame) -> dict[str, pd.DataFram
             "task": between["study"],
             "metrics": between["first"] + " and " + between["second"],
             "tau (95 %)": [_interval(row.tau, row.low, row.high) for row in between.itertuples()],
-            "measures": between["measures"],
+            "of measures": between["measures"],
             "seeds": between["seeds"],
         }
     )
-    return {"agreement": pd.DataFrame(table, columns=["task", "measure", *metrics]), "taus": pairs}
+    shown = costs.rename(columns={"study": "task"})
+    shown["seconds"] = [f"{value:,.0f}" for value in shown["seconds"]]
+    return {
+        "agreement": pd.DataFrame(table, columns=["task", "measure", *metrics]),
+        "agreement_taus": pairs,
+        "agreement_cost": shown,
+    }
 
 
 def _interval(value: float, low: float, high: float) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from nlproar.report import convergence, published, sparsity, summary
+from nlproar.report import agreement, convergence, published, sparsity, summary
 from nlproar.report.figures import FAINT, INK, PAPER, Look, Panel, Picture, look
 from nlproar.report.formats import between, metric_name, number
 from nlproar.report.frame import Study
@@ -294,6 +294,7 @@ def everything(results: Results) -> list[Picture]:
     """All pictures there is something to draw for."""
     some = [
         racu(results.racu, results.racu_by_seed, results.studies),
+        agreement.picture(results.agreement),
         *curves(results.points, results.studies),
         sparse(results.sparsity),
         converging(results.convergence),

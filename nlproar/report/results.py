@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nlproar.explain import MEASURES
-from nlproar.report import frame, sparsity, summary, tables
+from nlproar.report import agreement, frame, sparsity, summary, tables
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.convergence import convergence
 from nlproar.report.frame import Found, Study
@@ -34,6 +34,9 @@ class Results:
     racu_by_seed: pd.DataFrame
     racu: pd.DataFrame
     differences: pd.DataFrame
+    agreement: pd.DataFrame
+    taus: pd.DataFrame
+    cost_of_metrics: pd.DataFrame
     tasks: pd.DataFrame
     cost: pd.DataFrame
     sparsity: pd.DataFrame
@@ -48,6 +51,7 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
     caches = [Caches(study) for study in studies]
     points = frame.points(studies)
     by_seed = summary.racu_by_seed(points)
+    scores = agreement.scores(studies, by_seed)
     missing = summary.missing(points, {study.label: study.seeds for study in studies})
     notes = [
         *_of_the_data(studies),
@@ -71,6 +75,9 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
         racu_by_seed=by_seed,
         racu=summary.racu(by_seed),
         differences=summary.differences(by_seed),
+        agreement=agreement.summary(scores),
+        taus=agreement.taus(scores),
+        cost_of_metrics=agreement.cost(studies),
         tasks=tables.tasks(studies, caches),
         cost=tables.cost(studies),
         sparsity=sparse,
