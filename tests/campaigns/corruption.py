@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gzip
 import json
 import os
 import random
@@ -34,6 +35,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -81,6 +83,9 @@ def _commands(vectors: Path) -> dict[str, tuple[str, ...]]:
         "run that failed": (*run, "--seed", "9"),
         "run that was killed": (*run, "--seed", "5", "--max-epochs", "9"),
         "erasure again": (*run, *gradient, "--metric", "erasure", "--overwrite"),
+        "table of importance": ("-m", "nlproar", "importance", "--dataset", "babi-1", *shared, *gradient, "--k", "2"),
+        "list of runs": ("-m", "nlproar", "ls"),
+        "pack": ("-m", "nlproar", "pack", "--out", str(vectors.with_name("packed.tar"))),
         "run again that was stopped": ("-m", "nlproar", "run", *stopped),
         "run of an archive": (*SCRIPT, *FAST, "--vectors", str(vectors)),
         "report": ("experiments/report.py", "--device", "cpu"),
@@ -90,14 +95,15 @@ def _commands(vectors: Path) -> dict[str, tuple[str, ...]]:
 # Which files there are of a kind, and the commands that read them.
 _MAIN = "babi-1-simulated_rnn_s-0_*"  # the study; runs of other seeds and tasks are there to be mixed up with it
 _READERS = ("next level", "next level, integrated gradient", "study, one level more")
+_EXPLAINING = ("erasure again", "table of importance")
 _OVERWRITING = ("run again", "run again that was stopped", "dry run of what was stopped")
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "record": (f"results/*/{_MAIN}.json", ("run", "study", "dry run", "report", *_READERS)),
+    "record": (f"results/*/{_MAIN}.json", ("run", "study", "dry run", "report", "list of runs", "pack", *_READERS)),
     "description of weights": (
         f"checkpoints/{_MAIN}/checkpoint.json",
-        ("report", "run again", "run", "erasure again", *_READERS),
+        ("report", "run again", "run", *_EXPLAINING, *_READERS),
     ),
-    "weights": (f"checkpoints/{_MAIN}/weights-*.safetensors", ("report", "run again", "erasure again", *_READERS)),
+    "weights": (f"checkpoints/{_MAIN}/weights-*.safetensors", ("report", "run again", *_EXPLAINING, *_READERS)),
     "state of training": ("checkpoints/*_s-5_*/training*", ("run that was killed",)),
     "encoded data": ("cache/encoded/babi-1_simulated-*.npz", ("run", "report", *_READERS)),
     "vectors": ("cache/vectors/*.npz", ("run that failed", *_READERS)),
@@ -105,7 +111,7 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "sizes in an archive": ("cache/archives/*.npz", ("run of an archive",)),
     "importance": ("cache/importance/*.npz", ("report", "next level, masks gone", "run again", "erasure again")),
     "values of observations": ("cache/observations/*.npz", ("erasure again",)),
-    "masks": (f"cache/masks/{_MAIN}.npz", ("report", *_READERS)),
+    "masks": (f"cache/masks/{_MAIN}.npz", ("report", "table of importance", *_READERS)),
     "convergence": ("cache/convergence/*.npz", ("report",)),
     "note of an overwrite": ("overwrite/*.json", ("run", "study", "run that was killed", *_OVERWRITING)),
     "log": (f"logs/{_MAIN}.log", ("study", "study, one level more")),
@@ -114,10 +120,14 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "record of submissions": ("logs/slurm/submitted.tsv", ("job lists of a study",)),
     "lock": ("**/.*.lock", ("run that failed", "run again", "report", "run again that was stopped", *_READERS)),
     "leftover": ("**/.*.tmp", ("run", "run again", "report", *_READERS)),
+    "table of importance": ("results/importance_measure/*", ("table of importance", "report", "list of runs")),
     "table": ("tables/*", ("report",)),
     "plot": ("plots/*", ("report",)),
     "page": ("report.html", ("report",)),
-    "folder": ("**/", ("run", "study", "report", "run that failed", "job lists of a study", *_OVERWRITING, *_READERS)),
+    "folder": (
+        "**/",
+        ("run", "study", "report", "run that failed", "job lists of a study", *_OVERWRITING, *_EXPLAINING, *_READERS),
+    ),
 }
 
 
@@ -195,6 +205,7 @@ def make_world(place: Path, with_report: bool = True) -> World:
     make((*world.commands["run"], "--seed", "1", "--train-missing"))
     make(world.commands["run of an archive"])
     make(world.commands["erasure again"])
+    make(world.commands["table of importance"])
     if with_report:
         make(world.commands["report"])
     make((*world.commands["run that failed"], "--device", "quantum"), expected=2)
@@ -314,6 +325,9 @@ def obey_permissions() -> None:
 
 def content_of(path: Path) -> Any:
     """What must be the same in a file, whoever made it; None where only its existence is compared."""
+    if path.name.endswith(".csv.gz"):
+        rows = gzip.decompress(path.read_bytes()).decode().splitlines()
+        return [row.rpartition(",")[0] for row in rows]  # but for the seconds
     if path.suffix in KINDS_OF_OUTPUT:
         return path.read_text()
     return kill.content_of(path)
@@ -641,7 +655,7 @@ class Judge:
     def _content(self, file: str) -> Any:
         try:
             return content_of(self.folder / file)
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError, zlib.error):
             return "unreadable"
 
     def _compare_files(self, all_of_them: bool) -> None:
@@ -664,8 +678,11 @@ class Judge:
                 self.problems.append(f"{file} has other numbers")
 
     def _look_for_leftovers(self) -> None:
-        """Whatever was written half when a command that writes anything but lists began is gone at its end."""
-        if self.done.command.startswith(("dry run", "job lists")) or self.done.kind in ("leftover", "folder"):
+        """Whatever was written half when a command began that makes runs or a report is gone at its end."""
+        if self.done.command.startswith(("dry run", "job lists", "list", "pack")) or self.done.kind in (
+            "leftover",
+            "folder",
+        ):
             return
         for left in self.folder.rglob(".*.tmp"):
             if "checkpoints" not in left.parts:
