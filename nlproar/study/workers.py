@@ -20,9 +20,9 @@ from nlproar.run import overwrite, record
 from nlproar.run.config import Config
 from nlproar.run.layout import Layout
 from nlproar.run.overwrite import Stamps
+from nlproar.run.parent import PARENT
 from nlproar.run.record import Record
 from nlproar.study.grid import Chain
-from nlproar.run.parent import PARENT
 
 _PATIENCE = 10  # seconds in which a worker has to stop by itself
 _TAIL = 4096  # bytes of a log that are looked at
