@@ -95,7 +95,7 @@ def _as_earlier(version, config, configuration):
         "made": now["made"],
         "config": configuration,
         "metrics": now["metrics"],
-        "epochs": now["training"]["epochs"],
+        "epochs": epochs_of(now["training"]),
         "best_epoch": now["training"]["best_epoch"],
         "masked": now["masked"],
         "completeness_error": now["diagnostics"].get("completeness_error"),
@@ -126,6 +126,11 @@ def _as_earlier(version, config, configuration):
     return path
 
 
+def epochs_of(training):
+    """What earlier versions recorded of every epoch."""
+    return [{name: epoch[name] for name in ("epoch", "loss", "monitor", "seconds")} for epoch in training["epochs"]]
+
+
 def seal(path, content):
     """Write the content of an old record, with the checksum it ought to have if its version has one."""
     content.pop("checksum", None)
@@ -149,7 +154,7 @@ def read(config):
 
 def numbers(done):
     """What must not change: all numbers of a run, and which weights it has and has explained."""
-    training = {**done.training, "parameters": None}
+    training = {"epochs": epochs_of(done.training), "best_epoch": done.training["best_epoch"]}
     kept = {name: done.sources[name] for name in ("weights", "explained")}
     return done.metrics, training, done.masked, done.diagnostics, done.data, done.durations, done.environment, kept
 
