@@ -54,7 +54,7 @@ SCRIPT = ("experiments/babi.py",)
 SIMULATED = ("--source", "simulated", *FAST)
 MEASURES = ("random", "gradient", "integrated-gradient")
 KINDS_OF_OUTPUT = (".csv", ".md", ".tex", ".html")
-PATIENCE = 120  # seconds that a command may take
+PATIENCE = 300  # seconds that a command may take
 
 # -------------------------------------------------------------------------------- commands
 
@@ -739,18 +739,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             bad = sum(bool(done.problem) for done in rounds)
             print(f"{(said - started) / 60:.0f} min, {len(rounds)} rounds, {bad} with a problem", flush=True)
     print(table(rounds))
-    bad = [done for done in rounds if done.problem]
-    print(f"{len(rounds)} rounds, {len(bad)} with a problem, {(time.monotonic() - started) / 60:.1f} min")
+    wrong = [done for done in rounds if done.problem]
+    print(f"{len(rounds)} rounds, {len(wrong)} with a problem, {(time.monotonic() - started) / 60:.1f} min")
     if flags.only is not None:
         print(rounds[0], f"see {place}", sep="\n")
-    elif not bad:
+    elif not wrong:
         remove(place)
     else:
         kinds = "" if flags.kinds == list(KINDS) else " --kinds " + shlex.join(flags.kinds)
         report = "" if flags.report else " --no-report"
         print(f"what the commands of these rounds printed is in {place}; repeat one with: "
               f"python -m tests.campaigns.corruption --seed {flags.seed}{kinds}{report} --only ROUND")  # fmt: skip
-    return 1 if bad else 0
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

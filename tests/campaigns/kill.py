@@ -189,7 +189,7 @@ def become(
         popen = SimpleNamespace(Popen=ForkedProcess)
         names = ("DEVNULL", "PIPE", "TimeoutExpired", "CalledProcessError", "run")
         vars(popen).update({name: getattr(subprocess, name) for name in names})
-        workers.subprocess = popen  # type: ignore[attr-defined]
+        workers.subprocess = popen  # type: ignore[assignment, attr-defined]  # a module, but for what is replaced
         watching = watch() if watch else None
         if watching:
             _watch.append(watching)
