@@ -71,16 +71,19 @@ def test_paths_are_those_of_the_folder_the_user_is_in(cluster, tmp_path):
     folder.mkdir()
     vectors = folder / "v 1.txt"
     vectors.write_text("kitchen 1 2\n")
-    flags = ("--persistent-dir", "out", "--vectors", vectors.name)
+    plugin = folder / "p 1.py"
+    plugin.touch()
+    flags = ("--persistent-dir", "out", "--vectors", vectors.name, "--plugin", plugin.name)
     done = submit(cluster, folder, *FLAGS, *flags, SBATCH="echo")
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 2, done.stderr
     assert str(folder / "out").replace("%", "%%") + "/logs/slurm/babi-1/%A_%a.out" in done.stdout
     for file in (folder / "out" / "logs" / "slurm" / "babi-1").glob("*.jobs"):
         (line,) = file.read_text().splitlines()
         command = json.loads(line.split("\t")[1])
-        assert command[:2] == [sys.executable, str(ROOT / "experiments" / "babi.py")]
+        assert command[:6] == [sys.executable, "-m", "nlproar", "run", "--dataset", "babi-1"]
         assert command[command.index("--persistent-dir") + 1] == str(folder / "out")
         assert command[command.index("--vectors") + 1] == str(vectors)
+        assert command[command.index("--plugin") + 1] == str(plugin)
 
 
 def test_two_at_once_submit_every_chain_once(cluster, tmp_path):

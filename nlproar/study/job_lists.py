@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nlproar import process, storage
+from nlproar import plugins, process, storage
 from nlproar.dataset import load_task
 from nlproar.errors import UserError
 from nlproar.progress import show_log
@@ -239,24 +239,18 @@ def _checksum(cells: Sequence[str]) -> str:
 def _command(layout: Layout, chain: Chain, missing: Sequence[Config]) -> list[str]:
     """The words of the command that carries out `missing`. It is the same in any folder: every path is absolute."""
     here = Chain(tuple(_with_absolute_paths(layout, config) for config in chain.configs))
-    script, *flags = here.arguments([_with_absolute_paths(layout, config) for config in missing])
-    return [sys.executable, str(_script(script)), *flags]
+    program, *words = here.arguments([_with_absolute_paths(layout, config) for config in missing])
+    if program != "-m":  # a script
+        program = str(Path(program).absolute())
+    return [sys.executable, program, *words]
 
 
 def _with_absolute_paths(layout: Layout, config: Config) -> Config:
     options = replace(config.options, persistent_dir=str(layout.root.absolute()))
+    if options.plugin is not None:
+        named = options.plugin.split(os.pathsep)
+        options = replace(options, plugin=os.pathsep.join(plugins.load(name) for name in named))
     return replace(config, options=options, recipe=config.recipe.with_absolute_paths())
-
-
-def _script(called: str) -> Path:
-    """The script of a task, by the name that `Config.arguments` gives it, which may be relative to the checkout. That
-    is where the script lies that runs now, in a folder of its own, or else the package."""
-    for neighbour in (Path(sys.argv[0]), Path(__file__).parent):
-        checkout = neighbour.absolute().parent.parent
-        script = checkout / "experiments" / Path(called).name
-        if script.is_file():
-            return script
-    return Path(called).absolute()
 
 
 # An element of an array
