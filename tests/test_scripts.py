@@ -24,11 +24,8 @@ def records(folder: Path) -> dict[str, dict]:
     found = {}
     for path in (folder / "results" / "roar").glob("*.json"):
         content = json.loads(path.read_text())
-        losses = [(epoch["loss"], epoch["monitor"]) for epoch in content["epochs"]]
-        found[content["id"]] = {
-            "losses": losses,
-            **{k: content[k] for k in ("metrics", "masked", "completeness_error")},
-        }
+        losses = [(epoch["loss"], epoch["monitor"]) for epoch in content["training"]["epochs"]]
+        found[content["id"]] = {"losses": losses, **{k: content[k] for k in ("metrics", "masked", "diagnostics")}}
     return found
 
 
@@ -54,7 +51,7 @@ def undisturbed(tmp_path_factory):
 def test_a_run_says_what_it_does_and_where_the_record_is(undisturbed):
     done, found = undisturbed
     assert len(found) == 2
-    for words in ("encoding bAbI-1", "epoch 1/2: loss", "validation accuracy", "explaining by", "completeness error"):
+    for words in ("encoding bAbI-1", "epoch 1/2: loss", "validation accuracy", "explaining train by", "completeness error"):
         assert words in done.stderr
     path = done.stdout.splitlines()[0].removeprefix("record: ")
     assert Path(path).name.removesuffix(".json") in found
@@ -111,7 +108,7 @@ def test_ctrl_c_ends_with_one_line(tmp_path):
             process.send_signal(signal.SIGINT)
             break
     rest = process.stderr.read()
-    assert process.wait() == 130 and "Traceback" not in rest and "goes on from here" in rest
+    assert process.wait() == 130 and "Traceback" not in rest and "run the same command again to continue" in rest
 
 
 def limit_file_size():

@@ -120,7 +120,9 @@ def _converted(path: Path, content: Mapping[str, Any]) -> tuple[Config, Record]:
         config = _config_of(content["config"])
         converted = _record_of(config, content)
         record.check_record(converted)
-    except (KeyError, TypeError, AttributeError, ValueError, UserError) as error:
+    except KeyError as error:
+        raise Different(f"its content is not understood ({error.args[0]} is missing)") from error
+    except (TypeError, AttributeError, ValueError, UserError) as error:
         raise Different(f"its content is not understood ({error})") from error
     return config, converted
 
