@@ -178,17 +178,16 @@ def test_other_data_are_another_study(tmp_path):
 
 
 def test_other_vectors_of_the_same_name_are_another_study(tmp_path):
-    for content in made_records.study(tmp_path, measures=["gradient"], step=50):
+    for one in made_records.study(tmp_path, measures=["gradient"], step=50):
         # as if the vectors had been published ones, and their file another one for the runs of seed 1
+        content = one.as_json()
         content["config"]["vectors"] = "glove"
+        content["identity"]["recipe"]["vectors"] = "glove"
         content["data"]["vectors"] = {0: "a" * 12, 1: "b" * 12}.get(content["config"]["seed"])
-        Layout(tmp_path).records.joinpath(f"{content['id']}.json").unlink()
-        made_records.forge(Layout(tmp_path).records, content)
-    found = studies(tmp_path)
-    assert [study.label.partition("checksum ")[2] for study in found] == ["a" * 12 + ")", "b" * 12 + ")", "unknown)"]
-    assert [study.seeds for study in found] == [[0], [1], [2]]
-    remove(tmp_path, seed=1)
-    assert [study.seeds for study in studies(tmp_path)] == [[0, 2]]  # nothing says that these differ
+        Layout(tmp_path).results.joinpath("roar", f"{one.id}.json").unlink()
+        made_records.forge(Layout(tmp_path).results / "roar", content)
+    found = {study.label.partition("vectors identity ")[2]: study.seeds for study in studies(tmp_path)}
+    assert found == {"None)": [2], "a" * 12 + ")": [0], "b" * 12 + ")": [1]}
 
 
 def test_an_empty_directory_is_one_line(tmp_path, capsys):

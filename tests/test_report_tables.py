@@ -482,7 +482,18 @@ def test_the_page_and_the_notes_say_once_that_a_cache_was_deleted(copied):
     assert text.count(reason) == 2  # in the notes, and above the tokens
     assert f"Not shown, as {reason}: Recursive ROAR, quantile, random, gradient at 20, 40 %." in text
     _, example = make_example(copied)
-    assert example.count(reason) == 1
+    assert example.count(reason) == 1 and "masked:" not in example
+    assert "random, gradient at 0, 20, 40" in example
+
+
+def test_an_example_says_which_levels_have_no_record(copied):
+    for path in Layout(copied).records():
+        if "m-gradient" in path.name and "k-20" in path.name:
+            path.unlink()
+    _, example = make_example(copied)
+    rows = dict(re.findall(r"^gradient, (\d+) \\% masked:\\quad\n(.*)$", example, re.MULTILINE))
+    assert rows["0"] == "no record of the importance for the unmasked model"
+    assert rows["20"] == "no record of this level" and rows["40"].startswith(("\\colorbox", "\\fbox"))
 
 
 def test_what_is_there_is_shown_without_a_note(study):

@@ -21,6 +21,7 @@ from nlproar.model.classifier import Classifier
 from nlproar.model.device import choose_device
 
 _TOKENS_PER_BATCH = 4096
+_DECIMALS = 12  # of a rank error: what is beyond them is rounding, as ranks are whole numbers
 
 
 class RightRiemann(IntegratedGradient):
@@ -129,7 +130,9 @@ def rank_error(values: np.ndarray, exact: np.ndarray, split: Split, top: Top = E
         ranks = stats.rankdata(own[at_top]), stats.rankdata(reference[at_top])
         if count > 1 and np.ptp(ranks[0]) > 0 and np.ptp(ranks[1]) > 0:
             correlations.append(np.corrcoef(*ranks)[0, 1])
-    return float(1 - np.mean(correlations)) if correlations else float("nan")
+    if not correlations:
+        return float("nan")
+    return abs(round(1 - float(np.mean(correlations)), _DECIMALS))
 
 
 def _by_observation(values: np.ndarray, exact: np.ndarray, split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -126,13 +126,13 @@ def _nearest(cache: Caches, panel: Panel, curves: Mapping[Series, Mapping[int, R
 
 
 def _only(chosen: Sequence[int], levels: Mapping[int, Shown | Gone]) -> dict[int, Shown | Gone]:
-    """Return the `chosen` levels of those there are. Where another one was read for the sake of level 0 and cannot be
-    shown, neither can level 0."""
-    found = {k: level for k, level in levels.items() if k in chosen}
-    other = [level for k, level in levels.items() if k not in chosen and isinstance(level, Gone)]
-    if 0 in chosen and 0 not in found and other:
-        found[0] = other[0]
-    return found
+    """Return the `chosen` levels of those there are, rising. Level 0 is shown by the importance of another one;
+    where that cannot be shown, neither can level 0."""
+    reasons = [level for level in levels.values() if isinstance(level, Gone)]
+    found = dict(levels)
+    if 0 not in found and reasons:
+        found[0] = reasons[0]
+    return {k: found[k] for k in sorted(found) if k in chosen}
 
 
 def nearest(levels: Sequence[int], strategy: str, tokens: int) -> list[int]:
@@ -159,7 +159,10 @@ def _of_curve(one: Group, curve: Curve, text: Mapping[str, Any]) -> list[str]:
             continue
         unit = "token" if one.unit == "tokens" and k == 1 else one.unit
         lines.append(rf"{latex_text(f'{curve.name}, {k} {unit} masked:')}\quad")
-        lines += _tokens(text["tokens"], level.importance[0], level.masked[0]) if level else ["no record of this level"]
+        if level is not None:
+            lines += _tokens(text["tokens"], level.importance[0], level.masked[0])
+        else:
+            lines.append("no record of this level" if k else "no record of the importance for the unmasked model")
         lines.append(r"\par")
     return lines
 
