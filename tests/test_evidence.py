@@ -10,12 +10,12 @@ import pytest
 
 from nlproar.dataset import babi_simulation, encoding, raw
 from nlproar.errors import UserError
+from nlproar.evaluate.masks import Masks
 from nlproar.model import checkpoint, train
 from nlproar.model.bilstm_attention import BiLSTMAttention
 from nlproar.run import curve, record
 from nlproar.run.context import Context
 from nlproar.run.layout import Layout
-from nlproar.run.masks import Masks
 from nlproar.run.prerequisites import load_dataset
 from nlproar.run.run import run
 from nlproar.study import status

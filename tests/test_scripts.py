@@ -51,7 +51,13 @@ def undisturbed(tmp_path_factory):
 def test_a_run_says_what_it_does_and_where_the_record_is(undisturbed):
     done, found = undisturbed
     assert len(found) == 2
-    for words in ("encoding bAbI-1", "epoch 1/2: loss", "validation accuracy", "explaining train by", "completeness error"):
+    for words in (
+        "encoding bAbI-1",
+        "epoch 1/2: loss",
+        "validation accuracy",
+        "explaining train by",
+        "completeness error",
+    ):
         assert words in done.stderr
     path = done.stdout.splitlines()[0].removeprefix("record: ")
     assert Path(path).name.removesuffix(".json") in found

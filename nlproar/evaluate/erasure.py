@@ -25,10 +25,10 @@ from nlproar import storage
 from nlproar.errors import UserError
 from nlproar.evaluate import load_evaluation
 from nlproar.evaluate.evaluation import Evaluation
+from nlproar.evaluate.masks import Masks
 from nlproar.evaluate.roar import Level
 from nlproar.explain import MEASURES
 from nlproar.flags import flag
-from nlproar.run.masks import Masks
 
 if TYPE_CHECKING:
     from nlproar.explain.importance import Importance

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from nlproar.dataset.task import SPLITS
 from nlproar.errors import UserError
 from nlproar.evaluate.evaluation import Evaluation
+from nlproar.evaluate.masks import Masks
 from nlproar.explain import MEASURES
 from nlproar.flags import flag
 from nlproar.masking import STRATEGIES, mask_most_important
 from nlproar.model import checkpoint
-from nlproar.run.masks import Masks
 
 if TYPE_CHECKING:
     from nlproar.explain.importance import Importance

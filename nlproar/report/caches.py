@@ -19,8 +19,8 @@ from nlproar import masking, storage
 from nlproar.dataset import encoding
 from nlproar.dataset.encoding import Dataset
 from nlproar.errors import UserError
+from nlproar.evaluate.masks import Masks
 from nlproar.report.frame import Study
-from nlproar.run.masks import Masks
 from nlproar.run.record import Record
 from nlproar.run.series import point_of
 

@@ -20,6 +20,7 @@ from nlproar import masking, storage
 from nlproar.dataset.encoding import Dataset
 from nlproar.dataset.task import SPLITS, Task
 from nlproar.errors import UserError
+from nlproar.evaluate.masks import Masks
 from nlproar.explain import MEASURES
 from nlproar.explain.importance import (
     TOKENS_PER_BATCH,
@@ -39,7 +40,6 @@ from nlproar.run import prerequisites
 from nlproar.run.config import Config
 from nlproar.run.environment import environment
 from nlproar.run.layout import Layout
-from nlproar.run.masks import Masks
 from nlproar.run.record import Record
 from nlproar.seeds import derive
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from nlproar.dataset.encoding import Split
 from nlproar.dataset.task import SPLITS
 from nlproar.dataset.vocabulary import SPECIALS, Vocabulary
 from nlproar.errors import UserError
-from nlproar.explain.importance import SplitImportance
 from nlproar.progress import show_log, stage
 from nlproar.published import DATASETS, in_our_words
 from nlproar.run import prerequisites
@@ -31,6 +30,9 @@ from nlproar.run.cli import parser, runs_of
 from nlproar.run.config import Config
 from nlproar.run.layout import Layout
 from nlproar.script import exit_codes
+
+if TYPE_CHECKING:
+    from nlproar.explain.importance import SplitImportance
 
 log = logging.getLogger(__name__)
 

@@ -21,13 +21,13 @@ from nlproar import masking, storage
 from nlproar.dataset import TASKS, encoding
 from nlproar.dataset.encoding import Dataset
 from nlproar.errors import UserError
+from nlproar.evaluate.masks import Masks
 from nlproar.flags import add_flags
 from nlproar.model import MODELS, checkpoint
 from nlproar.model.recipes import BiLSTMRecipe
 from nlproar.run import record
 from nlproar.run.config import Config, Options, all_but, resolve
 from nlproar.run.layout import Layout
-from nlproar.run.masks import Masks
 from nlproar.run.record import Record
 from nlproar.run.shape import COUNT, check
 from nlproar.script import Parser, exit_codes
