@@ -20,6 +20,7 @@ Root may read and write everything, so the commands give up this right: permissi
 from __future__ import annotations
 
 import argparse
+import csv
 import ctypes
 import gzip
 import json
@@ -120,9 +121,9 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "record of submissions": ("logs/slurm/submitted.tsv", ("job lists of a study",)),
     "lock": ("**/.*.lock", ("run that failed", "run again", "report", "run again that was stopped", *_READERS)),
     "leftover": ("**/.*.tmp", ("run", "run again", "report", *_READERS)),
-    "table of importance": ("results/importance_measure/*", ("table of importance", "report", "list of runs")),
-    "table": ("tables/*", ("report",)),
-    "plot": ("plots/*", ("report",)),
+    "table of importance": ("results/importance_measure/[!.]*", ("table of importance", "report", "list of runs")),
+    "table": ("tables/[!.]*", ("report",)),
+    "plot": ("plots/[!.]*", ("report",)),
     "page": ("report.html", ("report",)),
     "folder": (
         "**/",
@@ -328,7 +329,7 @@ def content_of(path: Path) -> Any:
     if path.name.endswith(".csv.gz"):
         rows = gzip.decompress(path.read_bytes()).decode().splitlines()
         return [row.rpartition(",")[0] for row in rows]  # but for the seconds
-    if path.suffix in KINDS_OF_OUTPUT:
+    if path.suffix == ".html":
         return path.read_text()
     return kill.content_of(path)
 
@@ -655,7 +656,7 @@ class Judge:
     def _content(self, file: str) -> Any:
         try:
             return content_of(self.folder / file)
-        except (OSError, ValueError, EOFError, zlib.error):
+        except (OSError, ValueError, EOFError, csv.Error, zlib.error):
             return "unreadable"
 
     def _compare_files(self, all_of_them: bool) -> None:

@@ -24,6 +24,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: processes are forked from this one
 
 import argparse
+import csv
 import ctypes
 import fcntl
 import gc
@@ -116,6 +117,7 @@ WAYS = ("operations", "moments", "commands")
 PROBLEMS = ("wrong", "lost", "left over", "trained again")
 
 _VARYING = {"durations", "environment", "seconds", "made", "checksum"}  # keys of a record that may differ
+_SEPARATORS = {".csv": ",", ".md": "|", ".tex": "&"}  # of the cells of a table
 _EPOCH = re.compile(r"^(epoch \d+/\d+: .*), [\d.]+ s$", re.MULTILINE)
 _CONTINUED = re.compile(r"^(?:continuing at epoch|trained already)", re.MULTILINE)
 _MOST_KILLS = 8  # of one command before it is left to end by itself
@@ -307,8 +309,10 @@ def content_of(path: Path) -> Any:
     """What must be the same in a file of two undisturbed runs; None where only its existence is compared."""
     if path.suffix == ".json":
         return numbers(json.loads(path.read_text()))
-    if path.parent.name == "importance" and path.suffix == ".npz":
+    if path.parent.name in ("importance", "convergence") and path.suffix == ".npz":
         return _arrays_but_seconds(path)
+    if path.stem == "convergence" and path.suffix in _SEPARATORS:
+        return _rows_but_seconds(path)
     if path.suffix in (".npz", ".safetensors"):
         return hashlib.sha256(path.read_bytes()).hexdigest()
     if path.suffix in (".csv", ".md", ".tex"):
@@ -317,8 +321,7 @@ def content_of(path: Path) -> Any:
 
 
 def _arrays_but_seconds(path: Path) -> dict[str, str]:
-    """A hash of each array in a file of importance, except for how long each observation took. Raises ValueError for
-    a damaged file."""
+    """A hash of each array in a file, except for how long something took. Raises ValueError for a damaged file."""
     found = {}
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -329,6 +332,19 @@ def _arrays_but_seconds(path: Path) -> dict[str, str]:
     except Exception as error:  # damage takes many forms
         raise ValueError(f"{path.name} is damaged ({error})") from error
     return found
+
+
+def _rows_but_seconds(path: Path) -> list[list[str]]:
+    """The cells of a table, except for the column of seconds."""
+    lines = path.read_text().splitlines()
+    rows = (
+        list(csv.reader(lines)) if path.suffix == ".csv" else [line.split(_SEPARATORS[path.suffix]) for line in lines]
+    )
+    header = next((row for row in rows if "seconds" in map(str.strip, row)), None)
+    if header is None:
+        return rows
+    column = [cell.strip() for cell in header].index("seconds")
+    return [row[:column] + row[column + 1 :] if len(row) == len(header) else row for row in rows]
 
 
 def files(folder: Path) -> list[str]:
