@@ -7,7 +7,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from nlproar import storage
+from nlproar import plugins, storage
 from nlproar.dataset import TASKS, load_task
 from nlproar.errors import UserError
 from nlproar.flags import add_flags
@@ -38,9 +38,10 @@ def _terminate(number: int, frame: object) -> NoReturn:
 
 def _main(description: str, argv: list[str] | None) -> bool:
     """Prepare what is asked for, and return whether a data set could not be had that should have been."""
+    plugins.load_named(argv)
     parser = Parser(description)
     parser.add_argument("dataset", nargs="*", metavar="DATASET", help=f"default: all of {', '.join(TASKS)}")
-    add_flags(parser, Options, without=all_but("persistent_dir", "num_workers"))
+    add_flags(parser, Options, without=all_but("persistent_dir", "num_workers", "plugin"))
     flags = parser.parse_args(argv)
     unknown = sorted(set(flags.dataset) - set(TASKS))
     if unknown:

@@ -51,6 +51,7 @@ def test_a_study_of_a_task_a_model_a_measure_and_two_metrics_of_ones_own_and_its
         assert words in curves
     assert "Erasing" in (command.folder / "persistent/report.html").read_text()
     assert "favourite" in command("ls")
+    assert command("prepare", "films") == "films: ready\n"
 
 
 def test_a_parameter_of_a_measure_is_a_part_of_the_identity_and_a_column_of_its_own(command):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from nlproar import plugins
 from nlproar.errors import UserError
 from nlproar.flags import add_flags
 from nlproar.run import record
@@ -19,7 +20,8 @@ def main(description: str, argv: list[str] | None = None) -> None:
     """Print a line for each record of a persistent directory; damaged ones are named on stderr."""
     with exit_codes("interrupted"):
         parser = Parser(description)
-        add_flags(parser, Options, without=all_but("persistent_dir"))
+        add_flags(parser, Options, without=all_but("persistent_dir", "plugin"))
+        plugins.load_named(argv)
         flags = parser.parse_args(argv)
         layout = Layout.at(getattr(flags, "persistent_dir", None))
         records = []
