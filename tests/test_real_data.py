@@ -16,7 +16,7 @@ def test_real_sst_learns_and_falls_to_one_class_when_all_is_masked(script, real_
     content = {k: json.loads(path.read_text()) for k, path in found.items()}
     scores = {k: c["metrics"]["test"]["macro_f1"] for k, c in content.items()}
     assert scores[0] > 0.79 and scores[10] < scores[0] and 0.30 < scores[100] < 0.36
-    assert max(content[10]["completeness_error"].values()) < 0.01
+    assert max(content[10]["diagnostics"]["completeness_error"].values()) < 0.01
 
 
 def test_real_babi_1_is_learned(script, real_data, tmp_path):
