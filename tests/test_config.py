@@ -96,7 +96,8 @@ def test_what_cannot_matter_does_not_enter():
     assert resolve("sst", importance_measure="gradient", recursive=True) == resolve("sst")
     everything = resolve("sst", roar_strategy="quantile", k=100)
     assert resolve("sst", importance_measure="gradient", roar_strategy="quantile", k=100, recursive=True) == everything
-    assert resolve("sst", k=5, recursive=True) == resolve("sst", k=5)  # random
+    drawn = {"importance_measure": "random", "k": 5}
+    assert resolve("sst", **drawn, recursive=True) == resolve("sst", **drawn)
     options = {"device": "cpu", "num_workers": 3, "threads": 2, "persistent_dir": "x", "overwrite": True}
     assert resolve("sst", **options).id == resolve("sst").id
 
@@ -110,10 +111,16 @@ def test_every_other_flag_enters_the_id(tmp_path):
         "recursive_step_size": 5, "riemann_samples": 9, "max_epochs": 3, "batch_size": 4, "vectors": str(vectors),
         "hidden_size": 4, "learning_rate": 0.1, "weight_decay": 0.1,
     }  # fmt: skip
-    one_choice_only = {"model_type", "evaluation"}
-    assert set(changes) == known_flags() - set(flags_of(Options)) - one_choice_only
+    of_erasure = {"erasure_model": "masked-fine-tuning", "erasure_class": "gold"}
+    others = {"model_type", "evaluation"}
+    assert set(changes) | set(of_erasure) == known_flags() - set(flags_of(Options)) - others
     ids = {resolve("sst", **{**base, name: value}).id for name, value in changes.items()}
     assert len(ids | {resolve("sst", **base).id}) == len(changes) + 1
+    base = {"importance_measure": "gradient", "evaluation": "erasure"}
+    ids = {resolve("sst", **{**base, name: value}).id for name, value in of_erasure.items()}
+    ids |= {resolve("sst", **base).id, resolve("sst", importance_measure="gradient", evaluation="roar", k=1).id}
+    ids |= {resolve("sst", evaluation="masked-fine-tuning").id, resolve("sst").id}
+    assert len(ids) == 6
     assert resolve("babi-1", "simulated").id != resolve("babi-1").id
 
 
