@@ -1,3 +1,5 @@
+"""The package: what it needs, its extras, and the command `nlproar`."""
+
 import re
 from pathlib import Path
 

@@ -326,7 +326,9 @@ def test_a_planted_word_is_found_and_masking_it_removes_the_performance(folder, 
     done = script("mimic", *place, "--importance-measure", measure, "--k", 1, "--recursive", "--train-missing")
     config = resolve(f"mimic-{subset}", importance_measure=measure, k=1, recursive=True, batch_size=4, max_epochs=6)
     layout = Layout(folder.parents[1])
-    scores = [json.loads(layout.record(c).read_text())["metrics"]["test"]["macro_f1"] for c in (config.needs()[0], config)]
+    scores = [
+        json.loads(layout.record(c).read_text())["metrics"]["test"]["macro_f1"] for c in (config.needs()[0], config)
+    ]
     assert scores[0] > 0.95 and scores[1] < 0.75
     data = encoding.load(load_task(f"mimic-{subset}"), "official", layout.raw, layout.cache)
     masks = np.load(layout.masks(config.id))
