@@ -15,6 +15,7 @@ def blocks(page):
     return "\n".join(re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.S | re.M))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
 def test_the_code_of_a_page_runs_as_it_stands(page, few_questions, tmp_path):
     code = blocks(page)

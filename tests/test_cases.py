@@ -238,6 +238,7 @@ def test_every_case_has_its_row():
     assert sorted(case.name for case in CASES) == sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_case_ends_as_it_must(case, run_script, tmp_path, monkeypatch):
     folder = tmp_path / case.name

@@ -85,6 +85,7 @@ def test_no_word_and_a_label_that_never_occurs_are_refused():
         toy(everywhere, labels=("negative", "positive"))
 
 
+@pytest.mark.slow
 def test_tokenizing_in_processes_gives_the_same(monkeypatch):
     monkeypatch.setattr(encoding, "_WORTH_PROCESSES", 1500)
     task = load_task("babi-2")
@@ -334,6 +335,7 @@ def raw_dir(request):
     return request.getfixturevalue("real_data")
 
 
+@pytest.mark.slow
 def test_real_sst_has_the_published_sizes(raw_dir, tmp_path):
     data = encoding.load(load_task("sst"), "official", raw_dir, tmp_path)
     assert [len(split) for split in data.splits.values()] == [6579, 848, 1776]

@@ -146,6 +146,7 @@ def test_masks_are_known_by_their_content():
     assert len({Masks(masks).digest for masks in (one, *others, {**one, "test": np.array([False, False])})}) == 5
 
 
+@pytest.mark.slow
 def test_a_level_that_was_trained_on_other_masks_is_refused_or_follows(small_run, other_weights, caplog):
     first, second, third = chain(small_run, 1, 2, 3)
     for config in (small_run(), first, second):
@@ -167,6 +168,7 @@ def test_a_level_that_was_trained_on_other_masks_is_refused_or_follows(small_run
         assert description(config)["masks"] == masks_of(config)
 
 
+@pytest.mark.slow
 def test_a_base_that_is_trained_again_to_the_same_weights_makes_nothing_stale(small_run, caplog):
     first, second = chain(small_run, 1, 2)
     run(small_run())

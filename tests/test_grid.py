@@ -55,6 +55,7 @@ def test_the_grid_of_the_paper_has_as_many_runs_as_counted_by_hand():
     assert len(chains) == tasks_and_seeds * (1 + 2 + 6 * 2 * 2)
 
 
+@pytest.mark.slow
 @given(studies())
 def test_no_run_is_in_two_chains_and_all_a_run_needs_is_there_before_it(study):
     chains = study.chains()
@@ -67,6 +68,7 @@ def test_no_run_is_in_two_chains_and_all_a_run_needs_is_there_before_it(study):
     assert all(needed in everything for chain in chains for needed in chain.needs)
 
 
+@pytest.mark.slow
 @given(studies())
 def test_a_chain_is_one_curve_with_rising_levels(study):
     for chain in study.chains():
@@ -75,6 +77,7 @@ def test_a_chain_is_one_curve_with_rising_levels(study):
         assert len(set(of_the_curve)) == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=20)  # a study has many chains
 @given(studies())
 def test_the_command_of_a_chain_is_its_runs(study):
@@ -168,6 +171,7 @@ def test_the_time_left_is_estimated_from_runs_alike(tmp_path):
     assert [duration(s) for s in (5, 70, 3600, 5400)] == ["5 s", "1 min", "1 h 00 min", "1 h 30 min"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_every_run_and_loads_no_torch(tmp_path):
     code = (
         "import sys\nfrom nlproar.study import cli as study\n"

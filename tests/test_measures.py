@@ -43,6 +43,7 @@ def gold_logit(model, batch, embedded):
     return model(batch, embedded).logits.gather(1, batch.label[:, None]).squeeze(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", MEASURES)
 def test_one_finite_value_per_token_that_no_batch_size_changes(world, measure):
     model, dataset = world
@@ -58,6 +59,7 @@ def test_one_finite_value_per_token_that_no_batch_size_changes(world, measure):
             np.testing.assert_allclose(other, values[0], rtol=1e-5, atol=1e-6 * values[0].max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", [m for m in MEASURES if m != "random"])
 def test_values_do_not_depend_on_padding_or_company(world, measure):
     model, dataset = world
@@ -270,6 +272,7 @@ def test_reference_mutual_information(oracle):
     np.testing.assert_allclose(found, arrays["mutual_information"], rtol=1e-4)  # theirs is single precision
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["single", "paired"])
 @pytest.mark.parametrize(
     ("measure", "array", "tolerance"),

@@ -129,6 +129,7 @@ def test_ranks_order_tokens_as_masking_does():
 # ---- runs ----
 
 
+@pytest.mark.slow
 def test_a_curve_of_masked_fine_tuning_costs_one_training(small_run, monkeypatch):
     trainings = []
     fit = train.fit
@@ -143,6 +144,7 @@ def test_a_curve_of_masked_fine_tuning_costs_one_training(small_run, monkeypatch
     assert [flags["mask_at_random"] for flags in trainings] == [True]
 
 
+@pytest.mark.slow
 def test_two_metrics_share_one_importance(small_run, monkeypatch):
     explained = []
     explain = context_module.explain
@@ -153,6 +155,7 @@ def test_two_metrics_share_one_importance(small_run, monkeypatch):
     assert len(explained) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["plain", "masked-fine-tuning"])
 def test_erasure_records_the_means_of_what_it_keeps_of_every_observation(small_run, model):
     config = small_run(importance_measure="attention", evaluation="erasure", erasure_model=model, train_missing=True)

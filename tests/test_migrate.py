@@ -37,6 +37,8 @@ OLD_NAMES = (
     "babi-1-simulated_rnn_s-0_k-100_y-quantile-5d9e177e",
 )
 
+pytestmark = pytest.mark.slow
+
 
 def runs_in(folder):
     usual = {"persistent_dir": str(folder), "max_epochs": 1, "device": "cpu"}

@@ -320,6 +320,7 @@ def test_word2vec_sees_the_training_notes_only_and_follows_its_seed(folder, tmp_
     assert (vectors.train_word2vec(other, 20, seed=3)["vectors"] == first["vectors"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("subset", "measure"), [("diabetes", "gradient"), ("anemia", "attention")])
 def test_a_planted_word_is_found_and_masking_it_removes_the_performance(folder, script, subset, measure):
     place = ("--subset", subset, "--persistent-dir", folder.parents[1], "--batch-size", 4, "--max-epochs", 6)

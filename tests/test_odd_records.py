@@ -59,6 +59,7 @@ def good(tmp_path_factory):
     return [json.loads(path.read_text()) for path in Layout(folder).records()]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40,
     derandomize=True,

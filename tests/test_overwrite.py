@@ -60,6 +60,7 @@ def test_overwriting_makes_a_run_again_and_gives_the_same(small_run):
     assert again.made != first.made and not notes(small_run())
 
 
+@pytest.mark.slow
 def test_a_mistake_leaves_record_and_weights_as_they_were(small_run, monkeypatch):
     run(small_run())
     before = pair(small_run())
@@ -77,6 +78,7 @@ def test_a_mistake_leaves_record_and_weights_as_they_were(small_run, monkeypatch
     assert pair(small_run()) == before and run(small_run()).metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [-(10**6), 10**6])
 def test_no_clock_decides_what_is_made_again(small_run, seconds):
     chain = levels(small_run, 1, 2)
@@ -89,6 +91,7 @@ def test_no_clock_decides_what_is_made_again(small_run, seconds):
     assert all(one != other for one, other in zip(made(chain), before, strict=True))
 
 
+@pytest.mark.slow
 def test_a_stopped_command_goes_on_and_a_finished_one_starts_over(small_run, caplog):
     chain = levels(small_run, 0, 1, 2)
     list(run_all(chain))
@@ -106,6 +109,7 @@ def test_a_stopped_command_goes_on_and_a_finished_one_starts_over(small_run, cap
     assert not set(made(chain)) & set(third)
 
 
+@pytest.mark.slow
 def test_the_worker_of_a_study_leaves_the_note_to_its_study(small_run, monkeypatch):
     """Else a study that is killed while its last worker ends would start over, and a level that a worker of the killed
     study still made would be made twice."""
@@ -170,6 +174,7 @@ def test_of_two_commands_at_once_one_makes_a_run_and_the_other_takes_it(small_ru
     assert run(config) == new and len(begun) == 1 and begun[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lambda text: text[:-9], lambda text: text.replace(b"babi", b"BABI"), lambda _: b""])
 def test_a_damaged_note_is_named(small_run, damage):
     config = small_run(overwrite=True)
@@ -205,6 +210,7 @@ def kill_at(patch, number):
     patch.setattr(pathlib.Path, "unlink", counted(pathlib.Path.unlink))
 
 
+@pytest.mark.slow
 def test_killed_at_any_file_operation_record_and_weights_belong_together_or_are_made_again(
     small_run, other_weights, monkeypatch, tmp_path
 ):

@@ -22,6 +22,7 @@ def unpacked(path, folder):
     return Layout(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["all.tar", "all.tar.gz", "all.tar.xz"])
 def test_the_report_reads_the_same_records_masks_and_importance_elsewhere(small_run, tmp_path, name):
     config = small_run(importance_measure="gradient", k=1, train_missing=True)

@@ -126,6 +126,7 @@ def plain(tmp_path_factory):
     return call
 
 
+@pytest.mark.slow
 def test_a_plain_installation_runs_and_lists_and_says_what_a_report_needs(plain, tmp_path):
     place = ("--persistent-dir", tmp_path)
     flags = ("--dataset", "babi-1", "--source", "simulated", "--max-epochs", 1, "--device", "cpu", *place)
@@ -140,6 +141,7 @@ def test_a_plain_installation_runs_and_lists_and_says_what_a_report_needs(plain,
         assert said.startswith("error: the package ") and said.endswith("pip install -c constraints.txt -e '.[report]'")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_done_loads_no_torch(small_run):
     from nlproar.run.run import run
 

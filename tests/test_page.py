@@ -15,6 +15,8 @@ from nlproar.report.strips import strips as strips_of
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
 
+pytestmark = pytest.mark.slow
+
 WORDS = "[data-series='{}'] .words"
 
 

@@ -25,6 +25,7 @@ def command(tmp_path_factory):
     return call
 
 
+@pytest.mark.slow
 def test_what_is_registered_is_on_the_command_line_with_its_parameters(command):
     said = command("run", "--help")
     for word in ("films", "favourite", "--favourite", "bag", "--size", "erase"):
@@ -32,6 +33,7 @@ def test_what_is_registered_is_on_the_command_line_with_its_parameters(command):
     assert "films" not in command("run", "--help", plugin=())
 
 
+@pytest.mark.slow
 def test_a_study_of_a_task_a_model_a_measure_and_two_metrics_of_ones_own_and_its_report(command):
     """The measure is right for one label of two, so masking what it finds takes performance half way down."""
     grid = ["--dataset", "films", "--model-type", "bag", "--importance-measure", "favourite", "random"]
@@ -54,6 +56,7 @@ def test_a_study_of_a_task_a_model_a_measure_and_two_metrics_of_ones_own_and_its
     assert command("prepare", "films") == "films: ready\n"
 
 
+@pytest.mark.slow
 def test_a_parameter_of_a_measure_is_a_part_of_the_identity_and_a_column_of_its_own(command):
     words = ["--dataset", "films", "--model-type", "bag", "--importance-measure", "favourite", "--k", 1]
     said = command("run", *words, "--favourite", "bad")

@@ -3,7 +3,10 @@
 import json
 import os
 
+import pytest
 
+
+@pytest.mark.slow
 def test_real_sst_learns_and_falls_to_one_class_when_all_is_masked(script, real_data, tmp_path):
     os.symlink(real_data, tmp_path / "raw")
     vectors = ("--vectors", real_data / "vectors" / "glove.6B.50d.subset.zip", "--max-epochs", 3)
@@ -19,6 +22,7 @@ def test_real_sst_learns_and_falls_to_one_class_when_all_is_masked(script, real_
     assert max(content[10]["diagnostics"]["completeness_error"].values()) < 0.01
 
 
+@pytest.mark.slow
 def test_real_babi_1_is_learned(script, real_data, tmp_path):
     os.symlink(real_data, tmp_path / "raw")
     done = script("babi", "--task", 1, "--max-epochs", 12, "--persistent-dir", tmp_path)

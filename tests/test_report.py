@@ -198,6 +198,7 @@ def test_an_empty_directory_is_one_line(tmp_path, capsys):
     assert error.startswith("error: no record in") and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_whole_report_of_a_half_finished_study_beside_another(tmp_path, capsys):
     here, there = tmp_path / "here", tmp_path / "there"
     made_records.study(here, seeds=[0, 1])
@@ -408,6 +409,7 @@ def report_script(*flags):
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, encoding="ascii")
 
 
+@pytest.mark.slow
 def test_results_that_may_not_be_written_are_reported_elsewhere(tmp_path, closed):
     """The terminal lacks the letters of the path, too: what is printed then holds escapes."""
     here, shown = tmp_path / "日本 é", rf"{tmp_path}/\u65e5\u672c \xe9"
@@ -436,6 +438,7 @@ def test_results_that_may_not_be_read_are_named(folder, tmp_path, closed):
     assert "run an experiment" not in done.stderr
 
 
+@pytest.mark.slow
 def test_two_reports_at_once_both_end_well(tmp_path):
     made_records.study(tmp_path, seeds=[0], measures=["gradient"], step=50)
     command = [sys.executable, "experiments/report.py", "--persistent-dir", str(tmp_path), "--no-convergence"]

@@ -26,6 +26,8 @@ from nlproar.run.layout import Layout
 from nlproar.run.run import run
 from tests import made_records
 
+pytestmark = pytest.mark.slow
+
 
 def results(folder):
     return collect(frame.load([Layout(folder)]), "cpu", None)

@@ -49,6 +49,7 @@ def test_metrics_agree_with_scikit_learn(classes):
         assert "auroc" not in found
 
 
+@pytest.mark.slow
 def test_a_record_is_complete(small_run):
     run(small_run())
     config = small_run(importance_measure="integrated-gradient", riemann_samples=3, k=2)
@@ -100,6 +101,7 @@ def test_weights_that_were_deleted_are_trained_again(small_run):
     assert run(small_run()).metrics == first.metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", ["attention", "random", "mutual-information"])
 def test_masks_of_a_recursive_chain_nest(small_run, measure):
     chain = [small_run(importance_measure=measure, k=k, recursive=True, train_missing=True) for k in (1, 2, 3)]
@@ -175,6 +177,7 @@ def test_a_damaged_record_is_an_error_that_names_it(small_run, damage):
     run(small_run(overwrite=True))
 
 
+@pytest.mark.slow
 def test_data_that_changed_are_not_silently_another_run(small_run, monkeypatch, caplog):
     from nlproar.dataset import babi_simulation
 
@@ -199,6 +202,7 @@ def test_weights_of_another_run_are_refused(small_run):
         run(small_run(importance_measure="attention", k=1))
 
 
+@pytest.mark.slow
 def test_a_lower_level_that_was_deleted_is_trained_again_too(small_run):
     chain = [small_run(importance_measure="attention", k=k, recursive=True, train_missing=True) for k in (1, 2)]
     run(chain[0])
@@ -213,6 +217,7 @@ def test_a_damaged_neighbour_does_not_hide_the_curve(small_run, caplog):
     assert comparable(Layout.of(small_run()), small_run(importance_measure="random", k=2), content) == [content]
 
 
+@pytest.mark.slow
 def test_importance_is_computed_once_per_model_measure_and_parameters(small_run, monkeypatch):
     import nlproar.run.context as module
 

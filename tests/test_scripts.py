@@ -49,6 +49,7 @@ def undisturbed(tmp_path_factory):
     return done, records(folder)
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_does_and_where_the_record_is(undisturbed):
     done, found = undisturbed
     assert len(found) == 2
@@ -66,6 +67,7 @@ def test_a_run_says_what_it_does_and_where_the_record_is(undisturbed):
     assert "\r" not in done.stderr  # plain lines where there is no terminal
 
 
+@pytest.mark.slow
 def test_other_folder_hash_seed_and_workers_give_the_same_numbers(undisturbed, script, tmp_path):
     flags = ("--num-workers", 2, "--persistent-dir", tmp_path / "other")
     for k in (0, 1):
@@ -73,6 +75,7 @@ def test_other_folder_hash_seed_and_workers_give_the_same_numbers(undisturbed, s
     assert records(tmp_path / "other") == undisturbed[1]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(undisturbed, tmp_path):
     rng = random.Random(0)
     command = [sys.executable, "experiments/babi.py", *FAST, *INTEGRATED, "--k", 1, "--recursive", "--train-missing"]
@@ -89,6 +92,7 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_numbers(undist
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(undisturbed, tmp_path):
     command = [sys.executable, "experiments/babi.py", *FAST, *INTEGRATED, "--k", 1, "--recursive", "--train-missing"]
     command = [str(part) for part in [*command, "--persistent-dir", tmp_path]]
@@ -100,6 +104,7 @@ def test_two_processes_share_the_work(undisturbed, tmp_path):
     assert records(tmp_path) == undisturbed[1]
 
 
+@pytest.mark.slow
 def test_done_already_says_so(script, tmp_path):
     flags = ("--source", "simulated", "--max-epochs", 1, "--persistent-dir", tmp_path)
     script("babi", *flags)
@@ -107,6 +112,7 @@ def test_done_already_says_so(script, tmp_path):
     assert "done already" in again.stderr and "epoch" not in again.stderr and "test: accuracy" in again.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_one_line(tmp_path):
     command = [sys.executable, "experiments/babi.py", "--source", "simulated", "--persistent-dir", str(tmp_path)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -122,6 +128,7 @@ def limit_file_size():
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # as a full disk: writing fails midway
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -154,6 +161,7 @@ def test_what_cannot_be_is_one_line_and_exit_code_2(script, tmp_path, flags, wor
     assert words in error and "Traceback" not in done.stderr and done.stderr.splitlines()[-1] == error
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_loses_nothing(script, tmp_path):
     flags = ("--source", "simulated", "--max-epochs", 1, "--persistent-dir", tmp_path)
     done = script("babi", *flags, check=False, preexec_fn=limit_file_size)
@@ -164,6 +172,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(script, tmp_path):
     script("babi", *flags)
 
 
+@pytest.mark.slow
 def test_damage_between_runs_is_mended_or_named(script, tmp_path):
     flags = ("--source", "simulated", "--max-epochs", 1, "--persistent-dir", tmp_path)
     first = script("babi", *flags)
@@ -188,6 +197,7 @@ def in_a_shell(line: str, environment: dict[str, str], **values: object) -> subp
     return subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_output_that_goes_nowhere_ends_no_run(few_questions, tmp_path):
     """A reader that leaves, closed streams, a full disk: the records are made, and the exit code says so. A path that
     the terminal cannot show is shown with backslashes."""
@@ -244,6 +254,7 @@ def test_download_without_python_is_one_line(tmp_path):
         assert done.returncode == 2 and done.stderr.startswith("error: no Python 3.11") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -265,6 +276,7 @@ def test_a_mistake_at_the_benchmark_is_one_line(script, flags, words):
     assert words in done.stderr and not done.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_benchmark_with_one_line():
     command = [sys.executable, "-u", "experiments/benchmark.py", "--shape", "sst"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -514,6 +514,7 @@ def last_line_of(command, **kwargs):
     return done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["8k", "200k"])  # full while the data are encoded, full while weights are saved
 def test_on_a_full_disk_a_run_ends_with_one_line_that_names_the_file(few_questions, tmp_path, size):
     (tmp_path / "disk").mkdir()
@@ -524,6 +525,7 @@ def test_on_a_full_disk_a_run_ends_with_one_line_that_names_the_file(few_questio
     assert line.startswith(f"error: No space left on device: {tmp_path}/disk/") and "--persistent-dir" in line
 
 
+@pytest.mark.slow
 def test_on_a_file_system_without_locks_a_run_ends_with_one_line(few_questions, tmp_path):
     world = Path(few_questions["PYTHONPATH"], "sitecustomize.py").read_text()
     no_locks = """

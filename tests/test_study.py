@@ -15,6 +15,8 @@ import pytest
 from tests.conftest import ROOT, wait_for, world_of
 from tests.test_scripts import records
 
+pytestmark = pytest.mark.slow
+
 MEASURES = ("random", "attention", "gradient", "integrated-gradient")
 FLAGS = ("--dataset", "babi-1", "--source", "simulated", "--importance-measure", *MEASURES, "--riemann-samples", 3)
 FLAGS = (*FLAGS, "--k", 20, 40, "--recursive", "--max-epochs", 2, "--device", "cpu", "--jobs", 2)

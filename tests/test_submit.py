@@ -235,6 +235,7 @@ def test_an_element_uses_the_cores_that_slurm_gives_it(job_list, cores):
     assert done.stdout.splitlines()[-1] == "2"
 
 
+@pytest.mark.slow
 def test_an_element_without_a_line_of_its_own_fails(job_list):
     """Slurm counts an element that ends with 0 as done."""
     one_line(element(job_list, 0, SLURM_ARRAY_TASK_ID="2"), "has 2 lines")

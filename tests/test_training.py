@@ -91,6 +91,7 @@ def kill(monkeypatch):
 # A training that is killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("small", [0, 1_000], ids=["written-out", "torch"])
 def test_killed_after_any_epoch_a_training_ends_with_the_numbers_of_an_undisturbed_one(
     tmp_path, kill, monkeypatch, small
@@ -208,6 +209,7 @@ def other_data(split):
     return replace(split, tokens=tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -227,6 +229,7 @@ def test_a_state_of_another_training_is_not_continued(tmp_path, caplog, name, ch
     assert f"another training (different: {name})" in caplog.text and str(path) in caplog.text
 
 
+@pytest.mark.slow
 def test_a_state_from_other_weights_or_threads_is_not_continued(tmp_path, caplog, monkeypatch):
     path = tmp_path / "training.npz"
     fit(path)
@@ -317,6 +320,7 @@ def epochs_in(log):
     return [int(line.split()[1].split("/")[0]) for line in log if line.startswith("epoch ")]
 
 
+@pytest.mark.slow
 def test_a_process_killed_and_stopped_in_turn_ends_with_the_same_record(few_questions, tmp_path, monkeypatch):
     """Two processes end by a signal each, in a folder with Lightning's files and as if on Slurm; the third ends by
     itself. No epoch is trained twice, nothing is written into the folder, and nothing is requeued."""
