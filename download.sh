@@ -16,8 +16,6 @@ if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
 fi
 find_python
 if ! "$python" -m pip show --quiet nlproar 2>/dev/null; then
-  constraints=(--constraint "$here/constraints.txt")
-  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || constraints=()  # they are for 3.11 and later
-  "$python" -m pip install ${constraints[@]+"${constraints[@]}"} --editable "$here" || fail "nlproar cannot be installed"
+  "$python" -m pip install --constraint "$here/constraints.txt" --editable "$here" || fail "nlproar cannot be installed"
 fi
 exec "$python" "$here/experiments/download.py" "$@"

@@ -3,9 +3,9 @@
 import sys
 
 try:
-    from nlproar.experiment.job_lists import main
+    from nlproar.study.job_lists import main
 except ModuleNotFoundError as error:
-    print(f"error: {error}; activate the environment of nlproar (Python 3.10 or later)", file=sys.stderr)
+    print(f"error: {error}; activate the environment of nlproar (Python 3.11 or later)", file=sys.stderr)
     sys.exit(2)
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 import sys
 
 try:
-    from nlproar.experiment.cli import main
+    from nlproar.run.cli import main
 except ModuleNotFoundError as error:
-    print(f"error: {error}; activate the environment of nlproar (Python 3.10 or later)", file=sys.stderr)
+    print(f"error: {error}; activate the environment of nlproar (Python 3.11 or later)", file=sys.stderr)
     sys.exit(2)
 
 if __name__ == "__main__":

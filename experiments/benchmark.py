@@ -23,15 +23,16 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 try:
     from nlproar.errors import UserError
-    from nlproar.experiment.cli import Parser, exit_codes
-    from nlproar.experiment.config import check_range
-    from nlproar.experiment.paths import user_path
+    from nlproar.flags import check_range
+    from nlproar.paths import user_path
+    from nlproar.script import Parser, exit_codes
 except ModuleNotFoundError as error:
-    print(f"error: {error}; activate the environment of nlproar (Python 3.10 or later)", file=sys.stderr)
+    print(f"error: {error}; activate the environment of nlproar (Python 3.11 or later)", file=sys.stderr)
     sys.exit(2)
 
 if TYPE_CHECKING:
     from baseline.world import World
+    from torch import Tensor
 
 SHAPES = ("sst", "imdb", "babi-1", "mimic")
 MEASURES = ("attention", "gradient", "input-times-gradient", "integrated-gradient", "mutual-information")
@@ -45,13 +46,13 @@ LONG = 5.0  # seconds: a round that takes longer is not repeated
 
 def parse() -> argparse.Namespace:
     """The flags. Raises UserError where they contradict each other."""
-    parser = Parser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
-    parser.add_argument("--shape", nargs="+", choices=SHAPES, default=SHAPES, help="kinds of data")
-    parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES, help="what to time")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each side has its turn")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser = Parser(__doc__)
+    parser.add_argument("--shape", nargs="+", choices=SHAPES, default=SHAPES, help="kinds of data (default: all)")
+    parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES, help="what to time (default: all)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each side has its turn (default: 3)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall",
-                        help="cpu counts this process's own time, for one thread on a busy machine")  # fmt: skip
+                        help="cpu counts the time of this process alone (default: wall)")  # fmt: skip
     parser.add_argument("--scaling", action="store_true", help="time and memory against the size of the data instead")
     parser.add_argument("--json", metavar="FILE", default=argparse.SUPPRESS, help="write every number there")
     parser.add_argument("--markdown", action="store_true", help="print the table as the README has it")
@@ -96,41 +97,45 @@ def check(world: World) -> float:
     batch = make_batch(split, np.arange(len(split))).to(world.device)
     rows = next(published.batches(published.observations(split), 8, world.device))
     logits = (ours(batch).logits, theirs(rows)[0])
-    gradients = []
+    norms = []  # of the gradient of all weights together
     for model, found in zip((ours, theirs), logits, strict=True):
         model.zero_grad()
-        torch.nn.functional.cross_entropy(found, batch.label).backward()
-        gradients.append(sum(parameter.grad.double().norm() ** 2 for parameter in model.parameters()).sqrt())
+        torch.autograd.backward(torch.nn.functional.cross_entropy(found, batch.label))
+        each = [gradient_of(parameter).double().norm() for parameter in model.parameters()]
+        norms.append(torch.stack(each).norm())
+    embeddings = (gradient_of(ours.embedding.weight), gradient_of(theirs.encoder.embedding.weight))
+    recurrent = (
+        gradient_of(ours.encoder.backward_lstm.get_parameter("weight_hh_l0")),
+        gradient_of(theirs.encoder.rnn.get_parameter("weight_hh_l0_reverse")),
+    )
     worst = 0.0
-    embeddings = (ours.embedding.weight.grad, theirs.encoder.embedding.weight.grad)
-    recurrent = (ours.encoder.backward_lstm.weight_hh_l0.grad, theirs.encoder.rnn.weight_hh_l0_reverse.grad)
-    for a, b in (logits, gradients, embeddings, recurrent):
+    for a, b in (logits, norms, embeddings, recurrent):
         worst = max(worst, float(((a - b).norm() / b.norm()).detach()))
     for measure in MEASURES[1:3]:
         values = published.explain(measure, theirs, published.observations(split), 8, world.device)
-        worst = max(worst, difference(explain(world, measure, split), values))
+        worst = max(worst, difference(world.explain(measure, split), values))
     assert worst < 1e-3, f"{world.shape.title}: the two sides differ by {worst}"
     for model in (ours, theirs):
         model.zero_grad()
     return worst
 
 
+def gradient_of(parameter: Tensor) -> Tensor:
+    """The gradient of a weight, which has one."""
+    assert parameter.grad is not None
+    return parameter.grad
+
+
 def difference(values: Any, rows: Any) -> float:
+    """How far `values` are from the rows of the other side, one after the other, relative to these."""
     import numpy as np
 
     expected = np.concatenate([np.asarray(row) for row in rows])
     return float(np.linalg.norm(values - expected) / np.linalg.norm(expected))
 
 
-def explain(world: World, measure: str, split: Any, samples: int | None = None) -> Any:
-    from nlproar.explain import MEASURES as OURS
-    from nlproar.explain.importance import importance
-
-    setting = world.explained(world.dataset(train=split), samples or OURS[measure].default_samples)
-    return importance(measure, setting)[0]["train"]
-
-
 def training(world: World) -> Pair:
+    """An epoch of training, and validation."""
     from baseline import published
 
     train, val = world.split(world.shape.epoch), world.split(-(-world.shape.epoch // 10), TOGETHER)
@@ -142,19 +147,14 @@ def training(world: World) -> Pair:
 
     def ours() -> None:
         world.reset()
-        fit(world, world.ours, train, val, 1)
+        world.fit(world.ours, train, val, 1)
 
     return theirs, ours, f"one epoch of {len(train)} observations, {len(val)} for validation"
 
 
-def fit(world: World, model: Any, train: Any, val: Any, epochs: int) -> None:
-    from nlproar.train import fit as library_fit
-
-    library_fit(model, train, val, batch_size=world.shape.batch, max_epochs=epochs, monitor="accuracy",
-                shuffle_seed=0, device=world.device)  # fmt: skip
-
-
 def explaining(measure: str, samples: int | None = None) -> Callable[[World], Pair]:
+    """The stage that explains observations by a measure, with `samples` points if these are named."""
+
     def stage(world: World) -> Pair:
         from baseline import published
 
@@ -165,16 +165,17 @@ def explaining(measure: str, samples: int | None = None) -> Callable[[World], Pa
         rows = published.observations(split)
         note = f"{n} observations"
         if measure == "mutual-information":
-            return lambda: information(world, rows), lambda: explain(world, measure, split), note
+            return lambda: information(world, rows), lambda: world.explain(measure, split), note
         if measure == "integrated-gradient":
             note += ", " + errors(world, split, rows, samples)
         theirs = lambda: published.explain(measure, world.theirs, rows, min(shape.batch, n), world.device)  # noqa: E731
-        return theirs, lambda: explain(world, measure, split, samples), note
+        return theirs, lambda: world.explain(measure, split, samples), note
 
     return stage
 
 
 def information(world: World, rows: Any) -> Any:
+    """The mutual information of each token of each row, as the baseline calculates it."""
     from baseline import published
 
     values = published.mutual_information(rows, world.shape.vocabulary, world.shape.classes)
@@ -185,10 +186,8 @@ def errors(world: World, split: Any, rows: Any, samples: int | None) -> str:
     """How far both integrated gradients are from one with 200 points."""
     from baseline import published
 
-    from nlproar.explain.importance import importance
-
-    exact = importance("integrated-gradient", world.explained(world.dataset(train=split), 200))[0]["train"]
-    ours = f"error {difference(exact, [explain(world, 'integrated-gradient', split, samples)]):.0e}"
+    exact = world.explain("integrated-gradient", split, 200)
+    ours = f"error {difference(exact, [world.explain('integrated-gradient', split, samples)]):.0e}"
     if samples:  # the baseline's stands a line above
         return ours
     theirs = published.explain("integrated-gradient", world.theirs, rows, world.shape.batch, world.device)
@@ -196,13 +195,14 @@ def errors(world: World, split: Any, rows: Any, samples: int | None) -> str:
 
 
 def storing(read: bool) -> Callable[[World], Pair]:
+    """The stage that masks observations and writes them, or the one that reads them again."""
+
     def stage(world: World) -> Pair:
         import numpy as np
         import torch
         from baseline import published
 
-        from nlproar import storage
-        from nlproar.roar import masking
+        from nlproar import masking, storage
 
         split = world.split(world.shape.masked)
         rows = published.observations(split)
@@ -228,7 +228,8 @@ def storing(read: bool) -> Callable[[World], Pair]:
         def theirs() -> None:
             published.write(at_theirs, published.mask(rows, values, PERCENT))
 
-        theirs(), ours()
+        theirs()
+        ours()
         expected = np.concatenate([row["tokens"].numpy() for row in published.read(at_theirs)])
         assert (again().tokens == expected).all()
         size = published.pickled_size(rows, values, PERCENT), at_ours.stat().st_size
@@ -243,11 +244,9 @@ def recursive_step(world: World) -> Pair:
     import torch
     from baseline import published
 
-    from nlproar import storage
-    from nlproar.explain.importance import importance
+    from nlproar import masking, storage
     from nlproar.model.bilstm_attention import BiLSTMAttention
-    from nlproar.roar import masking
-    from nlproar.train import test
+    from nlproar.model.train import test
 
     shape, n = world.shape, world.shape.step
     splits = {name: world.split(n // part, TOGETHER) for name, part in (("train", 1), ("val", 4), ("test", 4))}
@@ -269,7 +268,7 @@ def recursive_step(world: World) -> Pair:
         dataset = world.dataset(**splits)
 
         def make() -> storage.Arrays:
-            values, _ = importance("gradient", world.explained(dataset))
+            values = world.explain_all("gradient", dataset)
             return {
                 name: masking.pack(
                     masking.mask_most_important(values[name], one.maskable, one.offsets, "quantile", PERCENT)
@@ -282,13 +281,14 @@ def recursive_step(world: World) -> Pair:
         masked = dataset.masked({k: masking.unpack(packed[k], len(s.tokens)) for k, s in splits.items()})
         torch.manual_seed(0)
         model = BiLSTMAttention(*size).to(world.device)
-        fit(world, model, masked.splits["train"], masked.splits["val"], 8)
+        world.fit(model, masked.splits["train"], masked.splits["val"], 8)
         test(model, masked.splits["test"])
 
     return theirs, ours, f"{n} / {n // 4} / {n // 4} observations by gradient, 8 epochs"
 
 
 def start_up(_: World) -> Pair:
+    """A new process that shows the help of a script."""
     import subprocess
 
     here = Path(__file__).parent
@@ -326,7 +326,8 @@ def time_pair(pair: Pair, rounds: int, clock: str, device: Any) -> tuple[list[fl
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             started = now()
-            pair[side]()
+            call = pair[0] if side == 0 else pair[1]
+            call()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds[side].append(now() - started)
@@ -336,6 +337,7 @@ def time_pair(pair: Pair, rounds: int, clock: str, device: Any) -> tuple[list[fl
 
 
 def main() -> None:
+    """What the command line does."""
     with exit_codes("interrupted; nothing is written"):
         flags = parse()
         show(flags)
@@ -348,7 +350,7 @@ def show(flags: argparse.Namespace) -> None:
     process.prepare()
     import torch
 
-    from nlproar.experiment.stages import choose_device
+    from nlproar.model.device import choose_device
 
     device = choose_device(flags.device)
     if device.type != "cpu" and flags.clock == "cpu":
@@ -375,7 +377,7 @@ def what_is_timed(flags: argparse.Namespace) -> dict[str, list[str]]:
     def has(name: str, stage: str) -> bool:
         shape = SHAPE[name]
         if stage == "help":  # it knows no data, and is timed once
-            return name == flags.shape[0]
+            return bool(name == flags.shape[0])
         sizes = {"step": shape.step, "integrated-gradient": shape.integrated, FEWER: shape.integrated}
         return bool(sizes.get(stage, True))
 
@@ -414,12 +416,14 @@ def compare(flags: argparse.Namespace, pairs: dict[str, list[str]], device: Any)
 
 
 def machine() -> str:
+    """What this machine is."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{os.cpu_count()} cores of {names[0] if names else 'an unnamed processor'}"
 
 
 def markdown(results: list[dict[str, Any]]) -> str:
+    """The ratios as a table, a column for each shape."""
     from baseline.world import SHAPE
 
     shapes = list(dict.fromkeys(one["shape"] for one in results))

@@ -5,7 +5,7 @@ import sys
 try:
     from nlproar.report.cli import main
 except ModuleNotFoundError as error:
-    print(f"error: {error}; activate the environment of nlproar (Python 3.10 or later)", file=sys.stderr)
+    print(f"error: {error}; activate the environment of nlproar (Python 3.11 or later)", file=sys.stderr)
     sys.exit(2)
 
 if __name__ == "__main__":

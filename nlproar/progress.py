@@ -15,7 +15,11 @@ _SECONDS_BETWEEN_LINES = 30
 
 
 class Bar(Protocol):
-    def update(self, n: int, /) -> object: ...
+    """Something that counts steps."""
+
+    def update(self, n: int, /) -> object:
+        """Count `n` more steps."""
+        ...
 
 
 class _Lines:

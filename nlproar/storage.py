@@ -41,8 +41,15 @@ class NotAFile(UserError):
 
 
 def is_there(path: Path) -> bool:
-    """Whether anything is at `path`, also a link that leads nowhere or to itself: that is damage, not absence."""
-    return os.path.lexists(path)
+    """Whether anything is at `path`, also a link that leads nowhere or to itself: that is damage, not absence.
+
+    Raises OSError, naming the file, where the folder may not be looked into: nobody knows what is there then.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 # Writing
@@ -162,6 +169,7 @@ def _naming(path: Path, instead_of: Path | None = None) -> Iterator[None]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` to `path` as JSON, whole or not at all."""
     with whole_file(path) as file:
         file.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
 

@@ -15,9 +15,9 @@ from hypothesis import settings
 from nlproar.dataset import babi_simulation
 from nlproar.dataset.encoding import Dataset, Split
 from nlproar.dataset.vocabulary import Vocabulary
-from nlproar.experiment.config import resolve
 from nlproar.model import bilstm_attention
 from nlproar.model.bilstm_attention import BiLSTMAttention
+from nlproar.run.config import resolve
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,7 +27,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # tests that run side by side divide the cores, in this process and in those they start
 os.environ.setdefault(
-    "OMP_NUM_THREADS", str(max(1, os.cpu_count() // int(os.getenv("PYTEST_XDIST_WORKER_COUNT", "1"))))
+    "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(os.getenv("PYTEST_XDIST_WORKER_COUNT", "1"))))
 )
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
@@ -111,8 +111,8 @@ def random_split(
         return np.concatenate(rows).astype(np.int32), np.concatenate([[0], np.cumsum(lengths + 2)])
 
     tokens, offsets = flat()
-    query = flat() if paired else (None, None)
-    return Split(tokens, offsets, rng.integers(0, classes, n), *query, first=first)
+    query, query_offsets = flat() if paired else (None, None)
+    return Split(tokens, offsets, rng.integers(0, classes, n), query, query_offsets, first=first)
 
 
 @pytest.fixture(params=[True, False], ids=["written-out", "torch"])

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from nlproar import storage
-from nlproar.dataset import load_task
-from nlproar.experiment import record
-from nlproar.experiment.config import Config, id_of, resolve
-from nlproar.experiment.layout import Layout
+from nlproar.run import record
+from nlproar.run.config import Config, resolve
+from nlproar.run.environment import environment
+from nlproar.run.layout import Layout
+from nlproar.run.record import Record
 
 MEASURES = (
     "mutual-information",
@@ -24,49 +25,54 @@ MEASURES = (
 )
 
 
-def made(config: Config, performance: float, data: str = "0123456789abcdef") -> dict[str, Any]:
+def made(config: Config, performance: float, data: str = "0123456789abcdef", **changes: Any) -> Record:
     """Write the record of `config`, with this test performance, and return it."""
-    return record.write(Layout.of(config), config, content_of(config, performance, data))
+    one = record_of(config, performance, data, **changes)
+    record.write(Layout.of(config).record(config), one)
+    return one
 
 
-def content_of(config: Config, performance: float, data: str = "0123456789abcdef") -> dict[str, Any]:
-    """What a run with this test performance would record, before `record.write` adds its header."""
-    metric = load_task(config.dataset).metric
+def record_of(config: Config, performance: float, data: str = "0123456789abcdef", **changes: Any) -> Record:
+    """Return what a run with this test performance would record; `changes` replace fields of the record."""
+    metric = config.task.metric
     stages = ("encode", "explain", "mask", "vectors", "train", "test")
-    return {
+    fields: dict[str, Any] = {
+        "id": config.id,
+        "identity": config.identity,
+        "config": config.values,
+        "task": config.task.described(),
         "metrics": {"val": {metric: performance}, "test": {metric: performance}},
-        "epochs": [{"epoch": 1, "loss": 0.5, "monitor": performance, "seconds": 1.0}],
-        "best_epoch": 1,
-        "masked": {name: config.k / 100 for name in ("train", "val", "test")},
-        "completeness_error": None,
-        "explained": None,
-        "weights": None,
+        "masked": {name: min(1.0, config.at_level / 100) for name in ("train", "val", "test")},
+        "training": {
+            "epochs": [{"epoch": 1, "loss": 0.5, "monitor": performance, "seconds": 1.0, "val": {metric: performance}}],
+            "best_epoch": 1,
+            "parameters": 1000,
+        },
+        "diagnostics": {},
+        "sources": {"importance": None, "explained": None, "masks": None, "weights": None},
         "data": {
             "digest": data,
             "vectors": None,
             "vocabulary": 100,
             "observations": {"train": 80, "val": 10, "test": 10},
+            "warnings": [],
         },
         "durations": dict.fromkeys(stages, 6.0),
-        "environment": {**record.environment("cpu", 1), "commit": "c" * 40},
+        "environment": {**environment("cpu", 1), "commit": "c" * 40},
     }
+    return Record(**{**fields, **changes})
 
 
 def forge(folder: Path, content: dict[str, Any]) -> Path | None:
     """Write `content`, whatever it is, as a record whose checksum and name are right, so that only its shape can give
-    it away. None where there is no configuration to make a name of, or the name is none for a file."""
+    it away. Returns its path; None where there is no identity to make a name of, or the name is none for a file."""
     try:
-        content["id"] = id_of(content["config"])
+        readable = content["id"].rpartition("-")[0]
+        content["id"] = f"{readable}-{storage.digest(content['identity'])[:8]}"
         path = folder / f"{content['id']}.json"
-        content["checksum"] = storage.digest({name: value for name, value in content.items() if name != "checksum"})
+        content["checksum"] = record.checksum(content)
         path.write_text(json.dumps(content))
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        OverflowError,
-        OSError,
-    ):  # no configuration to make a name of, or no name of a file
+    except (KeyError, TypeError, ValueError, OverflowError, OSError, AttributeError):
         return None
     return path
 
@@ -74,7 +80,8 @@ def forge(folder: Path, content: dict[str, Any]) -> Path | None:
 def linear(config: Config) -> float:
     """Random masking falls along a line, gradients faster, the same in every seed but for its number."""
     speed = {"random": 1.0, "gradient": 1.5, "integrated-gradient": 2.0}.get(str(config.importance_measure), 1.2)
-    return max(0.9 - 0.5 * speed * config.k / 100, 0.4) + 0.001 * config.seed * (0 < config.k < 100)
+    k = config.at_level
+    return max(0.9 - 0.5 * speed * k / 100, 0.4) + 0.001 * config.seed * (0 < k < 100)
 
 
 def study(
@@ -86,9 +93,9 @@ def study(
     step: int = 20,
     curve: Callable[[Config], float] = linear,
     **flags: Any,
-) -> list[dict[str, Any]]:
-    """Records of a whole study with quantile levels, in `folder`."""
-    records: dict[str, dict[str, Any]] = {}
+) -> list[Record]:
+    """Write records of a whole study with quantile levels into `folder`, and return them."""
+    records: dict[str, Record] = {}
     for seed, measure, again in itertools.product(seeds, ("random", *measures), recursive):
         for k in range(0, 101, step):
             config = resolve(

@@ -60,7 +60,10 @@ def as_dataset(batch: SequenceBatch, vocabulary_size: int) -> Dataset:
         rows = [row[:n] for row, n in zip(tokens.numpy(), length.numpy(), strict=True)]
         return np.concatenate(rows).astype(np.int32), np.concatenate([[0], np.cumsum(length.numpy())])
 
-    query = flat(batch.query_tokens, batch.query_length) if batch.query_tokens is not None else (None, None)
-    split = Split(*flat(batch.tokens, batch.length), batch.label.numpy(), *query)
+    query, query_offsets = None, None
+    if batch.query_tokens is not None:
+        query, query_offsets = flat(batch.query_tokens, batch.query_length)
+    tokens, offsets = flat(batch.tokens, batch.length)
+    split = Split(tokens, offsets, batch.label.numpy(), query, query_offsets)
     words = Vocabulary(tuple(f"w{i:03d}" for i in range(vocabulary_size - len(SPECIALS))))
     return Dataset(words, {"train": split, "val": split, "test": split}, "reference")

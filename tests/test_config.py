@@ -1,20 +1,24 @@
 """A configuration means one run, under one name, whichever way it was asked for."""
 
 import shlex
-from dataclasses import fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nlproar.dataset import MODULES
+from nlproar import storage
+from nlproar.dataset import TASKS, load_task
 from nlproar.errors import UserError
-from nlproar.experiment import cli
-from nlproar.experiment.config import Config, flag_fields, resolve
-from nlproar.experiment.layout import Layout
-from nlproar.experiment.seeds import derive
-from nlproar.explain import MEASURES
+from nlproar.evaluate.roar import Level, Roar
+from nlproar.explain import MEASURES, QuadraturePoints
+from nlproar.flags import flag, flags_of, values_of
+from nlproar.model import MODELS
+from nlproar.run import cli
+from nlproar.run.config import SCHEMA, Config, Options, known_flags, resolve
+from nlproar.run.layout import Layout
+from nlproar.seeds import derive
 
 SCRIPTS = {
     "stanford_sentiment.py": "sst",
@@ -23,6 +27,13 @@ SCRIPTS = {
     "babi.py": ("--task", {"1": "babi-1", "2": "babi-2", "3": "babi-3"}),
     "mimic.py": ("--subset", {"diabetes": "mimic-diabetes", "anemia": "mimic-anemia"}),
 }
+
+
+def runs_of_words(words):
+    """The configurations that the words of a printed command ask for: of a script, or of `nlproar run`."""
+    if words[:2] == ["nlproar", "run"]:
+        return cli.parse_any_task("", words[2:])
+    return cli.parse("", SCRIPTS[Path(words[1]).name], words[2:])
 
 
 @st.composite
@@ -41,20 +52,18 @@ def runs(draw):
     }
     step = flags["recursive_step_size"] or (10 if flags["roar_strategy"] == "quantile" else 1)
     flags["k"] -= flags["k"] % step
-    return resolve(draw(st.sampled_from(list(MODULES))), **flags)
+    return resolve(draw(st.sampled_from(list(TASKS))), **flags)
 
 
 def asked_for(config):
     """The configuration of a printed command."""
-    words = shlex.split(config.command())
-    (found,) = cli.parse("", SCRIPTS[words[1].removeprefix("experiments/")], words[2:])
+    (found,) = runs_of_words(shlex.split(config.command()))
     return found
 
 
 @given(runs(), runs())
 def test_ids_are_injective(one, other):
-    same = {f.name: getattr(one, f.name) for f in fields(one)} == {f.name: getattr(other, f.name) for f in fields(one)}
-    assert (one.id == other.id) == same == (one.identity == other.identity)
+    assert (one.id == other.id) == (one == other) == (one.identity == other.identity)
 
 
 @given(runs())
@@ -64,27 +73,31 @@ def test_a_printed_command_is_its_run(config):
 
 @given(runs())
 def test_the_runs_before_end_at_k_0_and_share_everything_else(config):
-    while (previous := config.previous()) is not None:
-        assert previous.k < config.k and previous.seed == config.seed and previous.dataset == config.dataset
+    while (previous := config.rules.previous(config)) is not None:
+        assert previous.at_level < config.at_level
+        assert (previous.seed, previous.dataset) == (config.seed, config.dataset)
         config = previous
-    assert config.k in (0, 100) and config.importance_measure is None
+    assert config.at_level in (0, 100) and config.importance_measure is None
 
 
 def test_the_runs_that_are_explained():
     recursive = resolve("sst", importance_measure="gradient", roar_strategy="quantile", k=30, recursive=True)
-    assert recursive.recursive_step_size == 10
-    assert [recursive.previous().k, recursive.previous().previous().k] == [20, 10]
-    assert replace(recursive, k=10).previous() == resolve("sst")
-    assert resolve("sst", importance_measure="gradient", k=3).explained() == resolve("sst")
-    assert resolve("sst", importance_measure="random", k=3).explained() is None
-    assert resolve("sst", roar_strategy="quantile", k=100).previous() is None
+    assert recursive.parameters.recursive_step_size == 10
+    (below,) = recursive.needs()
+    (lowest,) = below.needs()
+    assert [below.at_level, lowest.at_level] == [20, 10]
+    assert lowest.needs() == [resolve("sst")]
+    assert resolve("sst", importance_measure="gradient", k=3).needs() == [resolve("sst")]
+    assert resolve("sst", importance_measure="random", k=3).needs() == []
+    assert resolve("sst", roar_strategy="quantile", k=100).needs() == []
 
 
 def test_what_cannot_matter_does_not_enter():
     assert resolve("sst", importance_measure="gradient", recursive=True) == resolve("sst")
     everything = resolve("sst", roar_strategy="quantile", k=100)
     assert resolve("sst", importance_measure="gradient", roar_strategy="quantile", k=100, recursive=True) == everything
-    assert resolve("sst", k=5, recursive=True) == resolve("sst", k=5)  # random
+    drawn = {"importance_measure": "random", "k": 5}
+    assert resolve("sst", **drawn, recursive=True) == resolve("sst", **drawn)
     options = {"device": "cpu", "num_workers": 3, "threads": 2, "persistent_dir": "x", "overwrite": True}
     assert resolve("sst", **options).id == resolve("sst").id
 
@@ -96,11 +109,18 @@ def test_every_other_flag_enters_the_id(tmp_path):
     changes = {
         "seed": 1, "importance_measure": "gradient", "roar_strategy": "quantile", "k": 20, "recursive": False,
         "recursive_step_size": 5, "riemann_samples": 9, "max_epochs": 3, "batch_size": 4, "vectors": str(vectors),
+        "hidden_size": 4, "learning_rate": 0.1, "weight_decay": 0.1,
     }  # fmt: skip
-    decisive = {f.name for f in flag_fields() if not f.metadata["option"]} - {"model_type"}  # there is only one
-    assert set(changes) == decisive
+    of_erasure = {"erasure_model": "masked-fine-tuning", "erasure_class": "gold"}
+    others = {"model_type", "evaluation"}
+    assert set(changes) | set(of_erasure) == known_flags() - set(flags_of(Options)) - others
     ids = {resolve("sst", **{**base, name: value}).id for name, value in changes.items()}
     assert len(ids | {resolve("sst", **base).id}) == len(changes) + 1
+    base = {"importance_measure": "gradient", "evaluation": "erasure"}
+    ids = {resolve("sst", **{**base, name: value}).id for name, value in of_erasure.items()}
+    ids |= {resolve("sst", **base).id, resolve("sst", importance_measure="gradient", evaluation="roar", k=1).id}
+    ids |= {resolve("sst", evaluation="masked-fine-tuning").id, resolve("sst").id}
+    assert len(ids) == 6
     assert resolve("babi-1", "simulated").id != resolve("babi-1").id
 
 
@@ -119,7 +139,7 @@ def test_the_home_folder_is_found_behind_every_path(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "v.txt").write_text("x 1\n")
     (config,) = cli.parse("", "sst", ["--vectors=~/v.txt", "--persistent-dir=~/out"])
-    assert config.vectors_file == str(tmp_path / "v.txt") and Layout.of(config).root == tmp_path / "out"
+    assert config.recipe.vectors_file == str(tmp_path / "v.txt") and Layout.of(config).root == tmp_path / "out"
     assert Layout.at("~").root == tmp_path and Layout.at("a/~").root == Path("a/~")
     for variable, folder in (("SCRATCH", tmp_path / "s" / "nlproar"), ("NLPROAR_PERSISTENT_DIR", tmp_path / "s")):
         monkeypatch.setenv(variable, "~/s")
@@ -171,3 +191,34 @@ def test_seeds_differ_by_purpose_and_seed():
 def test_flags_default_to_what_config_says():
     parsed = cli.parse("", "sst", [])
     assert parsed == [resolve("sst")] and isinstance(parsed[0], Config)
+
+
+def test_a_new_flag_with_its_default_renames_no_run(monkeypatch):
+    """Adding a flag to a measure, to an evaluation or to a recipe leaves the identity of every run as it was."""
+    asked = {"importance_measure": "integrated-gradient", "k": 10, "riemann_samples": 7, "max_epochs": 3}
+    before = resolve("sst", **asked)
+    assert before.identity["measure"] == {"riemann_samples": 7}
+
+    @dataclass(frozen=True)
+    class More(QuadraturePoints):
+        baseline: str = flag("zero", "where the path begins", choices=("zero", "mask"))
+
+    @dataclass(frozen=True)
+    class MoreLevels(Level):
+        ties: str = flag("first", "which of equally important tokens is masked", choices=("first", "last"))
+
+    monkeypatch.setitem(MEASURES, "integrated-gradient", MEASURES["integrated-gradient"]._replace(parameters=More))
+    monkeypatch.setattr(Roar, "Parameters", MoreLevels)
+    after = resolve("sst", **asked)
+    assert after.id == before.id and after.identity == before.identity
+    for changed in ({"baseline": "mask"}, {"ties": "last"}):
+        assert resolve("sst", **asked, **changed).id != before.id
+
+
+def test_the_defaults_of_this_schema_are_those_it_was_made_with():
+    """A default that changes changes what an identity means: then SCHEMA has to be raised, and this table with it."""
+    defaults = {name: values_of(MODELS["rnn"].recipe(load_task(name))) for name in TASKS}
+    defaults["level"] = values_of(Level())
+    for name, measure in MEASURES.items():
+        defaults[name] = values_of(measure.parameters()) if measure.parameters else {}
+    assert (SCHEMA, storage.digest(defaults)[:16]) == (2, "1207dd68135f0004")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nlproar.dataset import MODULES, babi, babi_simulation, encoding, load_task, stanford_sentiment
+from nlproar.dataset import TASKS, babi, babi_simulation, encoding, load_task, stanford_sentiment
 from nlproar.dataset import raw as raw_files
 from nlproar.dataset.raw import generated
 from nlproar.dataset.sources import SST
@@ -85,6 +85,7 @@ def test_no_word_and_a_label_that_never_occurs_are_refused():
         toy(everywhere, labels=("negative", "positive"))
 
 
+@pytest.mark.slow
 def test_tokenizing_in_processes_gives_the_same(monkeypatch):
     monkeypatch.setattr(encoding, "_WORTH_PROCESSES", 1500)
     task = load_task("babi-2")
@@ -239,7 +240,7 @@ def test_warnings_are_no_part_of_the_content_and_published_numbers_none_of_the_i
     said = encoding.load(task, "official", tmp_path, tmp_path / "cache")
     quiet = encoding.load(replace(task, published={}), "official", tmp_path, tmp_path / "other")
     assert said.digest == quiet.digest and not quiet.warnings
-    assert replace(task, published={}, records="").facts() == task.facts()
+    assert replace(task, published={}, records="").described() == task.described()
 
 
 def test_babi_stories_grow_and_start_again():
@@ -264,9 +265,9 @@ def test_a_line_that_is_no_statement_and_no_question_is_named(line):
 
 
 def test_every_declaration_is_under_its_own_name_and_is_json():
-    for name in MODULES:
+    for name in TASKS:
         assert load_task(name).name == name
-        assert json.loads(json.dumps(load_task(name).facts())) == load_task(name).facts()
+        assert json.loads(json.dumps(load_task(name).described())) == load_task(name).described()
 
 
 def replay(story, number, question):
@@ -334,6 +335,7 @@ def raw_dir(request):
     return request.getfixturevalue("real_data")
 
 
+@pytest.mark.slow
 def test_real_sst_has_the_published_sizes(raw_dir, tmp_path):
     data = encoding.load(load_task("sst"), "official", raw_dir, tmp_path)
     assert [len(split) for split in data.splits.values()] == [6579, 848, 1776]

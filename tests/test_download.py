@@ -107,7 +107,7 @@ def test_processes_that_download_into_one_folder_do_not_disturb_each_other(serve
 
 def test_what_a_killed_download_left_is_removed_by_the_next_one_only(server, tmp_path):
     killed = start(server, "a.vec", tmp_path)
-    wait_for(lambda: list(tmp_path.glob(".a.vec.*.tmp")))
+    wait_for(lambda: "a.vec" in server.requests and list(tmp_path.glob(".a.vec.*.tmp")))
     killed.kill()
     killed.communicate()
     (left,) = tmp_path.glob(".a.vec.*.tmp")

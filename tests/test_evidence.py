@@ -3,28 +3,32 @@ them has been replaced."""
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from nlproar import train
 from nlproar.dataset import babi_simulation, encoding, raw
 from nlproar.errors import UserError
-from nlproar.experiment import curve, record, status
-from nlproar.experiment.grid import Chain, Study
-from nlproar.experiment.layout import Layout
-from nlproar.experiment.levels import digest_of
-from nlproar.experiment.needs import lack, load_dataset
-from nlproar.experiment.run import run
-from nlproar.experiment.stages import Run
-from nlproar.model import checkpoint
-from tests.made_records import content_of
+from nlproar.evaluate.masks import Masks
+from nlproar.model import checkpoint, train
+from nlproar.model.bilstm_attention import BiLSTMAttention
+from nlproar.run import curve, record
+from nlproar.run.context import Context
+from nlproar.run.layout import Layout
+from nlproar.run.prerequisites import load_dataset
+from nlproar.run.run import run
+from nlproar.study import status
+from nlproar.study.grid import Chain, Grid
+from tests.made_records import record_of
 
 
 @pytest.fixture
 def other_weights(monkeypatch):
     """From here on the same training gives other weights, as on another machine."""
-    return lambda: monkeypatch.setattr(train, "LEARNING_RATE", 5e-3)
+    optimizer = BiLSTMAttention.optimizer
+    faster = lambda model, recipe: optimizer(model, replace(recipe, learning_rate=5e-3))  # noqa: E731
+    return lambda: monkeypatch.setattr(BiLSTMAttention, "optimizer", faster)
 
 
 def description(config):
@@ -39,19 +43,8 @@ def chain(small_run, *ks, measure="gradient", **flags):
     return [small_run(importance_measure=measure, k=k, recursive=True, **flags) for k in ks]
 
 
-def as_version_1(config):
-    """Turn record and checkpoint of a run into what an earlier version wrote."""
-    layout = Layout.of(config)
-    folder, path = layout.checkpoint(config), layout.record(config)
-    content = json.loads(path.read_text())
-    for name in ("made", "checksum", "weights"):
-        del content[name]
-    del content["data"]["vectors"]
-    path.write_text(json.dumps({**content, "version": 1}))
-    told = description(config)
-    (folder / told["file"]).rename(folder / "weights.safetensors")
-    names = ("model_type", "shape", "dataset", "config", "sha256")
-    (folder / checkpoint.DESCRIPTION).write_text(json.dumps({name: told[name] for name in names}))
+def masks_of(config):
+    return config.rules.masks(config, Context(config, Layout.of(config))).digest
 
 
 # What a model is
@@ -65,7 +58,7 @@ def test_a_model_without_its_record_is_not_done(small_run):
     with pytest.raises(UserError, match=r"stopped before it had its record; .*--train-missing"):
         run(config)
     run(small_run(importance_measure="attention", k=1, train_missing=True))
-    assert record.load(path)["metrics"] == base["metrics"]
+    assert record.load(path).metrics == base.metrics
 
 
 def test_a_record_whose_checkpoint_holds_other_weights_is_noticed(small_run, other_weights, tmp_path):
@@ -79,7 +72,7 @@ def test_a_record_whose_checkpoint_holds_other_weights_is_noticed(small_run, oth
     with pytest.raises(UserError, match="other weights than its record tells of"):
         run(small_run(importance_measure="attention", k=1))
     content = run(small_run(importance_measure="attention", k=1, train_missing=True))
-    assert content["explained"] == weights(small_run()) == run(small_run())["weights"]
+    assert content.sources["explained"] == weights(small_run()) == run(small_run()).sources["weights"]
 
 
 @pytest.mark.parametrize("name", ["masks", "vectors", "dataset", "shape", "file", "sha256"])
@@ -108,29 +101,11 @@ def test_a_link_that_leads_to_no_file_is_damage_and_named_not_absence(small_run,
     assert path.is_file() and not path.is_symlink()
 
 
-def test_records_and_checkpoints_of_the_earlier_version_are_used(small_run):
-    first, second = chain(small_run, 1, 2)
-    content = [run(config) for config in (small_run(), first)]
-    for config in (small_run(), first):
-        as_version_1(config)
-    assert run(first)["metrics"] == content[1]["metrics"]
-    assert run(second)["explained"] == content[1]["weights"]
-
-
-def test_an_old_record_beside_a_new_checkpoint_is_not_done(small_run):
-    run(small_run())
-    as_version_1(small_run())
-    kept = Layout.of(small_run()).record(small_run()).read_text()
-    run(small_run(overwrite=True))
-    Layout.of(small_run()).record(small_run()).write_text(kept)
-    assert "other weights" in lack(Layout.of(small_run()), small_run())
-
-
 # Which weights were explained
 
 
 def test_a_record_names_the_weights_that_were_explained(small_run, other_weights, monkeypatch):
-    before = run(small_run())["weights"]
+    before = run(small_run()).sources["weights"]
     real = train.fit
 
     def fit(*args, **kwargs):  # the base is trained again while another level trains
@@ -141,19 +116,19 @@ def test_a_record_names_the_weights_that_were_explained(small_run, other_weights
 
     monkeypatch.setattr(train, "fit", fit)
     content = run(small_run(importance_measure="gradient", k=1))
-    assert weights(small_run()) != before == content["explained"]
+    assert weights(small_run()) != before == content.sources["explained"]
 
 
 def test_a_model_that_is_replaced_before_it_is_explained_is_refused(small_run, other_weights):
     run(small_run())
     config = small_run(importance_measure="gradient", k=1)
-    started = Run(config, Layout.of(config))
-    assert started.levels.weights(small_run()) == weights(small_run())
+    started = Context(config, Layout.of(config))
+    assert started.weights(small_run()) == weights(small_run())
     other_weights()
     run(small_run(overwrite=True))
     with pytest.raises(UserError, match="trained again by another process"):
-        started.carry_out()
-    assert run(config)["explained"] == weights(small_run())
+        config.rules.carry_out(config, started)
+    assert run(config).sources["explained"] == weights(small_run())
 
 
 # Which masks a model was trained on
@@ -161,25 +136,21 @@ def test_a_model_that_is_replaced_before_it_is_explained_is_refused(small_run, o
 
 def test_a_checkpoint_knows_its_masks(small_run):
     for config in [small_run(), *chain(small_run, 1, 2)]:
-        run(config)
-        assert description(config)["masks"] == digest_of(Run(config, Layout.of(config)).levels.masks(config))
+        assert run(config).sources["masks"] == description(config)["masks"] == masks_of(config)
 
 
 def test_masks_are_known_by_their_content():
     one = {"train": np.array([True, False, True]), "test": np.array([False])}
-    assert digest_of(one) == digest_of(dict(reversed(one.items())))
+    assert Masks(one).digest == Masks(dict(reversed(one.items()))).digest
     others = [{**one, "test": np.array([True])}, {"train": one["train"]}, {"train": one["test"], "test": one["train"]}]
-    assert len({digest_of(masks) for masks in (one, *others, {**one, "test": np.array([False, False])})}) == 5
+    assert len({Masks(masks).digest for masks in (one, *others, {**one, "test": np.array([False, False])})}) == 5
 
 
-@pytest.mark.parametrize("old", [False, True], ids=["this version", "earlier version"])
-def test_a_level_that_was_trained_on_other_masks_is_refused_or_follows(small_run, other_weights, caplog, old):
+@pytest.mark.slow
+def test_a_level_that_was_trained_on_other_masks_is_refused_or_follows(small_run, other_weights, caplog):
     first, second, third = chain(small_run, 1, 2, 3)
     for config in (small_run(), first, second):
         run(config)
-    if old:
-        for config in (small_run(), first, second):
-            as_version_1(config)
     stale = {config.id: weights(config) for config in (first, second)}
     other_weights()
     run(small_run(overwrite=True))
@@ -191,12 +162,13 @@ def test_a_level_that_was_trained_on_other_masks_is_refused_or_follows(small_run
     (following,) = chain(small_run, 3, train_missing=True)
     with caplog.at_level("INFO", "nlproar"):
         content = run(following)
-    assert caplog.text.count("training again") == 2 and content["explained"] == weights(second)
+    assert caplog.text.count("training again") == 2 and content.sources["explained"] == weights(second)
     for config, below in ((first, small_run()), (second, first)):
-        assert weights(config) != stale[config.id] and run(config)["explained"] == weights(below)
-        assert description(config)["masks"] == digest_of(Run(config, Layout.of(config)).levels.masks(config))
+        assert weights(config) != stale[config.id] and run(config).sources["explained"] == weights(below)
+        assert description(config)["masks"] == masks_of(config)
 
 
+@pytest.mark.slow
 def test_a_base_that_is_trained_again_to_the_same_weights_makes_nothing_stale(small_run, caplog):
     first, second = chain(small_run, 1, 2)
     run(small_run())
@@ -221,7 +193,7 @@ def test_of_a_finished_run_whose_base_changed_one_is_warned(small_run, other_wei
 
 def test_hundreds_of_levels_are_no_recursion_of_python(small_run):
     content = run(small_run(importance_measure="mutual-information", k=150, recursive=True))
-    assert content["masked"] == {"train": 1.0, "val": 1.0, "test": 1.0}
+    assert content.masked == {"train": 1.0, "val": 1.0, "test": 1.0}
 
 
 # Which vectors
@@ -240,39 +212,44 @@ def vectors_file(tmp_path):
     return write
 
 
-def test_named_vectors_that_were_replaced_are_refused_by_name(small_run, vectors_file):
+def test_named_vectors_that_were_replaced_are_refused_with_the_command_that_makes_the_run_again(
+    small_run, vectors_file
+):
     base = run(small_run(vectors="fasttext"))
-    assert base["data"]["vectors"] == description(small_run(vectors="fasttext"))["vectors"] is not None
+    assert base.data["vectors"] == description(small_run(vectors="fasttext"))["vectors"] is not None
     vectors_file(3)
-    for flags in ({"k": 1}, {"k": 1, "importance_measure": "gradient"}, {"roar_strategy": "quantile", "k": 100}):
-        with pytest.raises(UserError, match="other vectors fasttext") as error:
+    for flags in (
+        {"k": 1, "importance_measure": "random"},
+        {"k": 1, "importance_measure": "gradient"},
+        {"roar_strategy": "quantile", "k": 100},
+    ):
+        with pytest.raises(UserError, match="made with other vectors than are there now") as error:
             run(small_run(vectors="fasttext", **flags))
         assert small_run(vectors="fasttext").command() in str(error.value)
-    with pytest.raises(UserError, match="other vectors fasttext than are there now; run with --overwrite"):
+    with pytest.raises(UserError, match="with other vectors than are there now; run with --overwrite"):
         run(small_run(vectors="fasttext"))
     vectors_file(1)
     assert run(small_run(vectors="fasttext")) == base
-    assert run(small_run(vectors="fasttext", k=1))["data"]["vectors"] == base["data"]["vectors"]
+    assert run(small_run(vectors="fasttext", importance_measure="random", k=1)).data["vectors"] == base.data["vectors"]
 
 
 def test_without_a_file_vectors_are_none(small_run):
-    assert run(small_run())["data"]["vectors"] is None and description(small_run())["vectors"] is None
+    assert run(small_run()).data["vectors"] is None and description(small_run())["vectors"] is None
 
 
 # Records of other data in one study
 
 
-def records_of(folder, values, **changes):
+def records_of(folder, values):
     """A study of as many records as `values`; a value is the digest of a run's data, or (digest, vectors)."""
     layout = Layout(folder)
-    chains = Study(["sst"], ["random"], seeds=range(len(values)), levels=[0], strategies=["count"]).chains()
+    chains = Grid(["sst"], ["random"], seeds=range(len(values)), levels=[0], strategies=["count"]).chains()
     configs = [config for chain in chains for config in chain.configs]
     layout.make()
     for config, value in zip(configs, values, strict=True):
         digest, vectors = value if isinstance(value, tuple) else (value, None)
-        content = content_of(config, 0.5 + 0.1 * (value == values[0]))
-        content["data"] |= {"digest": digest, "vectors": vectors}
-        record.write(layout, config, content)
+        one = record_of(config, 0.5 + 0.1 * (value == values[0]), digest)
+        record.write(layout.record(config), replace(one, data={**one.data, "vectors": vectors}))
     return layout, chains, configs
 
 
@@ -288,7 +265,7 @@ def test_runs_of_other_data_or_vectors_than_the_rest_count_as_failed(tmp_path, v
     found = status.look(layout, chains)
     assert list(found.records) == configs[:2] and words in found.failures[configs[2]]
     assert str(layout.record(configs[2])) in found.failures[configs[2]]
-    (text,) = curve.of_study(chains, found.records)
+    (text,) = curve.of_study(found.records.values(), range(3))
     assert text.split()[-1] == "-"  # a mean over three seeds, one of which is missing
 
 
@@ -298,15 +275,15 @@ def of_small_runs(*configs):
 
 def test_runs_of_other_data_than_are_there_now_count_as_failed(small_run, monkeypatch):
     layout = Layout.of(small_run())
-    both = of_small_runs(small_run(), small_run(seed=1), small_run(k=1))
+    both = of_small_runs(small_run(), small_run(seed=1), small_run(importance_measure="random", k=1))
     for chain_ in both[:2]:
         run(chain_.configs[0])
     monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 310, "test": 60})
     load_dataset.cache_clear()
     assert len(status.look(layout, both).records) == 2  # nobody has encoded the new data yet
-    new = run(small_run(k=1))
+    new = run(small_run(importance_measure="random", k=1))
     found = status.look(layout, both)
-    assert found.records == {small_run(k=1): new}
+    assert found.records == {small_run(importance_measure="random", k=1): new}
     assert all("from other data than are there now" in reason for reason in found.failures.values())
     assert len(found.failures) == 2
 
@@ -334,9 +311,8 @@ def test_a_look_at_a_study_encodes_and_downloads_nothing(tmp_path, monkeypatch):
 
 
 def test_no_mean_is_made_over_different_data(tmp_path):
-    layout, chains, configs = records_of(tmp_path, ["a", "b"])
-    records = {config: record.read(layout, config) for config in configs}
-    texts = curve.of_study(chains, records)
+    layout, _, configs = records_of(tmp_path, ["a", "b"])
+    texts = curve.of_study([record.read(layout.record(config), config) for config in configs], range(2))
     assert len(texts) == 2 and all(text.split()[-1] == "-" for text in texts)
 
 

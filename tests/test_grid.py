@@ -4,32 +4,35 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlproar.dataset import MODULES
+from nlproar.dataset import TASKS
 from nlproar.errors import UserError
-from nlproar.experiment import cli, failure, job_lists, record, study
-from nlproar.experiment.config import resolve
-from nlproar.experiment.grid import Study
-from nlproar.experiment.layout import Layout
-from nlproar.experiment.status import Estimates, duration, look, time_left
 from nlproar.explain import MEASURES
+from nlproar.run import failure, overwrite, record
+from nlproar.run.config import command_line, resolve
+from nlproar.run.layout import Layout
+from nlproar.study import cli as study
+from nlproar.study import job_lists
+from nlproar.study.grid import Grid
+from nlproar.study.status import Estimates, duration, look, time_left
 from tests.conftest import ROOT
-from tests.made_records import content_of
-from tests.test_config import SCRIPTS
+from tests.made_records import made
+from tests.test_config import runs_of_words
 
-SMALL = Study(["babi-1"], ["random", "gradient"], levels=[1, 2], strategies=["count"], kinds=[True], source="simulated")
+SMALL = Grid(["babi-1"], ["random", "gradient"], levels=[1, 2], strategies=["count"], kinds=[True], source="simulated")
 
 
 @st.composite
 def studies(draw):
     some = lambda values: draw(st.lists(st.sampled_from(values), min_size=1, unique=True))  # noqa: E731
-    return Study(
-        datasets=some(list(MODULES)),
+    return Grid(
+        datasets=some(list(TASKS)),
         measures=some(list(MEASURES)),
         seeds=some([0, 1, 7]),
         strategies=some(["count", "quantile"]),
@@ -43,7 +46,7 @@ def runs(chains):
 
 
 def test_the_grid_of_the_paper_has_as_many_runs_as_counted_by_hand():
-    chains = Study(list(MODULES), list(MEASURES), range(5), ("count", "quantile"), (False, True)).chains()
+    chains = Grid(list(TASKS), list(MEASURES), range(5), ("count", "quantile"), (False, True)).chains()
     tasks_and_seeds = 8 * 5
     base = 1 + 1  # k = 0, and k = 100 %
     random = 10 + 9  # count 1..10, quantile 10..90; recursion would change nothing
@@ -52,6 +55,7 @@ def test_the_grid_of_the_paper_has_as_many_runs_as_counted_by_hand():
     assert len(chains) == tasks_and_seeds * (1 + 2 + 6 * 2 * 2)
 
 
+@pytest.mark.slow
 @given(studies())
 def test_no_run_is_in_two_chains_and_all_a_run_needs_is_there_before_it(study):
     chains = study.chains()
@@ -59,33 +63,35 @@ def test_no_run_is_in_two_chains_and_all_a_run_needs_is_there_before_it(study):
     ids = [config.id for config in everything]
     assert len(set(ids)) == len(ids)
     for config in everything:
-        explained = config.explained()
-        assert explained is None or ids.index(explained.id) < ids.index(config.id)
-    assert all(chain.base is None or chain.base in everything for chain in chains)
+        for needed in config.needs():
+            assert ids.index(needed.id) < ids.index(config.id)
+    assert all(needed in everything for chain in chains for needed in chain.needs)
 
 
+@pytest.mark.slow
 @given(studies())
 def test_a_chain_is_one_curve_with_rising_levels(study):
     for chain in study.chains():
-        assert all(low.k < high.k for low, high in pairwise(chain.configs))
-        of_the_curve = [(c.dataset, c.seed, c.importance_measure, c.recursive) for c in chain.configs]
+        assert all(low.at_level < high.at_level for low, high in pairwise(chain.configs))
+        of_the_curve = [(c.dataset, c.seed, c.importance_measure, c.parameters.recursive) for c in chain.configs]
         assert len(set(of_the_curve)) == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=20)  # a study has many chains
 @given(studies())
 def test_the_command_of_a_chain_is_its_runs(study):
     for chain in study.chains():
-        script, *flags = chain.arguments(chain.configs)
-        asked = cli.parse("", SCRIPTS[script.removeprefix("experiments/")], flags)
+        asked = runs_of_words(shlex.split(command_line(chain.arguments(chain.configs))))
         assert [config.id for config in asked] == [config.id for config in chain.configs]
 
 
 def test_a_recursive_chain_passes_through_every_level_below():
     def levels(**flags):
-        (chain,) = [c for c in Study(["sst"], ["gradient"], kinds=[True], **flags).chains() if c.stage == "measures"]
-        assert all(config.previous().k in (0, *(c.k for c in chain.configs)) for config in chain.configs)
-        return [config.k for config in chain.configs]
+        (chain,) = [c for c in Grid(["sst"], ["gradient"], kinds=[True], **flags).chains() if c.stage == "measures"]
+        passed = {0, *(config.at_level for config in chain.configs)}
+        assert all(needed.at_level in passed for config in chain.configs for needed in config.needs())
+        return [config.at_level for config in chain.configs]
 
     assert levels(levels=[20, 40, 60, 80]) == [20, 40, 60, 80]
     assert levels(levels=[40, 60]) == [20, 40, 60]
@@ -121,14 +127,16 @@ def test_a_study_that_cannot_be_is_refused_by_name(flags, words):
 def test_every_flag_of_a_run_reaches_the_runs_of_a_study():
     flags = ["--max-epochs", "3", "--batch-size", "7", "--vectors", "random", "--device", "cpu", "--overwrite"]
     for config in runs(study.parse("", ["--dataset", "sst", *flags])[0].chains()):
-        assert (config.max_epochs, config.batch_size, config.vectors) == (3, 7, "random")
-        assert (config.device, config.overwrite) == ("cpu", True)
+        recipe, options = config.recipe, config.options
+        assert (recipe.max_epochs, recipe.batch_size, recipe.vectors) == (3, 7, "random")
+        assert (options.device, options.overwrite) == ("cpu", True)
 
 
 def finish(layout, config, seconds=10.0):
     """Leave what a done run leaves, as far as a study looks at it."""
     layout.make()
-    return record.write(layout, config, {**content_of(config, 0.5), "durations": {"train": seconds}})
+    here = replace(config, options=replace(config.options, persistent_dir=str(layout.root)))
+    return made(here, 0.5, durations={"train": seconds})
 
 
 def test_the_state_of_every_run_comes_from_the_disk(tmp_path):
@@ -145,7 +153,7 @@ def test_the_state_of_every_run_comes_from_the_disk(tmp_path):
     layout.record(random[0]).write_text("{")
     found = look(layout, chains)
     assert found.states(chains)[gradient[1]] == "ready" and "damaged" in found.failures[random[0]]
-    before = {config.id: record.stamp(layout.record(config)) for config in runs(chains)}
+    before = {overwrite.name(config): record.stamp(layout.record(config)) for config in runs(chains)}
     assert look(layout, chains, before).records == {}
     again = finish(layout, base[0])
     assert look(layout, chains, before).records == {base[0]: again}
@@ -163,9 +171,10 @@ def test_the_time_left_is_estimated_from_runs_alike(tmp_path):
     assert [duration(s) for s in (5, 70, 3600, 5400)] == ["5 s", "1 min", "1 h 00 min", "1 h 30 min"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_every_run_and_loads_no_torch(tmp_path):
     code = (
-        "import sys\nfrom nlproar.experiment import study\n"
+        "import sys\nfrom nlproar.study import cli as study\n"
         "study.main('', ['--seed', '0', '1', '2', '3', '4', '--roar-strategy', 'count', 'quantile', '--both',"
         f"'--dry-run', '--persistent-dir', {str(tmp_path)!r}])\n"
         "heavy = {'torch', 'spacy', 'pytorch_lightning', 'scipy', 'pandas'} & set(sys.modules)\nassert not heavy, heavy"
@@ -184,8 +193,8 @@ def test_the_list_holds_one_command_for_each_chain_with_what_it_lacks(tmp_path, 
     flags += ["--k", "1", "2", "--roar-strategy", "count", "--recursive", "--persistent-dir", str(tmp_path)]
     study.main("", [*flags, "--list"])
     lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line[:2] for line in lines] == [["python", "experiments/babi.py"]] * 2
-    asked = [[c.id for c in cli.parse("", SCRIPTS["babi.py"], line[2:])] for line in lines]
+    assert [line[:4] for line in lines] == [["nlproar", "run", "--dataset", "babi-1"]] * 2
+    asked = [[config.id for config in runs_of_words(line)] for line in lines]
     assert asked == [[c.id for c in chains[1].configs], [chains[2].configs[1].id]]
 
 
@@ -222,7 +231,7 @@ def test_commands_of_a_study_that_overwrites_overwrite(tmp_path, capsys):
 
 def test_job_lists_leave_out_what_is_done_or_queued_and_wait_for_the_rest(tmp_path):
     layout = Layout(tmp_path)
-    grid = Study(["babi-1"], ["random", "gradient"], [0, 1], strategies=["count"], levels=[1, 2], source="simulated")
+    grid = Grid(["babi-1"], ["random", "gradient"], [0, 1], strategies=["count"], levels=[1, 2], source="simulated")
     chains = grid.chains()
     gradient = [chain for chain in chains if chain.configs[0].importance_measure == "gradient"]
     base, ready, waiting = job_lists.plan(chains, look(layout, chains), {})
@@ -291,7 +300,7 @@ def test_a_dry_run_names_what_failed_and_why(tmp_path, capsys):
 def test_every_task_and_stage_has_a_time_limit():
     lines = [line.split() for line in (ROOT / "batch_jobs" / "time_limits.txt").read_text().splitlines()]
     limits = {(line[0], line[1]) for line in lines if line[0] != "#"}
-    assert limits == {(task, stage) for task in MODULES for stage in ("base", "measures")}
+    assert limits == {(task, stage) for task in TASKS for stage in ("base", "measures")}
 
 
 def test_failures_of_bugs_keep_no_text_of_the_data(tmp_path):

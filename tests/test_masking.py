@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nlproar.roar import masking
+from nlproar import masking
 
 observations = st.lists(
     st.lists(st.tuples(st.integers(-3, 3), st.booleans()), max_size=12), min_size=1, max_size=6

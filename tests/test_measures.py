@@ -10,16 +10,29 @@ from sklearn.metrics import mutual_info_score
 from nlproar.dataset.batch import make_batch
 from nlproar.dataset.encoding import Dataset, Split
 from nlproar.dataset.vocabulary import Vocabulary
-from nlproar.explain import ALIASES, MEASURES
-from nlproar.explain.gradient import FromGradient
-from nlproar.explain.importance import Explained, build, importance
+from nlproar.explain import ALIASES, MEASURES, QuadraturePoints
+from nlproar.explain.gradient import FromGradient, input_gradient
+from nlproar.explain.importance import Explained, Scores, build, explain
 from nlproar.explain.mutual_information import word_information
 from nlproar.model import bilstm_attention
+from nlproar.model.classifier import Prediction
 from tests.reference import as_dataset, reference_model
 
 
-def explained(model, dataset, samples=None, tokens_per_batch=4096, seed=7):
-    return Explained(model, dataset, 3, seed, samples, tokens_per_batch)
+def explained(model, dataset, samples=30, tokens_per_batch=4096, seed=7):
+    """A setting for any measure: those without points on a path do not look at them."""
+    return Explained(model, dataset, 3, seed, QuadraturePoints(samples), tokens_per_batch)
+
+
+def importance(measure, setting):
+    """Importance of every token of every split."""
+    explainer = build(measure, setting)
+    return {name: explain(measure, explainer, setting, name).values for name in setting.dataset.splits}
+
+
+def scores(measure, setting, batch):
+    """Importance of the tokens of one batch."""
+    return build(measure, setting)(batch).importance
 
 
 def everything(dataset, name="train"):
@@ -30,13 +43,14 @@ def gold_logit(model, batch, embedded):
     return model(batch, embedded).logits.gather(1, batch.label[:, None]).squeeze(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", MEASURES)
 def test_one_finite_value_per_token_that_no_batch_size_changes(world, measure):
     model, dataset = world
     results = []
     for tokens_per_batch in (1, 100, 4096):
-        setting = explained(model, dataset, MEASURES[measure].default_samples and 6, tokens_per_batch)
-        results.append(importance(measure, setting)[0])
+        setting = explained(model, dataset, 6, tokens_per_batch)
+        results.append(importance(measure, setting))
     for name, split in dataset.splits.items():
         values = [result[name] for result in results]
         assert values[0].shape == split.tokens.shape and np.isfinite(values[0]).all()
@@ -45,33 +59,34 @@ def test_one_finite_value_per_token_that_no_batch_size_changes(world, measure):
             np.testing.assert_allclose(other, values[0], rtol=1e-5, atol=1e-6 * values[0].max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", [m for m in MEASURES if m != "random"])
 def test_values_do_not_depend_on_padding_or_company(world, measure):
     model, dataset = world
-    explainer = build(measure, explained(model, dataset, MEASURES[measure].default_samples))
-    together = explainer(everything(dataset, "test"))
+    explainer = build(measure, explained(model, dataset))
+    together = explainer(everything(dataset, "test")).importance
     for row, length in enumerate(dataset.splits["test"].lengths):
-        alone = explainer(make_batch(dataset.splits["test"], np.array([row]), 33, 27))
+        alone = explainer(make_batch(dataset.splits["test"], np.array([row]), 33, 27)).importance
         torch.testing.assert_close(alone[0, :length], together[row, :length], rtol=1e-4, atol=1e-6)
 
 
 def class_of(measure):
     module, _, name = MEASURES[measure].location.partition(":")
-    return getattr(import_module(f"nlproar.explain.{module}"), name)
+    return getattr(import_module(module), name)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_values_are_the_same_with_and_without_the_projection_in_both_loops(world, monkeypatch, measure):
     """What a measure says must not depend on the device or the size of the model, by which the projection differs."""
     model, dataset = world
-    setting = explained(model, dataset, MEASURES[measure].default_samples)
+    setting = explained(model, dataset)
     found = []
     for small in (0, 1_000):
         monkeypatch.setattr(bilstm_attention, "SMALL", small)
         for invariant in (True, False):
             if hasattr(class_of(measure), "invariant"):
                 monkeypatch.setattr(class_of(measure), "invariant", invariant and class_of(measure).invariant)
-            found.append(importance(measure, setting)[0])
+            found.append(importance(measure, setting))
         monkeypatch.undo()
     for name in dataset.splits:
         for other in found[1:]:
@@ -82,17 +97,18 @@ class EmbeddingNorm(FromGradient):
     """The norm of the gradient at the embedding: another one in every space."""
 
     def __call__(self, batch):
-        return self.gradient(batch)[0].norm(dim=2)
+        gradient = input_gradient(self.view, batch, self.view.inputs(batch))
+        return Scores(gradient.norm(dim=2))
 
 
 class NoisyGradient(FromGradient):
     """The gradient times the input, at the embedding with noise."""
 
     def __call__(self, batch):
-        inputs = self.space.inputs(batch)
-        noise = torch.rand(inputs.shape, generator=torch.Generator().manual_seed(0))
-        gradient = self.gradient_at(batch, inputs + noise, self.space.encode_query(batch))
-        return (gradient * inputs).sum(dim=2).abs()
+        inputs = self.view.inputs(batch)
+        noise = torch.rand(inputs.values.shape, generator=torch.Generator().manual_seed(0))
+        gradient = input_gradient(self.view, batch, inputs.at(inputs.values + noise))
+        return Scores((gradient * inputs.values).sum(dim=2).abs())
 
 
 @pytest.mark.parametrize("measure", [EmbeddingNorm, NoisyGradient])
@@ -101,7 +117,7 @@ def test_a_measure_that_is_not_invariant_has_the_same_values_in_both_loops(world
     batch, found = everything(dataset), []
     for small in (0, 1_000):
         monkeypatch.setattr(bilstm_attention, "SMALL", small)
-        found.append(measure(explained(model, dataset))(batch))
+        found.append(measure(explained(model, dataset))(batch).importance)
     assert found[0].shape == batch.tokens.shape and found[0][batch.maskable].std() > 0
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
 
@@ -111,8 +127,10 @@ def test_the_gradient_at_the_embedding_is_that_of_autograd(world):
     batch = everything(dataset)
     embedded = model.embed(batch).detach().requires_grad_()
     (expected,) = torch.autograd.grad(gold_logit(model, batch, embedded).sum(), embedded)
-    found, inputs = EmbeddingNorm(explained(model, dataset)).gradient(batch)
-    assert torch.equal(inputs, embedded)
+    view = EmbeddingNorm(explained(model, dataset)).view
+    inputs = view.inputs(batch)
+    found = input_gradient(view, batch, inputs)
+    assert torch.equal(inputs.values, embedded)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -123,8 +141,8 @@ def modes(model):
 @pytest.mark.parametrize("measure", MEASURES)
 def test_explaining_knows_no_dropout_and_leaves_the_model_as_it_was(world, monkeypatch, measure):
     model, dataset = world
-    setting = explained(model, dataset, MEASURES[measure].default_samples and 3)
-    expected = importance(measure, setting)[0]["test"]
+    setting = explained(model, dataset, 3)
+    expected = importance(measure, setting)["test"]
     model.decode = torch.nn.Sequential(torch.nn.Dropout(0.5), model.decode)
     model.attention["key"] = torch.nn.Sequential(model.attention["key"], torch.nn.Dropout(0.5))
     for number, module in enumerate(model.modules()):
@@ -132,9 +150,9 @@ def test_explaining_knows_no_dropout_and_leaves_the_model_as_it_was(world, monke
     model.decode.train()
     model.attention["key"][0].requires_grad_(False)
     before = modes(model)
-    setting = explained(model, dataset, MEASURES[measure].default_samples and 3)
+    setting = explained(model, dataset, 3)
     for _ in range(2):
-        np.testing.assert_array_equal(importance(measure, setting)[0]["test"], expected)
+        np.testing.assert_array_equal(importance(measure, setting)["test"], expected)
     assert modes(model) == before
 
     def fail(*_):
@@ -151,7 +169,7 @@ def test_gradient_is_the_norm_over_the_vocabulary(world):
     batch = everything(dataset)
     onehot = torch.nn.functional.one_hot(batch.tokens, len(dataset.vocabulary)).float().requires_grad_()
     gold_logit(model, batch, onehot @ model.embedding.weight).sum().backward()
-    found = build("gradient", explained(model, dataset))(batch)
+    found = scores("gradient", explained(model, dataset), batch)
     torch.testing.assert_close(found, onehot.grad.norm(dim=2), rtol=1e-4, atol=1e-6)
 
 
@@ -160,7 +178,7 @@ def test_input_times_gradient_is_the_gradient_at_the_token_itself(world):
     batch = everything(dataset)
     onehot = torch.nn.functional.one_hot(batch.tokens, len(dataset.vocabulary)).float().requires_grad_()
     gold_logit(model, batch, onehot @ model.embedding.weight).sum().backward()
-    found = build("input-times-gradient", explained(model, dataset))(batch)
+    found = scores("input-times-gradient", explained(model, dataset), batch)
     torch.testing.assert_close(found, (onehot.grad * onehot).sum(dim=2).abs(), rtol=1e-4, atol=1e-6)
 
 
@@ -173,25 +191,24 @@ def test_integrated_gradient_is_complete(world):
         embedded = model.embedding(batch.tokens)
         expected = gold_logit(model, batch, embedded) - gold_logit(model, batch, torch.zeros_like(embedded))
     torch.testing.assert_close(signed.sum(dim=1), expected, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(measure(batch), signed.abs())
-    torch.testing.assert_close(measure.completeness[1], expected.abs())
-    assert (measure.completeness[0] < 1e-3 * expected.abs().clamp(min=0.1)).all()
+    importance, (gap, difference) = measure(batch)
+    torch.testing.assert_close(importance, signed.abs())
+    torch.testing.assert_close(difference, expected.abs())
+    assert (gap < 1e-3 * expected.abs().clamp(min=0.1)).all()
 
 
 def test_integrated_gradient_of_a_model_linear_on_the_path_is_input_times_gradient(world, monkeypatch):
     model, dataset = world
     batch = everything(dataset)
-    weight = torch.randn(model.project(batch).size(2))
+    weight = torch.randn(model.view().inputs(batch).values.size(2))
 
-    def linear(batch, embedded=None, query=None, projected=None):
-        from nlproar.model.bilstm_attention import Prediction
-
+    def linear(batch, projected, query):
         value = (projected @ weight * batch.maskable).sum(dim=1)
         return Prediction(torch.stack([value, 2 * value, -value], dim=1), value)
 
-    monkeypatch.setattr(model, "forward", linear)
-    integrated = build("integrated-gradient", explained(model, dataset, 3))(batch)
-    torch.testing.assert_close(integrated, build("input-times-gradient", explained(model, dataset))(batch))
+    monkeypatch.setattr(model, "predict", linear)
+    integrated = scores("integrated-gradient", explained(model, dataset, 3), batch)
+    torch.testing.assert_close(integrated, scores("input-times-gradient", explained(model, dataset), batch))
 
 
 def test_published_integrated_gradient_differentiates_the_unscaled_embedding(world):
@@ -200,7 +217,7 @@ def test_published_integrated_gradient_differentiates_the_unscaled_embedding(wor
     embedded = model.embedding(batch.tokens).detach().requires_grad_()
     total = sum(gold_logit(model, batch, (step / 10) * embedded).sum() for step in range(1, 11)) / 10
     (gradient,) = torch.autograd.grad(total, embedded)
-    found = build("integrated-gradient-published", explained(model, dataset, 10))(batch)
+    found = scores("integrated-gradient-published", explained(model, dataset, 10), batch)
     torch.testing.assert_close(found, (gradient * embedded).sum(dim=2).abs().detach(), rtol=1e-4, atol=1e-6)
 
 
@@ -212,9 +229,9 @@ def test_explaining_leaves_no_gradient_in_the_model(world):
 
 def test_random_follows_seed_and_observation_only(world):
     _, dataset = world
-    first = importance("random", explained(None, dataset))[0]
-    again = importance("random", explained(None, dataset, tokens_per_batch=30))[0]
-    other = importance("random", explained(None, dataset, seed=8))[0]
+    first = importance("random", explained(None, dataset))
+    again = importance("random", explained(None, dataset, tokens_per_batch=30))
+    other = importance("random", explained(None, dataset, seed=8))
     np.testing.assert_array_equal(first["val"], again["val"])
     assert (first["val"] != other["val"]).mean() > 0.99
     values = np.concatenate(list(first.values()))
@@ -255,6 +272,7 @@ def test_reference_mutual_information(oracle):
     np.testing.assert_allclose(found, arrays["mutual_information"], rtol=1e-4)  # theirs is single precision
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["single", "paired"])
 @pytest.mark.parametrize(
     ("measure", "array", "tolerance"),
@@ -271,8 +289,9 @@ def test_reference_importance_in_any_batch(oracle, name, measure, array, toleran
     dataset = as_dataset(batch, len(model.embedding.weight))
     expected = np.concatenate([row[:n] for row, n in zip(arrays[array].numpy(), batch.length, strict=True)])
     for tokens_per_batch in (1, 40, 4096):
-        setting = explained(model, dataset, MEASURES[measure].default_samples, tokens_per_batch)
-        found = importance(measure, setting)[0]["test"]
+        points = 50 if measure.endswith("published") else 30
+        setting = explained(model, dataset, points, tokens_per_batch)
+        found = importance(measure, setting)["test"]
         np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
 
 
@@ -302,4 +321,4 @@ def test_vocabulary_smaller_than_the_embedding_has_a_gradient_norm():
     embedded = model.embedding(batch.tokens).detach().requires_grad_()
     gold_logit(model, batch, embedded).sum().backward()
     expected = (embedded.grad @ model.embedding.weight.T).norm(dim=2).detach()
-    torch.testing.assert_close(build("gradient", explained(model, dataset))(batch), expected, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(scores("gradient", explained(model, dataset), batch), expected, rtol=1e-4, atol=1e-7)

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nlproar import masking
 from nlproar.dataset import encoding, load_task, mimic, raw, vectors
 from nlproar.dataset.sources import MIMIC
 from nlproar.dataset.tokenizer import english_without_digits
 from nlproar.errors import UserError
-from nlproar.experiment.config import resolve
-from nlproar.experiment.layout import Layout
-from nlproar.roar import masking
+from nlproar.run.config import resolve
+from nlproar.run.layout import Layout
 from tests import mimic_generator
 
 
@@ -64,7 +64,7 @@ def test_cleaning_marks_what_was_removed_and_collapses_runs():
 
 def test_a_note_without_words_is_left_out_and_long_ones_too():
     task = load_task("mimic-anemia")
-    assert (task.shortest, task.longest) == (7, 4000) and task.confidential and task.facts()["confidential"]
+    assert (task.shortest, task.longest) == (7, 4000) and task.confidential and task.described()["confidential"]
 
 
 def test_missing_files_say_how_to_get_them(tmp_path):
@@ -320,16 +320,19 @@ def test_word2vec_sees_the_training_notes_only_and_follows_its_seed(folder, tmp_
     assert (vectors.train_word2vec(other, 20, seed=3)["vectors"] == first["vectors"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("subset", "measure"), [("diabetes", "gradient"), ("anemia", "attention")])
 def test_a_planted_word_is_found_and_masking_it_removes_the_performance(folder, script, subset, measure):
     place = ("--subset", subset, "--persistent-dir", folder.parents[1], "--batch-size", 4, "--max-epochs", 6)
     done = script("mimic", *place, "--importance-measure", measure, "--k", 1, "--recursive", "--train-missing")
     config = resolve(f"mimic-{subset}", importance_measure=measure, k=1, recursive=True, batch_size=4, max_epochs=6)
     layout = Layout(folder.parents[1])
-    scores = [json.loads(layout.record(c).read_text())["metrics"]["test"]["macro_f1"] for c in (config.at(0), config)]
+    scores = [
+        json.loads(layout.record(c).read_text())["metrics"]["test"]["macro_f1"] for c in (config.needs()[0], config)
+    ]
     assert scores[0] > 0.95 and scores[1] < 0.75
     data = encoding.load(load_task(f"mimic-{subset}"), "official", layout.raw, layout.cache)
-    masks = np.load(layout.masks(config))
+    masks = np.load(layout.masks(config.id))
     split = data.splits["test"]
     planted = split.tokens == data.vocabulary.ids[mimic_generator.PLANTED[subset]]
     masked = masking.unpack(masks["test"], len(split.tokens))

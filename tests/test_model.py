@@ -10,13 +10,13 @@ from nlproar.model import bilstm_attention
 from nlproar.model.bilstm_attention import (
     BiLSTM,
     BiLSTMAttention,
-    EmbeddedInputs,
-    ProjectedInputs,
     last_states,
     masked_softmax,
     reverse_within,
 )
+from nlproar.model.classifier import View
 from nlproar.model.modes import frozen
+from nlproar.model.recipes import BiLSTMRecipe
 from nlproar.model.recurrence import Recurrence
 from tests.reference import reference_model
 
@@ -100,18 +100,21 @@ def test_a_second_derivative_is_refused(monkeypatch):
 
 def test_a_vocabulary_projected_once_gives_the_same_inputs(world):
     model, dataset = world
-    batch, space = make_batch(dataset.splits["train"], np.arange(40)), ProjectedInputs(model)
-    torch.testing.assert_close(space.inputs(batch), model.project(batch))
-    torch.testing.assert_close(space.encode_query(batch), model.encode_query(batch))
+    batch = make_batch(dataset.splits["train"], np.arange(40))
+    inputs = model.view().inputs(batch)
+    torch.testing.assert_close(inputs.values, model.encoder.project(model.embed(batch)))
+    torch.testing.assert_close(inputs.query, model.encode_query(batch))
 
 
-@pytest.mark.parametrize("space", [EmbeddedInputs, ProjectedInputs])
-def test_a_models_own_inputs_give_its_own_prediction(world, space):
+@pytest.mark.parametrize("own", [False, True], ids=["embeddings", "the cheaper ones"])
+def test_a_models_own_inputs_give_its_own_prediction(world, own):
     model, dataset = world
-    batch, space = make_batch(dataset.splits["train"], np.arange(40)), space(model)
-    prediction = space.predict(batch, space.inputs(batch), space.encode_query(batch))
-    torch.testing.assert_close(prediction, model(batch))
-    torch.testing.assert_close(space.of_embeddings(model.embed(batch)), space.inputs(batch))
+    batch = make_batch(dataset.splits["train"], np.arange(40))
+    view = model.view() if own else View(model)
+    inputs = view.inputs(batch)
+    torch.testing.assert_close(view.predict(batch, inputs), model(batch))
+    torch.testing.assert_close(view.predict(batch, inputs.at(inputs.values)), model(batch))
+    torch.testing.assert_close(view.project(model.embed(batch)), inputs.values)
 
 
 def test_the_embedding_is_the_rows_of_its_matrix_and_takes_the_place_of_the_words(world):
@@ -172,8 +175,11 @@ def test_an_observation_without_words_gives_no_nan():
 
 
 def test_attention_has_no_decay_in_the_single_model_only():
-    assert len(BiLSTMAttention(9, 4, 3, 2, False).undecayed()) == 3
-    assert not BiLSTMAttention(9, 4, 3, 2, True).undecayed()
+    recipe = BiLSTMRecipe(weight_decay=0.5)
+    decayed, attention = BiLSTMAttention(9, 4, 3, 2, False).optimizer(recipe).param_groups
+    assert (decayed["weight_decay"], attention["weight_decay"], len(attention["params"])) == (0.5, 0.0, 3)
+    (everything,) = BiLSTMAttention(9, 4, 3, 2, True).optimizer(recipe).param_groups
+    assert everything["weight_decay"] == 0.5
 
 
 def test_reference_logits_and_attention(oracle, loop):

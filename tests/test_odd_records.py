@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from nlproar.experiment.layout import Layout
-from nlproar.report import frame, page, panels, tables
+from nlproar.report import formats, frame, page, panels, tables
 from nlproar.report.results import collect
+from nlproar.run.layout import Layout
 from tests import made_records
 
 GONE = object()  # the key is deleted
@@ -45,7 +45,7 @@ def report(folder, drawn=True):
     pictures = panels.everything(results)
     texts = [page.render(results, pictures if drawn else []), results.points.to_csv(), *results.notes]
     for table in tables.to_read(results).values():
-        texts += [tables.markdown(table), tables.latex(table)]
+        texts += [formats.markdown(table), formats.latex(table)]
     for text in texts:
         text.encode()
     return found, texts
@@ -56,9 +56,10 @@ def good(tmp_path_factory):
     """The contents of the records of a small study."""
     folder = tmp_path_factory.mktemp("good")
     made_records.study(folder, "babi-1", seeds=[0, 1], measures=["gradient"], step=50, source="simulated")
-    return [json.loads(path.read_text()) for path in sorted(Layout(folder).records.glob("*.json"))]
+    return [json.loads(path.read_text()) for path in Layout(folder).records()]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40,
     derandomize=True,
@@ -68,7 +69,7 @@ def good(tmp_path_factory):
 @given(data=st.data())
 def test_a_record_with_odd_values_is_reported_or_named(good, tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("odd")
-    records = Layout(folder).records
+    records = Layout(folder).results / "roar"
     records.mkdir(parents=True)
     contents = copy.deepcopy(good)
     number = data.draw(st.integers(0, len(contents) - 1))

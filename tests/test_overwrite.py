@@ -5,17 +5,17 @@ import json
 import os
 import pathlib
 import shutil
+from dataclasses import replace
 
 import pytest
 
-from nlproar import train
 from nlproar.errors import UserError
-from nlproar.experiment import overwrite, parent, record
-from nlproar.experiment.layout import Layout
-from nlproar.experiment.needs import lack
-from nlproar.experiment.run import run, run_all
-from nlproar.experiment.stages import Run
-from nlproar.model import checkpoint
+from nlproar.model import checkpoint, train
+from nlproar.model.bilstm_attention import BiLSTMAttention
+from nlproar.run import overwrite, parent, record
+from nlproar.run.layout import Layout
+from nlproar.run.prerequisites import lack
+from nlproar.run.run import run, run_all
 
 
 class Killed(BaseException):
@@ -25,7 +25,9 @@ class Killed(BaseException):
 @pytest.fixture
 def other_weights(monkeypatch):
     """From here on the same training gives other weights, as on another machine."""
-    return lambda: monkeypatch.setattr(train, "LEARNING_RATE", 5e-3)
+    optimizer = BiLSTMAttention.optimizer
+    faster = lambda model, recipe: optimizer(model, replace(recipe, learning_rate=5e-3))  # noqa: E731
+    return lambda: monkeypatch.setattr(BiLSTMAttention, "optimizer", faster)
 
 
 def pair(config):
@@ -35,12 +37,16 @@ def pair(config):
     return layout.record(config).read_bytes(), (folder / checkpoint.describe(folder)["file"]).read_bytes()
 
 
+def read(config):
+    return record.read(Layout.of(config).record(config), config)
+
+
 def made(configs):
-    return [record.read(Layout.of(config), config)["made"] for config in configs]
+    return [read(config).made for config in configs]
 
 
 def levels(small_run, *ks):
-    return [small_run(k=k, overwrite=True) for k in ks]
+    return [small_run(importance_measure="random", k=k, overwrite=True) for k in ks]
 
 
 def notes(config):
@@ -50,10 +56,11 @@ def notes(config):
 def test_overwriting_makes_a_run_again_and_gives_the_same(small_run):
     first = run(small_run())
     again = run(small_run(overwrite=True))
-    assert again["metrics"] == first["metrics"] and again["weights"] == first["weights"]
-    assert again["made"] != first["made"] and not notes(small_run())
+    assert again.metrics == first.metrics and again.sources == first.sources and first.sources["weights"]
+    assert again.made != first.made and not notes(small_run())
 
 
+@pytest.mark.slow
 def test_a_mistake_leaves_record_and_weights_as_they_were(small_run, monkeypatch):
     run(small_run())
     before = pair(small_run())
@@ -68,9 +75,10 @@ def test_a_mistake_leaves_record_and_weights_as_they_were(small_run, monkeypatch
         patch.setattr(train, "fit", full)
         with pytest.raises(OSError, match="No space left"):
             run(small_run(overwrite=True))
-    assert pair(small_run()) == before and run(small_run())["metrics"]
+    assert pair(small_run()) == before and run(small_run()).metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [-(10**6), 10**6])
 def test_no_clock_decides_what_is_made_again(small_run, seconds):
     chain = levels(small_run, 1, 2)
@@ -83,6 +91,7 @@ def test_no_clock_decides_what_is_made_again(small_run, seconds):
     assert all(one != other for one, other in zip(made(chain), before, strict=True))
 
 
+@pytest.mark.slow
 def test_a_stopped_command_goes_on_and_a_finished_one_starts_over(small_run, caplog):
     chain = levels(small_run, 0, 1, 2)
     list(run_all(chain))
@@ -100,11 +109,13 @@ def test_a_stopped_command_goes_on_and_a_finished_one_starts_over(small_run, cap
     assert not set(made(chain)) & set(third)
 
 
+@pytest.mark.slow
 def test_the_worker_of_a_study_leaves_the_note_to_its_study(small_run, monkeypatch):
     """Else a study that is killed while its last worker ends would start over, and a level that a worker of the killed
     study still made would be made twice."""
     runs = levels(small_run, 0, 1)
-    first = made(list(dict(run_all(levels(small_run, 0, 1)))))
+    list(run_all(runs))
+    first = made(runs)
     overwrite.begin(Layout.of(runs[0]), runs)
     monkeypatch.setattr(parent, "_watched", [1])
     list(run_all(runs[:1]))
@@ -143,19 +154,27 @@ def test_a_plain_command_reads_what_is_still_to_be_made_again(small_run):
     for _ in run_all(chain):
         break
     before = made(chain)
-    assert run(small_run(k=1))["made"] == before[1] and len(notes(chain[0])) == 1
+    assert run(small_run(importance_measure="random", k=1)).made == before[1] and len(notes(chain[0])) == 1
 
 
-def test_of_two_commands_at_once_one_makes_a_run_and_the_other_takes_it(small_run):
+def test_of_two_commands_at_once_one_makes_a_run_and_the_other_takes_it(small_run, monkeypatch):
+    """The second begins, and reads its notes, while the first is at work on the run that both are to make again."""
     config = small_run(overwrite=True)
-    layout = Layout.of(config)
     run(config)
-    one, other = overwrite.begin(layout, [config]), overwrite.begin(layout, [config])
-    assert one == other and len(notes(config)) == 1
-    new = Run(config, layout).carry_out(one[config.id])
-    assert Run(config, layout).carry_out(other[config.id]) == new
+    begun, fit = [], train.fit
+
+    def fit_while_another_begins(*args, **kwargs):
+        begun.append(overwrite.begin(Layout.of(config), [config]))
+        assert len(notes(config)) == 1
+        return fit(*args, **kwargs)
+
+    monkeypatch.setattr(train, "fit", fit_while_another_begins)
+    new = run(config)
+    monkeypatch.setattr(overwrite, "begin", lambda *_: begun[0])
+    assert run(config) == new and len(begun) == 1 and begun[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lambda text: text[:-9], lambda text: text.replace(b"babi", b"BABI"), lambda _: b""])
 def test_a_damaged_note_is_named(small_run, damage):
     config = small_run(overwrite=True)
@@ -191,13 +210,14 @@ def kill_at(patch, number):
     patch.setattr(pathlib.Path, "unlink", counted(pathlib.Path.unlink))
 
 
+@pytest.mark.slow
 def test_killed_at_any_file_operation_record_and_weights_belong_together_or_are_made_again(
     small_run, other_weights, monkeypatch, tmp_path
 ):
     config = small_run(overwrite=True)
     layout = Layout.of(config)
     list(run_all([config]))
-    old, kept = record.read(layout, config), tmp_path / "kept"
+    old, kept = read(config), tmp_path / "kept"
     shutil.copytree(layout.root, kept)
     other_weights()
     states = set()
@@ -211,16 +231,18 @@ def test_killed_at_any_file_operation_record_and_weights_belong_together_or_are_
                 break
             except Killed:
                 pass
-        found = record.read(layout, config)
+        found = read(config)
         states.add((found == old, lack(layout, config) is None))
         list(run_all([config]))  # the same command
-        new = record.read(layout, config)
-        assert new["made"] not in (old["made"], None) and lack(layout, config) is None
-        assert new["weights"] == checkpoint.sha256(layout.checkpoint(config)) != old["weights"]
+        new = read(config)
+        assert new.made != old.made and lack(layout, config) is None
+        assert new.sources["weights"] == checkpoint.sha256(layout.checkpoint(config)) != old.sources["weights"]
         assert found == old or new == found  # what was made before the kill is not made again
         files = [path.name for path in layout.root.rglob("*") if path.is_file()]
         files = sorted(name for name in files if not name.endswith((".lock", ".npz")))
-        assert files == sorted([f"{config.id}.json", "checkpoint.json", f"weights-{new['weights'][:8]}.safetensors"])
+        assert files == sorted(
+            [f"{config.id}.json", "checkpoint.json", f"weights-{new.sources['weights'][:8]}.safetensors"]
+        )
     assert number >= 10 and states >= {(True, True), (True, False), (False, True)}
     assert (False, False) not in states  # a new record never stands beside other weights than its own
 
@@ -230,4 +252,4 @@ def test_a_note_names_no_text_of_the_data(small_run):
     run(config)
     overwrite.begin(Layout.of(config), [config])
     (path,) = notes(config)
-    assert json.loads(path.read_text())["runs"] == {config.id: record.stamp(Layout.of(config).record(config))}
+    assert json.loads(path.read_text())["runs"] == {f"roar/{config.id}": record.stamp(Layout.of(config).record(config))}

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nlproar import storage
+from nlproar import masking, storage
 from nlproar.dataset import encoding
-from nlproar.experiment.layout import Layout
-from nlproar.experiment.run import run
 from nlproar.report import cli, frame
-from nlproar.report.caches import config_of
 from nlproar.report.strips import strips as strips_of
-from nlproar.roar import masking
+from nlproar.run.layout import Layout
+from nlproar.run.run import run
+
+pytestmark = pytest.mark.slow
 
 WORDS = "[data-series='{}'] .words"
 
@@ -45,7 +45,7 @@ def browser(tmp_path_factory):
 def study(tmp_path_factory):
     """Real runs of two measures, recursively; their configurations and the folder, its report written."""
     from nlproar.dataset import babi_simulation
-    from nlproar.experiment.config import resolve
+    from nlproar.run.config import resolve
 
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
@@ -102,7 +102,7 @@ def test_struck_out_is_what_the_record_masked(page, study, measure):
     digest = json.loads(layout.record(config).read_text())["data"]["digest"]
     data = encoding.find("babi-1", "simulated", digest, layout.cache)
     split = data.splits["test"]
-    arrays, _ = storage.stored(layout.masks(config), ["test"])
+    arrays, _ = storage.stored(layout.masks(config.id), ["test"])
     mask = masking.unpack(arrays["test"], len(split.tokens))
     to_level(page, 1)
     numbers = page.execute_script(
@@ -132,9 +132,7 @@ def test_no_confidential_text_is_on_the_page(study):
     from nlproar.report.results import collect
 
     (open_to_all,) = frame.load([Layout(study[0])]).studies
-    closed = replace(
-        open_to_all, facts={**open_to_all.facts, "task": {**open_to_all.facts["task"], "confidential": True}}
-    )
+    closed = replace(open_to_all, task={**open_to_all.task, "confidential": True})
     texts = []
     for one in (open_to_all, closed):
         results = collect(frame.Found([one], {}), "cpu", None)
@@ -156,8 +154,8 @@ def test_a_phone_need_not_scroll_sideways(page):
 
 def other_kinds(layout, config):
     """What can lie in the place of a cache file: content by name."""
-    encoded, masks = next((layout.cache / "encoded").glob("*.npz")), layout.masks(config)
-    importance = next((layout.cache / "importance").glob(f"*-{config.importance_measure}-*.npz"))
+    encoded, masks = next((layout.cache / "encoded").glob("*.npz")), layout.masks(config.id)
+    importance = next((layout.cache / "importance").glob(f"{config.importance_measure}-*-test.npz"))
     kinds = {path.parent.name: path.read_bytes() for path in (encoded, masks, importance)}
     return {**kinds, "empty": b"", "text": b"no archive", "cut": masks.read_bytes()[:-30]}
 
@@ -196,8 +194,8 @@ def copied(study, tmp_path):
     (config,) = [config for config in study[1] if config.importance_measure == "gradient"]
     files = {
         "encoded": next((layout.cache / "encoded").glob("*.npz")),
-        "masks": layout.masks(config),
-        "importance": next((layout.cache / "importance").glob("*-gradient-*.npz")),
+        "masks": layout.masks(config.id),
+        "importance": next((layout.cache / "importance").glob("gradient-*-test.npz")),
     }
     return layout, config, files
 
@@ -233,8 +231,8 @@ def test_a_cache_file_of_another_kind_is_not_shown_and_the_page_says_so(copied, 
             files[name].write_bytes(content)
             assert gone(shown_of(layout)), kind
     for kind, change in SPOILED.items():
-        if name == "encoded" and "key" in kind:
-            continue  # data are known by their content
+        if name in ("encoded", "masks") and "key" in kind:
+            continue  # these are known by their content
         files[name].write_bytes(whole)
         with_key(files[name], change)
         assert gone(shown_of(layout)), kind
@@ -255,15 +253,15 @@ def test_companions_of_macos_beside_caches_are_not_read(copied, caplog):
 
 
 def test_convergence_is_kept_where_the_report_is_written(copied, tmp_path, monkeypatch):
-    from nlproar.report import path_error
+    from nlproar.explain import path_error
     from nlproar.report.caches import Caches, Gone
-    from nlproar.report.convergence import POINTS, convergence
+    from nlproar.report.convergence import SHAPES, convergence
 
     calls = []
 
     def measure(*args):
         calls.append(args)
-        return {name: np.full((2, len(POINTS)), 0.5) for name in ("error", "rank_error")}
+        return {name: np.full(shape, 0.5) for name, shape in SHAPES.items()}
 
     monkeypatch.setattr(path_error, "measure_errors", measure)
     layout, (caches,) = copied[0], [Caches(study) for study in frame.load([copied[0]]).studies]
@@ -284,8 +282,7 @@ def test_an_odd_checkpoint_is_a_note_of_the_report(copied, tmp_path, odd):
     from nlproar.report.convergence import convergence
 
     (study,) = frame.load([copied[0]]).studies
-    config = config_of(study.at(0)[0], "")
-    path = copied[0].checkpoint(config) / "checkpoint.json"
+    path = copied[0].root / "checkpoints" / study.at(0)[0].id / "checkpoint.json"
     whole = json.loads(path.read_text())
     for name in ("vocabulary_size", "embedding_size", "hidden_size", "num_classes"):
         content = {**whole, "shape": {**whole["shape"], name: odd}}
@@ -300,7 +297,7 @@ def test_a_checkpoint_that_is_a_link_to_nowhere_is_unreadable_and_named_not_dele
     from nlproar.report.convergence import convergence
 
     (study,) = frame.load([copied[0]]).studies
-    path = copied[0].checkpoint(config_of(study.at(0)[0], "")) / "checkpoint.json"
+    path = copied[0].root / "checkpoints" / study.at(0)[0].id / "checkpoint.json"
     path.unlink()
     path.symlink_to("nowhere")
     with pytest.raises(Gone, match=r"checkpoint\.json cannot be read"):

@@ -64,7 +64,7 @@ def test_a_stopped_download_is_one_line_and_leaves_no_part(stalled_network, tmp_
     wait_for(lambda: asked and list(tmp_path.rglob(".*.tmp")), lambda: str(process.poll()))
     lines = stopped(process, number)
     assert process.returncode == code
-    assert lines[-1] == "interrupted; the same command goes on from here" and len(lines) == 2, lines
+    assert lines[-1] == "interrupted; run the same command again to continue" and len(lines) == 2, lines
     assert [path.name for path in (tmp_path / "raw" / "babi").iterdir()] == [".tasks_1-20_v1-2.tar.gz.lock"]
 
 
@@ -88,4 +88,4 @@ elif sys.orig_argv[1:2] == ["experiments/download.py"]:
     wait_for(started.exists, lambda: str(process.poll()))
     lines = stopped(process, number)
     assert process.returncode == code
-    assert lines[-1:] == ["interrupted; the same command goes on from here"] and len(lines) == 1, lines
+    assert lines[-1:] == ["interrupted; run the same command again to continue"] and len(lines) == 1, lines

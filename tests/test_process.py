@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nlproar import process
-from nlproar.experiment.run import run
+from nlproar.run.run import run
 from tests.conftest import ROOT
 
 
@@ -39,8 +39,8 @@ def test_a_run_uses_as_many_threads_as_its_flag_says(small_run, monkeypatch):
     before = torch.get_num_threads()
     try:
         for threads in (3, 2):
-            content = run(small_run(threads=threads, seed=threads))
-            assert content["environment"]["threads"] == threads == int(os.environ["OMP_NUM_THREADS"])
+            done = run(small_run(threads=threads, seed=threads))
+            assert done.environment["threads"] == threads == int(os.environ["OMP_NUM_THREADS"])
     finally:
         torch.set_num_threads(before)
 

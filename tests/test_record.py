@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from nlproar import storage
 from nlproar.errors import UserError
-from nlproar.experiment import record
-from nlproar.experiment.config import resolve
-from nlproar.experiment.layout import Layout
+from nlproar.report import frame
+from nlproar.run import listing, record
+from nlproar.run.config import resolve
+from nlproar.run.layout import Layout
 from tests import made_records
 
 
@@ -21,7 +21,7 @@ def made(tmp_path):
         "babi-1", "simulated", importance_measure="gradient", k=20, roar_strategy="quantile", recursive=True,
         persistent_dir=str(tmp_path),
     )  # fmt: skip
-    content = made_records.made(config, 0.1)
+    content = made_records.made(config, 0.1).as_json()
     return Layout.of(config).record(config), content
 
 
@@ -41,12 +41,7 @@ def replaced(content, place, value):
 
 def sealed(content):
     """`content` with the checksum it ought to have."""
-    rest = {name: value for name, value in content.items() if name != "checksum"}
-    return {**rest, "checksum": storage.digest(rest)}
-
-
-def of_version_1(content):
-    return {n: v for n, v in content.items() if n not in ("made", "checksum", "weights")} | {"version": 1}
+    return {**content, "checksum": record.checksum(content)}
 
 
 def refused(path, content):
@@ -60,13 +55,14 @@ def refused(path, content):
 
 def test_what_was_written_is_read(made):
     path, content = made
-    assert record.load(path) == content and content["version"] == record.VERSION
+    assert json.loads(path.read_text()) == content and content["version"] == record.VERSION
+    assert record.load(path).as_json() == content
 
 
-def test_two_makings_of_a_run_differ(made, tmp_path):
-    _, content = made
-    again = made_records.made(resolve("babi-1", "simulated", persistent_dir=str(tmp_path)), 0.1)
-    assert content["made"] != again["made"] and content["checksum"] != again["checksum"]
+def test_two_makings_of_a_run_differ(tmp_path):
+    config = resolve("babi-1", "simulated", persistent_dir=str(tmp_path))
+    one, other = made_records.made(config, 0.1), made_records.made(config, 0.1)
+    assert one.made != other.made and one.as_json()["checksum"] != other.as_json()["checksum"]
 
 
 @pytest.mark.parametrize(
@@ -74,11 +70,13 @@ def test_two_makings_of_a_run_differ(made, tmp_path):
     [
         ("metrics.test.accuracy", 0.975),
         ("metrics.val.accuracy", 0.975),
-        ("epochs.0.loss", 0.25),
+        ("training.epochs.0.loss", 0.25),
         ("masked.test", 0.5),
         ("data.digest", "f" * 16),
         ("durations.train", 1.0),
-        ("explained", "0" * 64),
+        ("sources.explained", "0" * 64),
+        ("config.k", 30),
+        ("identity.seed", 3),
         ("made", "0" * 16),
         ("environment.device", "cuda"),
         ("note", "a new key"),
@@ -89,74 +87,112 @@ def test_a_changed_value_is_noticed_by_the_checksum(made, place, value):
     assert "checksum" in refused(path, replaced(content, place, value))
 
 
-NUMBERS = ("metrics.test.accuracy", "metrics.val.accuracy", "epochs.0.monitor", "masked.train", "durations.train")
-WHOLE = ("config.seed", "config.k", "config.batch_size", "config.task.hidden_size", "best_epoch", "environment.threads")
-TEXTS = ("config.dataset", "config.vectors", "config.task.metric", "data.digest", "environment.device", "id")
-OBJECTS = ("config", "config.task", "metrics", "metrics.test", "data", "data.observations", "durations", "environment")
-OBJECTS = (*OBJECTS, "environment.versions", "masked", "metrics.val")
-LISTS = ("epochs", "config.task.labels")
+NUMBERS = ("metrics.test.accuracy", "training.epochs.0.monitor", "masked.train", "durations.train")
+NUMBERS = (*NUMBERS, "metrics.val.accuracy", "environment.peak_memory_gb")
+WHOLE = ("identity.seed", "identity.schema", "config.seed", "config.k", "training.best_epoch", "environment.threads")
+WHOLE = (*WHOLE, "data.vocabulary", "data.observations.test")
+TEXTS = ("identity.dataset", "config.dataset", "task.metric", "task.title", "data.digest", "environment.device", "id")
+OBJECTS = ("identity", "identity.recipe", "identity.parameters", "config", "task", "metrics", "metrics.test", "masked")
+OBJECTS = (*OBJECTS, "sources", "data", "data.observations", "durations", "environment", "environment.versions")
+LISTS = ("training.epochs", "task.labels")
+NULLABLE = ("identity.importance_measure", "sources.explained", "sources.weights", "data.vectors", "environment.commit")
 
 
-@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize(
     ("places", "values"),
     [
-        (NUMBERS, ["0.5", None, True, [], {}, float("nan"), float("inf"), -0.5, 10**400]),
-        (("metrics.test.accuracy", "masked.test", "epochs.0.monitor"), [1.5, 26]),
+        (NUMBERS, ["0.5", None, True, [], {}, float("nan"), float("inf"), 10**400]),
+        (("metrics.test.accuracy", "masked.test", "training.epochs.0.monitor", "durations.train"), [-0.5]),
+        (("metrics.test.accuracy", "metrics.val.accuracy", "masked.test", "training.epochs.0.monitor"), [1.5, 26]),
         (WHOLE, ["1", None, True, 1.5, -1, [], 10**30]),
         (TEXTS, [1, None, [], {}, ""]),
         (OBJECTS, [1, None, [], "text"]),
         (LISTS, [1, None, [], {}, "text", [1], [[]]]),
-        (("config.importance_measure", "config.roar_strategy", "explained"), [1, [], {}, False]),
-        (("config.recursive", "config.task.confidential", "config.task.paired"), [0, 1, None, "false"]),
-        (("completeness_error",), [1, [], {"test": "1"}, {"test": -1}]),
-        ((*NUMBERS, *WHOLE, *TEXTS, *OBJECTS, *LISTS), [...]),
+        (NULLABLE, [1, [], {}, False, ""]),
+        (("config.importance_measure", "config.roar_strategy"), [1, [], {}, False, None]),
+        (("config.recursive", "task.confidential", "task.paired"), [0, None, "false"]),
+        (("diagnostics",), [None, 1, [], {"completeness_error": 1}, {"completeness_error": {"test": "1"}}]),
+        ((*NUMBERS, *WHOLE, *TEXTS, *OBJECTS, *LISTS, *NULLABLE), [...]),
     ],
 )
-def test_a_value_that_cannot_be_is_named(made, version, places, values):
+def test_a_value_that_cannot_be_is_named(made, places, values):
     path, content = made
     for place in places:
         for value in values:
             if value is ... and place in ("durations.train", "metrics.val.accuracy"):  # nobody needs it
                 continue
-            changed = replaced(content, place, value)
-            said = refused(path, of_version_1(changed) if version == 1 else sealed(changed))
+            said = refused(path, sealed(replaced(content, place, value)))
             assert place.partition(".0")[0] in said or "metrics.test" in said, (place, value)
 
 
 def test_the_content_of_another_run_is_refused(made, tmp_path):
     path, _ = made
     other = made_records.made(resolve("babi-1", "simulated", persistent_dir=str(tmp_path)), 0.9)
-    for content in (other, of_version_1(other)):
-        said = refused(path, content)
-        assert other["id"] in said and "another run" in said
+    said = refused(path, other.as_json())
+    assert other.id in said and "another run" in said
 
 
-def test_a_configuration_that_is_not_the_one_of_the_name_is_refused(made):
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [("recipe", {"hidden_size": 7}), ("parameters", {"new": 1}), ("measure", {"riemann_samples": 9})],
+)
+def test_an_identity_that_is_not_the_one_of_the_name_is_refused(made, place, value):
     path, content = made
-    for place, value in (("config.seed", 5), ("config.task.hidden_size", 7), ("config.new", 1)):
-        changed = replaced(content, place, value)
-        for odd in (sealed(changed), of_version_1(changed)):
-            assert "another run" in refused(path, odd)
+    changed = replaced(content, f"identity.{place}", value)
+    for name, one in value.items():
+        changed = replaced(changed, f"config.{name}", one)
+    if place == "parameters":
+        changed["identity"][place] = {**content["identity"][place], **value}
+    assert "another run" in refused(path, sealed(changed))
 
 
-def test_records_of_version_1_are_read_and_one_with_a_checksum_is_damaged(made):
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("seed", 5),
+        ("dataset", "babi-2"),
+        ("k", 30),
+        ("recursive", False),
+        ("roar_strategy", "count"),
+        ("recursive", ...),
+    ],
+)
+def test_values_that_are_not_those_of_the_identity_are_refused(made, place, value):
     path, content = made
-    old = of_version_1(content)
-    path.write_text(json.dumps(old))
-    assert record.load(path) == old
-    assert "checksum" in refused(path, {**old, "checksum": content["checksum"]})
-    assert "checksum" in refused(path, replaced(content, "checksum", ...))
+    said = refused(path, sealed(replaced(content, f"config.{place}", value)))
+    assert f"config.{place}" in said
+
+
+def test_a_value_that_differs_from_the_usual_one_which_the_identity_does_not_name_is_refused(tmp_path):
+    """The identity holds what differs from the defaults, so these have to be compared with the run itself."""
+    config = resolve("babi-1", "simulated", persistent_dir=str(tmp_path))
+    content = made_records.made(config, 0.1).as_json()
+    path = Layout.of(config).record(config)
+    for name, value in (("k", 7), ("recursive", "yes"), ("hidden_size", 7), ("vectors", "glove")):
+        path.write_text(json.dumps(sealed(replaced(content, f"config.{name}", value))))
+        with pytest.raises(UserError, match=rf"{path.name} is damaged: config\.{name}"):
+            record.read(path, config)
+        with pytest.raises(UserError, match=rf"{path.name} is damaged: config\.{name}"):
+            frame.load([Layout.of(config)])
+    path.write_text(json.dumps(sealed(replaced(content, "config.hidden_size", ...))))  # as if the flag were a new one
+    assert record.read(path, config).performance == 0.1
+
+
+def test_a_record_of_an_earlier_or_unknown_version_says_what_to_do(made):
+    path, content = made
+    for version in (1, 2):
+        assert "nlproar migrate" in refused(path, {**content, "version": version})
     assert "version 99" in refused(path, sealed({**content, "version": 99}))
     for version in (True, "2", None, 2.0, ...):
         assert "version" in refused(path, replaced(content, "version", version))
+    assert "checksum" in refused(path, replaced(content, "checksum", ...))
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"", "no JSON"),
-        (b"{", "no JSON"),
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
         (b"[]", "damaged"),
         (b"null", "damaged"),
         (b"\xff\xfe{}", "UTF-8"),
@@ -172,10 +208,11 @@ def test_what_is_no_record_is_named(made, text, words):
     assert str(path) in str(error.value)
 
 
-def test_a_record_that_is_a_folder_or_a_link_to_nowhere_is_named(made):
+@pytest.mark.parametrize("target", ["nowhere", "itself"])
+def test_a_record_that_is_a_folder_or_a_link_to_no_file_is_named(made, target):
     path, _ = made
     path.unlink()
-    for make in (path.mkdir, lambda: os.symlink("nowhere", path)):
+    for make in (path.mkdir, lambda: os.symlink(path.name if target == "itself" else target, path)):
         make()
         with pytest.raises(UserError, match=path.name):
             record.load(path)
@@ -184,8 +221,21 @@ def test_a_record_that_is_a_folder_or_a_link_to_nowhere_is_named(made):
         record.load(path)
 
 
-def test_a_record_that_could_not_be_read_is_not_written(made, tmp_path):
+@pytest.mark.parametrize("value", [float("nan"), 1.5, -1])
+def test_a_record_that_could_not_be_read_is_not_written(tmp_path, value):
     config = resolve("babi-1", "simulated", persistent_dir=str(tmp_path))
-    with pytest.raises(ValueError, match="accuracy"):
-        made_records.made(config, float("nan"))
+    with pytest.raises(ValueError, match=r"accuracy|monitor"):
+        made_records.made(config, value)
     assert not Layout.of(config).record(config).exists()
+
+
+def test_a_record_of_a_metric_that_is_not_registered_is_read_and_listed(made, capsys):
+    """A plug-in need not be loaded to see what there is, also where its level is not called k."""
+    path, content = made
+    del content["config"]["k"], content["identity"]["parameters"]["k"]
+    content["identity"]["evaluation"] = content["config"]["evaluation"] = "mine"
+    forged = made_records.forge(path.parent, content)
+    path.unlink()
+    assert record.load(forged).identity["evaluation"] == "mine"
+    listing.main("", ["--persistent-dir", str(path.parents[2])])
+    assert forged.stem in capsys.readouterr().out

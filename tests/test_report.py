@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from nlproar.experiment.config import resolve
-from nlproar.experiment.layout import Layout
-from nlproar.report import cli, faithfulness, figures, frame, intervals, panels, summary, tables
+from nlproar.report import cli, figures, frame, panels, summary, tables
 from nlproar.report.results import collect
+from nlproar.run import record
+from nlproar.run.config import resolve
+from nlproar.run.layout import Layout
+from nlproar.stats import faithfulness, intervals
 from tests import made_records
 from tests.conftest import ROOT
 
@@ -41,9 +44,9 @@ def results(folder):
 
 def remove(folder, **wanted):
     """Delete the records whose configuration has these values."""
-    for path in Layout(folder).records.glob("*.json"):
-        config = json.loads(path.read_text())["config"]
-        if all(config[name] == value for name, value in wanted.items()):
+    for path in Layout(folder).records():
+        config = record.load(path).config
+        if all(config.get(name) == value for name, value in wanted.items()):
             path.unlink()
 
 
@@ -112,8 +115,8 @@ def test_differences_are_paired_by_seed():
 
 
 def test_records_give_the_racu_of_their_curves(tmp_path):
-    made_records.study(tmp_path, curve=lambda c: (c.k == 0 and 0.9) or (
-        0.4 if c.importance_measure == "gradient" else 0.9 - 0.5 * c.k / 100))  # fmt: skip
+    made_records.study(tmp_path, curve=lambda c: (c.at_level == 0 and 0.9) or (
+        0.4 if c.importance_measure == "gradient" else 0.9 - 0.5 * c.at_level / 100))  # fmt: skip
     found = numbers(tmp_path).groupby("measure")["racu"]
     assert found.count().to_dict() == {"gradient": 3, "integrated-gradient": 3}
     assert found.get_group("gradient").to_numpy() == pytest.approx([0.8] * 3)
@@ -124,7 +127,7 @@ def test_the_order_of_records_does_not_matter(tmp_path):
     made_records.study(tmp_path)
     (study,) = studies(tmp_path)
     shuffled = random.Random(0).sample(study.records, len(study.records))
-    mixed = frame.Study(study.layout, study.label, study.facts, tuple(shuffled))
+    mixed = replace(study, records=tuple(shuffled))
     pd.testing.assert_frame_equal(frame.points([study]), frame.points([mixed]))
 
 
@@ -162,7 +165,9 @@ def test_an_undefined_racu_is_said(tmp_path):
     made_records.study(tmp_path, seeds=[0, 1], curve=lambda config: 0.5)
     found = results(tmp_path)
     assert found.racu["racu"].isna().all() and (found.racu["n"] == 0).all()
-    assert sum("RACU is undefined: random masking does not lower performance" in note for note in found.notes) == 4
+    (note,) = [note for note in found.notes if "RACU is undefined" in note]
+    place = "Stanford Sentiment Treebank, Recursive ROAR, gradient, integrated-gradient, seeds 0, 1"
+    assert note == f"{place}: RACU is undefined: random masking does not lower performance"
 
 
 def test_other_data_are_another_study(tmp_path):
@@ -173,17 +178,16 @@ def test_other_data_are_another_study(tmp_path):
 
 
 def test_other_vectors_of_the_same_name_are_another_study(tmp_path):
-    for content in made_records.study(tmp_path, measures=["gradient"], step=50):
+    for one in made_records.study(tmp_path, measures=["gradient"], step=50):
         # as if the vectors had been published ones, and their file another one for the runs of seed 1
+        content = one.as_json()
         content["config"]["vectors"] = "glove"
+        content["identity"]["recipe"]["vectors"] = "glove"
         content["data"]["vectors"] = {0: "a" * 12, 1: "b" * 12}.get(content["config"]["seed"])
-        Layout(tmp_path).records.joinpath(f"{content['id']}.json").unlink()
-        made_records.forge(Layout(tmp_path).records, content)
-    found = studies(tmp_path)
-    assert [study.label.partition("checksum ")[2] for study in found] == ["a" * 12 + ")", "b" * 12 + ")", "unknown)"]
-    assert [study.seeds for study in found] == [[0], [1], [2]]
-    remove(tmp_path, seed=1)
-    assert [study.seeds for study in studies(tmp_path)] == [[0, 2]]  # nothing says that these differ
+        Layout(tmp_path).results.joinpath("roar", f"{one.id}.json").unlink()
+        made_records.forge(Layout(tmp_path).results / "roar", content)
+    found = {study.label.partition("vectors identity ")[2]: study.seeds for study in studies(tmp_path)}
+    assert found == {"None)": [2], "a" * 12 + ")": [0], "b" * 12 + ")": [1]}
 
 
 def test_an_empty_directory_is_one_line(tmp_path, capsys):
@@ -194,6 +198,7 @@ def test_an_empty_directory_is_one_line(tmp_path, capsys):
     assert error.startswith("error: no record in") and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_whole_report_of_a_half_finished_study_beside_another(tmp_path, capsys):
     here, there = tmp_path / "here", tmp_path / "there"
     made_records.study(here, seeds=[0, 1])
@@ -201,7 +206,7 @@ def test_the_whole_report_of_a_half_finished_study_beside_another(tmp_path, caps
     remove(here, k=60)
     cli.main("", ["--persistent-dir", str(here), "--compare", str(there)])
     said = capsys.readouterr().out
-    assert "(here), recursive, gradient, seeds 0, 1: no record of k = 60 %" in said
+    assert "(here), Recursive ROAR, random, gradient, integrated-gradient, seeds 0, 1: no record of k = 60 %" in said
     names = {path.name for folder in ("tables", "plots") for path in (here / folder).iterdir()}
     assert {"curves.csv", "racu.csv", "racu.md", "racu.tex", "tasks.csv", "cost.csv"} <= names
     assert {"curves_quantile.pdf", "curves_quantile.png", "racu.pdf", "racu.png"} <= names
@@ -256,7 +261,7 @@ DAMAGES = {
     "deep": lambda path, another: path.write_text("[" * 100_000),
     "another run": lambda path, another: path.write_bytes(another.read_bytes()),
     "changed": lambda path, another: path.write_text(path.read_text().replace("0.6", "0.9")),
-    "version 0": lambda path, another: path.write_text(path.read_text().replace('"version": 2', '"version": 0')),
+    "version 0": lambda path, another: path.write_text(path.read_text().replace('"version": 3', '"version": 0')),
     "a folder": lambda path, another: (path.unlink(), path.mkdir()),
     "a link to nowhere": lambda path, another: (path.unlink(), path.symlink_to("nowhere")),
     "a link to itself": lambda path, another: (path.unlink(), path.symlink_to(path)),
@@ -266,7 +271,7 @@ DAMAGES = {
 
 def spoiled(folder, damage):
     """Damage the record of `gradient` at 60 % in a study of one seed; returns its path."""
-    paths = sorted(Layout(folder).records.glob("*.json"))
+    paths = sorted(Layout(folder).records())
     (path,) = [p for p in paths if "k-60" in p.name and "m-gradient" in p.name]
     DAMAGES[damage](path, paths[0])
     return path
@@ -299,7 +304,7 @@ def test_a_record_that_disappears_while_it_is_read_is_named(tmp_path, capsys, un
 
 def test_companions_of_macos_are_no_records(tmp_path, capsys, unwritten):
     made_records.study(tmp_path, seeds=[0])
-    for path in list(Layout(tmp_path).records.glob("*.json")):
+    for path in list(Layout(tmp_path).records()):
         path.with_name(f"._{path.name}").write_bytes(b"\x00\x05\x16\x07" + bytes(100))
     assert frame.load([Layout(tmp_path)]).left_out == {}
     code, out, _ = tell(capsys, "--persistent-dir", tmp_path, "--no-convergence")
@@ -308,7 +313,7 @@ def test_companions_of_macos_are_no_records(tmp_path, capsys, unwritten):
 
 def test_without_one_good_record_there_is_one_line(tmp_path, capsys):
     made_records.study(tmp_path, seeds=[0])
-    for path in Layout(tmp_path).records.glob("*.json"):
+    for path in Layout(tmp_path).records():
         path.write_text("{")
     code, out, err = tell(capsys, "--persistent-dir", tmp_path)
     assert code == 2 and not out and err.count("\n") == 1
@@ -317,9 +322,9 @@ def test_without_one_good_record_there_is_one_line(tmp_path, capsys):
 
 
 def test_what_runs_were_warned_of_is_said_once(tmp_path):
-    for content in made_records.study(tmp_path, seeds=[0], measures=["gradient"], step=50):
-        content["data"]["warnings"] = ["test.txt has 29 reviews, and the published one 96"]
-        made_records.forge(Layout(tmp_path).records, content)
+    for one in made_records.study(tmp_path, seeds=[0], measures=["gradient"], step=50):
+        one.data["warnings"].append("test.txt has 29 reviews, and the published one 96")
+        made_records.forge(Layout(tmp_path).results / "roar", one.as_json())
     found = results(tmp_path)
     (note,) = [note for note in found.notes if "29 reviews" in note]
     assert note == "Stanford Sentiment Treebank: test.txt has 29 reviews, and the published one 96"
@@ -327,7 +332,7 @@ def test_what_runs_were_warned_of_is_said_once(tmp_path):
 
 def test_a_misnamed_copy_of_a_record_is_not_counted_twice(tmp_path):
     made_records.study(tmp_path, seeds=[0])
-    path = min(Layout(tmp_path).records.glob("*.json"))
+    path = min(Layout(tmp_path).records())
     shutil.copy(path, path.with_name(f"{path.stem} (1).json"))
     found = frame.load([Layout(tmp_path)])
     assert [p.name for p in found.left_out] == [f"{path.stem} (1).json"]
@@ -404,11 +409,12 @@ def report_script(*flags):
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, encoding="ascii")
 
 
+@pytest.mark.slow
 def test_results_that_may_not_be_written_are_reported_elsewhere(tmp_path, closed):
     """The terminal lacks the letters of the path, too: what is printed then holds escapes."""
     here, shown = tmp_path / "日本 é", rf"{tmp_path}/\u65e5\u672c \xe9"
     made_records.study(here, seeds=[0], measures=["gradient"], step=50)
-    unreadable = min(Layout(here).records.iterdir())
+    unreadable = min(Layout(here).records())
     closed(unreadable, 0)
     closed(here, 0o555)
     done = report_script("--persistent-dir", here)
@@ -432,6 +438,7 @@ def test_results_that_may_not_be_read_are_named(folder, tmp_path, closed):
     assert "run an experiment" not in done.stderr
 
 
+@pytest.mark.slow
 def test_two_reports_at_once_both_end_well(tmp_path):
     made_records.study(tmp_path, seeds=[0], measures=["gradient"], step=50)
     command = [sys.executable, "experiments/report.py", "--persistent-dir", str(tmp_path), "--no-convergence"]
@@ -449,10 +456,12 @@ def test_names_are_text_wherever_they_are_shown(tmp_path, capsys, undrawn):
     here, there = tmp_path / f"here {HOSTILE}", tmp_path / f"there {HOSTILE}"
     for folder in (here, there):
         made_records.study(folder, seeds=[0], measures=["gradient"], step=50)
-    content = json.loads(min(Layout(there).records.glob("*k-0-*.json")).read_text())
-    content["config"]["vectors"] = f"{HOSTILE}\udcff\x1b[31m\n.txt@0123456789ab"
+    unmasked = [path for path in Layout(there).records() if "_k-0-" in path.name]
+    content = json.loads(unmasked[0].read_text())
+    content["identity"]["recipe"]["vectors"] = f"{HOSTILE}\udcff\x1b[31m\n.txt@0123456789ab"
+    content["config"]["vectors"] = content["identity"]["recipe"]["vectors"]
     content["environment"]["device"] = f"{HOSTILE}\udcff\x1b[31m\n"
-    made_records.forge(Layout(there).records, content)
+    made_records.forge(Layout(there).results / "roar", content)
     code, out, _ = tell(capsys, "--persistent-dir", here, "--compare", there, "--out", tmp_path / "out")
     assert code == 0 and "\x1b" not in out
     page = (tmp_path / "out" / "report.html").read_text()
@@ -472,13 +481,17 @@ def test_names_are_text_wherever_they_are_shown(tmp_path, capsys, undrawn):
 )
 def test_racu_is_undefined_where_random_masking_hardly_lowers_performance(fall, words, tmp_path):
     speed = {"random": 1.0}
-    made_records.study(
-        tmp_path, seeds=[0, 1, 2], curve=lambda c: 0.6 - fall * c.k / 100 * speed.get(c.importance_measure, 1) - (
-            0.027 * (c.importance_measure == "gradient")))  # fmt: skip
+
+    def curve(config):
+        falls = fall * config.at_level / 100 * speed.get(config.importance_measure, 1)
+        return 0.6 - falls - 0.027 * (config.importance_measure == "gradient")
+
+    made_records.study(tmp_path, seeds=[0, 1, 2], curve=curve)
     found = results(tmp_path)
     assert found.racu["racu"].isna().all() and set(found.racu["n"]) == {0}
     assert all(words in problem for problem in found.racu["problem"])
-    assert sum(words in note for note in found.notes) == 6
+    (note,) = [note for note in found.notes if words in note]
+    assert "gradient, integrated-gradient, seeds 0, 1, 2: " in note
     shown = tables.racu(found.racu, found.studies)
     assert set(shown["RACU % (95 %)"]) == {"undefined"}
 
@@ -486,7 +499,7 @@ def test_racu_is_undefined_where_random_masking_hardly_lowers_performance(fall, 
 def test_racu_is_undefined_where_the_fall_is_not_above_its_spread_over_seeds(tmp_path):
     # falls of 2, 4 and -3 percentage points at the ends, so 1, 2 and -1.5 on average: mean 0.5, deviation 1.8
     falls = (0.02, 0.04, -0.03)
-    made_records.study(tmp_path, curve=lambda c: 0.6 - falls[c.seed] * c.k / 100)
+    made_records.study(tmp_path, curve=lambda c: 0.6 - falls[c.seed] * c.at_level / 100)
     found = numbers(tmp_path)
     assert found["racu"].isna().all()
     assert found["random_fall"].to_numpy() == pytest.approx([0.01, 0.02, -0.015] * 2)

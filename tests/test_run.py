@@ -12,19 +12,21 @@ from sklearn import metrics as reference
 from nlproar import metrics
 from nlproar.dataset.batch import make_batch
 from nlproar.errors import UserError
-from nlproar.experiment import curve, record
-from nlproar.experiment.layout import Layout
-from nlproar.experiment.levels import Levels
-from nlproar.experiment.needs import load_dataset
-from nlproar.experiment.run import run
-from nlproar.experiment.stages import Run
+from nlproar.evaluate.roar import Roar
 from nlproar.model import checkpoint
+from nlproar.model.classifier import Start, class_of
+from nlproar.run import curve, record
+from nlproar.run.config import resolve
+from nlproar.run.context import Context
+from nlproar.run.curve import comparable
+from nlproar.run.layout import Layout
+from nlproar.run.prerequisites import load_dataset
+from nlproar.run.run import run
+from tests.made_records import record_of
 
 
-def levels(config):
-    layout = Layout.of(config)
-    data = load_dataset(config.dataset, config.source, layout, 0)
-    return Levels(layout, data, torch.device("cpu")), data
+def context_of(config):
+    return Context(config, Layout.of(config))
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -47,25 +49,28 @@ def test_metrics_agree_with_scikit_learn(classes):
         assert "auroc" not in found
 
 
+@pytest.mark.slow
 def test_a_record_is_complete(small_run):
     run(small_run())
     config = small_run(importance_measure="integrated-gradient", riemann_samples=3, k=2)
     content = run(config)
-    assert content == json.loads(Layout.of(config).record(config).read_text())
-    assert content["config"]["riemann_samples"] == 3 and content["config"]["task"]["hidden_size"] == 32
-    assert set(content["metrics"]) == {"val", "test"} and "micro_f1" in content["metrics"]["val"]
-    assert [epoch["epoch"] for epoch in content["epochs"]] == [1] and content["best_epoch"] == 1
-    assert set(content["durations"]) == {"encode", "explain", "mask", "vectors", "train", "test"}
-    assert all(0 < share < 0.2 for share in content["masked"].values())
-    assert set(content["completeness_error"]) == {"train", "val", "test"}
-    assert content["data"]["observations"] == {"train": 255, "val": 45, "test": 60}
-    assert {"device", "commit", "versions"} <= set(content["environment"])
+    assert content.as_json() == json.loads(Layout.of(config).record(config).read_text())
+    assert content.config["riemann_samples"] == 3 and content.config["hidden_size"] == 32
+    assert set(content.metrics) == {"val", "test"} and "micro_f1" in content.metrics["val"]
+    assert [epoch["epoch"] for epoch in content.training["epochs"]] == [1] and content.training["best_epoch"] == 1
+    assert content.training["parameters"] > 1000
+    assert set(content.durations) == {"encode", "explain", "mask", "vectors", "train", "test"}
+    assert all(0 < share < 0.2 for share in content.masked.values())
+    assert set(content.diagnostics["completeness_error"]) == {"train", "val", "test"}
+    assert content.data["observations"] == {"train": 255, "val": 45, "test": 60}
+    assert {"device", "commit", "versions"} <= set(content.environment)
+    assert all(content.sources[name] for name in ("importance", "explained", "masks", "weights"))
 
 
 def test_a_done_run_is_not_run_again(small_run, monkeypatch):
     config = small_run()
     first = run(config)
-    monkeypatch.setattr(Run, "_make", None)
+    monkeypatch.setattr(Roar, "carry_out", None)
     assert run(config) == first
 
 
@@ -75,7 +80,7 @@ def test_a_missing_model_is_named_with_the_command_that_trains_it(small_run):
         run(config)
     base = small_run()
     assert base.command() in str(error.value) and "--train-missing" in str(error.value)
-    assert not list(Layout.of(base).records.glob("*.json"))
+    assert not Layout.of(base).records()
 
 
 def test_train_missing_trains_what_is_missing_in_order(small_run, caplog):
@@ -83,7 +88,7 @@ def test_train_missing_trains_what_is_missing_in_order(small_run, caplog):
     with caplog.at_level("INFO", "nlproar"):
         run(config)
     assert "1 of 2" in caplog.text and "2 of 2" in caplog.text
-    assert sorted(record.load(p)["config"]["k"] for p in Layout.of(config).records.glob("*.json")) == [0, 1, 2]
+    assert sorted(record.load(path).config["k"] for path in Layout.of(config).records()) == [0, 1, 2]
 
 
 def test_weights_that_were_deleted_are_trained_again(small_run):
@@ -93,16 +98,17 @@ def test_weights_that_were_deleted_are_trained_again(small_run):
     with pytest.raises(UserError, match="--overwrite"):
         run(small_run(importance_measure="attention", k=1))
     run(small_run(importance_measure="attention", k=1, train_missing=True))
-    assert run(small_run())["metrics"] == first["metrics"]
+    assert run(small_run()).metrics == first.metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", ["attention", "random", "mutual-information"])
 def test_masks_of_a_recursive_chain_nest(small_run, measure):
     chain = [small_run(importance_measure=measure, k=k, recursive=True, train_missing=True) for k in (1, 2, 3)]
     run(chain[-1])
-    found, data = levels(chain[0])
-    masks = [found.masks(config) for config in chain]
-    for name, split in data.splits.items():
+    context = context_of(chain[0])
+    masks = [config.rules.masks(config, context).of_split for config in chain]
+    for name, split in context.dataset.splits.items():
         assert not (masks[0][name] & ~masks[1][name]).any() and not (masks[1][name] & ~masks[2][name]).any()
         counts = [np.add.reduceat(mask[name], split.offsets[:-1]) for mask in masks]
         assert [set(count) for count in counts] == [{1}, {2}, {3}]
@@ -111,14 +117,17 @@ def test_masks_of_a_recursive_chain_nest(small_run, measure):
 
 def test_everything_is_masked_at_100_percent_without_a_model(small_run):
     content = run(small_run(roar_strategy="quantile", k=100))
-    assert content["masked"] == {"train": 1.0, "val": 1.0, "test": 1.0}
+    assert content.masked == {"train": 1.0, "val": 1.0, "test": 1.0}
 
 
 def test_the_same_initialisation_at_every_level_and_another_for_another_seed(small_run):
-    data = levels(small_run())[1]
+    context = context_of(small_run())
 
     def weights(config):
-        model = Run(config, Layout.of(config))._initial_model(data)
+        start = Start(
+            config.task, context.dataset, config.recipe, config.seed, context.layout.raw, context.layout.cache
+        )
+        model = class_of(config.model_type).initial(start)
         return torch.cat([parameter.flatten() for parameter in model.parameters()])
 
     base = weights(small_run())
@@ -129,12 +138,12 @@ def test_the_same_initialisation_at_every_level_and_another_for_another_seed(sma
 
 def test_a_checkpoint_predicts_what_the_run_recorded(small_run):
     content = run(small_run())
-    data = levels(small_run())[1]
+    data = context_of(small_run()).dataset
     model = checkpoint.load(Layout.of(small_run()).checkpoint(small_run()), data.digest, small_run().identity, "")
     split = data.splits["test"]
     logits = model(make_batch(split, np.arange(len(split)))).logits
     found = metrics.evaluate(logits.detach(), torch.from_numpy(split.label))
-    assert found["cross_entropy"] == pytest.approx(content["metrics"]["test"]["cross_entropy"], rel=1e-5)
+    assert found["cross_entropy"] == pytest.approx(content.metrics["test"]["cross_entropy"], rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["weights-*.safetensors", checkpoint.DESCRIPTION])
@@ -168,6 +177,7 @@ def test_a_damaged_record_is_an_error_that_names_it(small_run, damage):
     run(small_run(overwrite=True))
 
 
+@pytest.mark.slow
 def test_data_that_changed_are_not_silently_another_run(small_run, monkeypatch, caplog):
     from nlproar.dataset import babi_simulation
 
@@ -176,10 +186,10 @@ def test_data_that_changed_are_not_silently_another_run(small_run, monkeypatch, 
     monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 310, "test": 60})
     with pytest.raises(UserError, match="other data"):
         run(small_run())
-    new = run(small_run(k=1))
+    new = run(small_run(importance_measure="random", k=1))
     layout = Layout.of(small_run())
-    assert curve.comparable_records(layout, small_run(k=1), new["data"]) == [new]
-    assert curve.comparable_records(layout, small_run(k=1), old["data"]) == [old]
+    assert comparable(layout, small_run(importance_measure="random", k=1), new) == [new]
+    assert comparable(layout, small_run(importance_measure="random", k=1), old) == [old]
 
 
 def test_weights_of_another_run_are_refused(small_run):
@@ -188,31 +198,32 @@ def test_weights_of_another_run_are_refused(small_run):
     layout = Layout.of(small_run())
     shutil.rmtree(layout.checkpoint(small_run()))
     shutil.copytree(layout.checkpoint(small_run(seed=1)), layout.checkpoint(small_run()))
-    with pytest.raises(UserError, match=r"other weights .* python .* --overwrite"):
+    with pytest.raises(UserError, match=r"other weights .* nlproar run .* --overwrite"):
         run(small_run(importance_measure="attention", k=1))
 
 
+@pytest.mark.slow
 def test_a_lower_level_that_was_deleted_is_trained_again_too(small_run):
     chain = [small_run(importance_measure="attention", k=k, recursive=True, train_missing=True) for k in (1, 2)]
     run(chain[0])
     shutil.rmtree(Layout.of(chain[0]).checkpoint(small_run()))
-    assert run(chain[1])["config"]["k"] == 2
+    assert run(chain[1]).config["k"] == 2
 
 
 def test_a_damaged_neighbour_does_not_hide_the_curve(small_run, caplog):
     content = run(small_run())
-    run(small_run(k=1))
-    Layout.of(small_run()).record(small_run(k=1)).write_text("{")
-    found = curve.comparable_records(Layout.of(small_run()), small_run(k=2), content["data"])
-    assert found == [content]
+    run(small_run(importance_measure="random", k=1))
+    Layout.of(small_run()).record(small_run(importance_measure="random", k=1)).write_text("{")
+    assert comparable(Layout.of(small_run()), small_run(importance_measure="random", k=2), content) == [content]
 
 
+@pytest.mark.slow
 def test_importance_is_computed_once_per_model_measure_and_parameters(small_run, monkeypatch):
-    import nlproar.experiment.levels as module
+    import nlproar.run.context as module
 
     calls = []
-    real = module.importance
-    monkeypatch.setattr(module, "importance", lambda *args: calls.append(args) or real(*args))
+    real = module.build
+    monkeypatch.setattr(module, "build", lambda *args: calls.append(args) or real(*args))
     run(small_run())
     for flags in ({"k": 1}, {"k": 2}, {"k": 1, "roar_strategy": "quantile"}, {"k": 1, "riemann_samples": 4}):
         run(small_run(**{"importance_measure": "integrated-gradient", "riemann_samples": 2, **flags}))
@@ -220,21 +231,23 @@ def test_importance_is_computed_once_per_model_measure_and_parameters(small_run,
 
 
 def test_stopping_at_the_ceiling_of_the_monitor_changes_no_result(small_run, monkeypatch):
-    from nlproar import train
+    from nlproar.model import train
 
     flags = {"max_epochs": 3, "roar_strategy": "quantile", "k": 100}
     free = run(small_run(**flags))
-    monkeypatch.setitem(train.CEILING, "accuracy", free["epochs"][0]["monitor"])
+    monkeypatch.setitem(train.CEILING, "accuracy", free.training["epochs"][0]["monitor"])
     stopped = run(small_run(**flags, overwrite=True))
-    assert len(stopped["epochs"]) == 1 and stopped["epochs"][0]["loss"] == free["epochs"][0]["loss"]
+    (only,) = stopped.training["epochs"]
+    assert only["loss"] == free.training["epochs"][0]["loss"]
 
 
 def test_the_best_epoch_is_the_first_of_the_highest_monitor(small_run):
     content = run(small_run(max_epochs=4))
-    monitors = [epoch["monitor"] for epoch in content["epochs"]]
-    assert content["best_epoch"] == 1 + monitors.index(max(monitors))
-    assert content["metrics"]["val"]["accuracy"] == pytest.approx(max(monitors))
-    assert all(math.isfinite(epoch["loss"]) for epoch in content["epochs"])
+    epochs = content.training["epochs"]
+    monitors = [epoch["monitor"] for epoch in epochs]
+    assert content.training["best_epoch"] == 1 + monitors.index(max(monitors))
+    assert content.metrics["val"]["accuracy"] == pytest.approx(max(monitors))
+    assert all(math.isfinite(epoch["loss"]) for epoch in epochs)
 
 
 def test_an_unknown_device_is_refused(small_run):
@@ -243,15 +256,23 @@ def test_an_unknown_device_is_refused(small_run):
             run(small_run(device=device))
 
 
-def test_the_curve_shows_shared_levels_in_every_column():
-    def content(k, measure, value, recursive=False):
-        config = {"k": k, "importance_measure": measure, "recursive": recursive}
-        config |= {"recursive_step_size": 1 if recursive else None, "riemann_samples": None}
-        return {"config": config, "metrics": {"test": {"accuracy": value}}}
+def body(records):
+    """The rows of the only table that these records make, as words."""
+    ((_, text),) = curve.of_records(records)
+    _, *lines = text.splitlines()
+    return lines
 
-    records = [content(0, None, 1.0), content(10, "random", 0.9), content(10, "attention", 0.5, True)]
-    lines = [line.split() for line in curve.table([*records, content(20, "random", 0.8)], "accuracy").splitlines()]
-    assert lines == [
+
+def at(k, measure, value, **flags):
+    """A record of the simulated bAbI-1 with this accuracy."""
+    asked = {"roar_strategy": "quantile", "k": k, "importance_measure": measure, **flags}
+    return record_of(resolve("babi-1", "simulated", **asked), value)
+
+
+def test_the_curve_shows_shared_levels_in_every_column():
+    recursive = {"recursive": True, "recursive_step_size": 10}
+    records = [at(0, None, 1.0), at(10, "random", 0.9), at(10, "attention", 0.5, **recursive), at(20, "random", 0.8)]
+    assert [line.split() for line in body(records)] == [
         ["k", "random", "attention", "(recursive)"],
         ["0", "1.000", "1.000"],
         ["10", "0.900", "0.500"],
@@ -260,10 +281,13 @@ def test_the_curve_shows_shared_levels_in_every_column():
 
 
 def test_columns_that_differ_in_a_parameter_only_stay_apart():
-    def content(step, value):
-        config = {"k": 10, "importance_measure": "gradient", "recursive": True, "riemann_samples": None}
-        return {"config": {**config, "recursive_step_size": step}, "metrics": {"test": {"accuracy": value}}}
-
-    head, row = curve.table([content(1, 0.5), content(10, 0.6)], "accuracy").splitlines()
-    assert head.split("  ")[-1].strip() == "gradient (recursive, step 10)" and "gradient (recursive, step 1) " in head
-    assert row.split() == ["10", "0.500", "0.600"]
+    steps = (5, 10)
+    values = (0.5, 0.6)
+    records = [
+        at(10, "gradient", value, recursive=True, recursive_step_size=step)
+        for step, value in zip(steps, values, strict=True)
+    ]
+    head, row = body(records)
+    for step in steps:
+        assert f"gradient (recursive step size {step}) (recursive)" in head
+    assert sorted(row.split()) == ["0.500", "0.600", "10"]

@@ -69,6 +69,7 @@ def logs(scratch: Path) -> str:
     return "\n".join(f"{path.name}\n{path.read_text()}" for path in (scratch / "nlproar" / "logs").rglob("*.out"))
 
 
+@pytest.mark.slow
 def test_stages_submitted_one_after_the_other_wait_and_are_not_submitted_twice(on, start, noisy_squeue, tmp_path):
     def queue():
         return on(tmp_path, "squeue", "--noheader", "--array", "--format=%i %T %E").splitlines()

@@ -12,12 +12,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from nlproar import train
-from nlproar.dataset.batch import FixedBatches, TrainingBatches, make_batch
+from nlproar import masking
+from nlproar.dataset.batch import FixedBatches, make_batch
+from nlproar.explain import QuadraturePoints
 from nlproar.explain.importance import Explained, build, side_by_side
 from nlproar.model import bilstm_attention, recurrence
 from nlproar.model.bilstm_attention import BiLSTMAttention
-from nlproar.roar import masking
+from nlproar.model.recipes import BiLSTMRecipe
 from tests.conftest import ROOT, random_split
 
 VOCABULARY, EMBEDDING, HIDDEN = 500, 12, 8
@@ -69,7 +70,7 @@ def test_a_training_step_packs_no_sequence_and_projects_each_distinct_word_once(
 def test_a_step_of_the_recurrence_is_one_product_for_both_directions(small):
     model, _, batch = small
     with Operations() as seen, torch.no_grad():
-        model.encoder(model.project(batch), batch.length)
+        model.encoder(model.view().inputs(batch).values, batch.length)
     assert seen.count["bmm"] == batch.tokens.size(1)
 
 
@@ -93,22 +94,23 @@ def test_explaining_computes_no_gradient_of_a_weight_and_training_one(small, mon
 
 def test_an_integrated_gradient_takes_its_points_in_batches_not_one_by_one(small, monkeypatch):
     model, split, batch = small
-    calls, forward = [], model.forward
-    monkeypatch.setattr(model, "forward", lambda *args, **kwargs: calls.append(1) or forward(*args, **kwargs))
+    calls, predict = [], BiLSTMAttention.predict
+    monkeypatch.setattr(BiLSTMAttention, "predict", lambda *args: calls.append(1) or predict(*args))
     build("integrated-gradient", explained(model, split, 30, 10 * batch.tokens.numel())).signed(batch)
     assert len(calls) == 3
 
 
 def test_training_updates_all_weights_in_one_operation(small):
-    model, split, _ = small
-    learner = train._Learner(model, TrainingBatches(split, 8, 0), split, "accuracy", 1, None, {})
-    assert all(group["fused"] for group in learner.configure_optimizers().param_groups)
+    model, _, _ = small
+    optimizer = model.optimizer(BiLSTMRecipe())
+    assert all(group["fused"] for group in optimizer.param_groups)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
 
 
 def test_validation_keeps_nothing_for_a_way_back(small):
     model, _, batch = small
     allocated = {}
-    inputs = model.project(batch).detach()
+    inputs = model.view().inputs(batch).values
     for wanted in (False, True):
         with Operations() as seen:
             model.encoder.requires_grad_(wanted)(inputs, batch.length)
@@ -157,12 +159,12 @@ def test_the_help_imports_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
 
 
-def explained(model, split, samples=None, tokens_per_batch=16_384):
+def explained(model, split, samples=30, tokens_per_batch=16_384):
     from nlproar.dataset.encoding import Dataset
     from nlproar.dataset.vocabulary import Vocabulary
 
     words = Vocabulary(tuple(f"w{i:03d}" for i in range(VOCABULARY - 5)))
-    return Explained(model, Dataset(words, {"train": split}, "d"), 2, 0, samples, tokens_per_batch)
+    return Explained(model, Dataset(words, {"train": split}, "d"), 2, 0, QuadraturePoints(samples), tokens_per_batch)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")

@@ -19,11 +19,12 @@ import pytest
 
 from nlproar import fingerprints, storage
 from nlproar.errors import UserError, refusal
-from nlproar.experiment import failure, record, workers
-from nlproar.experiment.layout import Layout
-from nlproar.experiment.run import run
-from nlproar.experiment.stages import Run
+from nlproar.evaluate.roar import Roar
 from nlproar.model import checkpoint
+from nlproar.run import failure, record
+from nlproar.run.layout import Layout
+from nlproar.run.run import run
+from nlproar.study import workers
 from tests.conftest import ROOT
 
 
@@ -343,7 +344,7 @@ def test_records_checkpoints_notes_and_logs_of_another_kind_are_named_and_not_wa
     layout = Layout.of(config)
     folder = layout.checkpoint(config)
     readers = {
-        layout.record(config): lambda: record.read(layout, config),
+        layout.record(config): lambda: record.read(layout.record(config), config),
         folder / checkpoint.DESCRIPTION: lambda: checkpoint.sha256(folder),
     }
     for path, read in readers.items():
@@ -376,7 +377,7 @@ def test_a_run_whose_disk_is_full_leaves_a_note_that_says_so(small_run, monkeypa
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "weights")
 
-    monkeypatch.setattr(Run, "carry_out", full)
+    monkeypatch.setattr(Roar, "carry_out", full)
     with pytest.raises(OSError):
         run(config)
     assert failure.of(Layout.of(config), config).startswith("No space left on device: weights")
@@ -406,6 +407,22 @@ def test_a_cache_that_may_not_be_read_is_named_and_stays(as_nobody):
     assert raised.value.filename == str(path)
     path.chmod(0o600)
     assert storage.cached(path, {}, None)["a"].sum() == 3
+
+
+def test_what_lies_in_a_folder_that_may_not_be_looked_into_is_unknown_not_gone(as_nobody):
+    """Else a model in it would be trained again."""
+    path = as_nobody / "closed" / "f"
+    path.parent.mkdir()
+    assert not storage.is_there(path)
+    assert not storage.is_there(path / "g")
+    path.parent.chmod(0)
+    with pytest.raises(PermissionError) as raised:
+        storage.is_there(path)
+    assert raised.value.filename == str(path)
+    with pytest.raises(PermissionError):
+        checkpoint.exists(path.parent)
+    assert record.stamp(path) == "unreadable (PermissionError)"
+    path.parent.chmod(0o700)
 
 
 def test_a_lock_file_of_another_user_can_be_locked_and_one_without_permission_is_named(as_nobody):
@@ -497,6 +514,7 @@ def last_line_of(command, **kwargs):
     return done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["8k", "200k"])  # full while the data are encoded, full while weights are saved
 def test_on_a_full_disk_a_run_ends_with_one_line_that_names_the_file(few_questions, tmp_path, size):
     (tmp_path / "disk").mkdir()
@@ -507,6 +525,7 @@ def test_on_a_full_disk_a_run_ends_with_one_line_that_names_the_file(few_questio
     assert line.startswith(f"error: No space left on device: {tmp_path}/disk/") and "--persistent-dir" in line
 
 
+@pytest.mark.slow
 def test_on_a_file_system_without_locks_a_run_ends_with_one_line(few_questions, tmp_path):
     world = Path(few_questions["PYTHONPATH"], "sitecustomize.py").read_text()
     no_locks = """

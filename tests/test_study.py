@@ -15,6 +15,8 @@ import pytest
 from tests.conftest import ROOT, wait_for, world_of
 from tests.test_scripts import records
 
+pytestmark = pytest.mark.slow
+
 MEASURES = ("random", "attention", "gradient", "integrated-gradient")
 FLAGS = ("--dataset", "babi-1", "--source", "simulated", "--importance-measure", *MEASURES, "--riemann-samples", 3)
 FLAGS = (*FLAGS, "--k", 20, 40, "--recursive", "--max-epochs", 2, "--device", "cpu", "--jobs", 2)
@@ -126,7 +128,7 @@ def test_a_stopped_study_leaves_no_worker_and_says_how_to_go_on(few_questions, t
     started = wait_for(lambda: workers(study))
     study.send_signal(number)
     _, err = study.communicate(timeout=30)
-    assert study.returncode == code and "the same command goes on from here" in err and "Traceback" not in err
+    assert study.returncode == code and "run the same command again to continue" in err and "Traceback" not in err
     # one that was just being started is not stopped by the study, but ends because it has none
     wait_for(lambda: all(map(gone, started)), seconds=20)
 
@@ -180,7 +182,7 @@ def test_a_stopped_study_that_overwrites_goes_on_with_the_same_command(undisturb
     study.send_signal(signal.SIGINT)
     _, err = study.communicate(timeout=30)
     first = changed()
-    assert study.returncode == 130 and "the same command goes on from here" in err and 0 < len(first) < 4
+    assert study.returncode == 130 and "run the same command again to continue" in err and 0 < len(first) < 4
     assert len(makings(tmp_path)) == 10  # what is not made again yet is still there
     again = finished(tmp_path, few_questions, *flags)
     assert again.returncode == 0 and "4 done, 0 failed" in again.stderr

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nlproar.experiment import job_lists
-from nlproar.experiment.layout import Layout
+from nlproar.run.layout import Layout
+from nlproar.study import job_lists
 from tests.conftest import ROOT
 
 BATCH_JOBS = ROOT / "batch_jobs"
@@ -71,16 +71,19 @@ def test_paths_are_those_of_the_folder_the_user_is_in(cluster, tmp_path):
     folder.mkdir()
     vectors = folder / "v 1.txt"
     vectors.write_text("kitchen 1 2\n")
-    flags = ("--persistent-dir", "out", "--vectors", vectors.name)
+    plugin = folder / "p 1.py"
+    plugin.touch()
+    flags = ("--persistent-dir", "out", "--vectors", vectors.name, "--plugin", plugin.name)
     done = submit(cluster, folder, *FLAGS, *flags, SBATCH="echo")
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 2, done.stderr
     assert str(folder / "out").replace("%", "%%") + "/logs/slurm/babi-1/%A_%a.out" in done.stdout
     for file in (folder / "out" / "logs" / "slurm" / "babi-1").glob("*.jobs"):
         (line,) = file.read_text().splitlines()
         command = json.loads(line.split("\t")[1])
-        assert command[:2] == [sys.executable, str(ROOT / "experiments" / "babi.py")]
+        assert command[:6] == [sys.executable, "-m", "nlproar", "run", "--dataset", "babi-1"]
         assert command[command.index("--persistent-dir") + 1] == str(folder / "out")
         assert command[command.index("--vectors") + 1] == str(vectors)
+        assert command[command.index("--plugin") + 1] == str(plugin)
 
 
 def test_two_at_once_submit_every_chain_once(cluster, tmp_path):
@@ -151,15 +154,49 @@ def test_without_slurm_or_python_it_is_one_line(tmp_path):
     """... of ours, and not of bash."""
     programs = tmp_path / "programs"
     programs.mkdir()
-    one_line(submit({"PATH": str(programs)}, tmp_path, *FLAGS, name="submit"), "no Python 3.10")
+    one_line(submit({"PATH": str(programs)}, tmp_path, *FLAGS, name="submit"), "no Python 3.11")
     other = programs / "python3"
     other.write_text("#!/bin/sh\nexit 1\n")  # too old
     other.chmod(0o755)
-    one_line(submit({"PATH": str(programs)}, tmp_path, *FLAGS, name="submit"), "no Python 3.10")
+    one_line(submit({"PATH": str(programs)}, tmp_path, *FLAGS, name="submit"), "no Python 3.11")
     other.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')  # without packages
     one_line(submit({"PATH": str(programs)}, tmp_path, *FLAGS, name="submit"), "No module named")
     other.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     one_line(submit({"PATH": str(programs)}, tmp_path, *FLAGS, name="submit"), "sbatch is not found")
+
+
+def test_damage_to_a_list_whose_chains_are_in_the_queue_is_named(tmp_path, caplog):
+    """... as such a chain may be submitted a second time. That of a list which is gone is not: it was tidied up."""
+    layout = Layout(tmp_path)
+    file = tmp_path / "a.jobs"
+    lines = [job_lists._line([f"run-{number}", "[]"]) for number in range(3)]
+    file.write_bytes(b"".join(lines))
+    job_lists.note_submitted(layout, "7", file, 1)
+    queue = ["7 0", "7 1", "7 N/A", "8 0"]
+    assert job_lists.in_queue(layout, queue) == {"run-1": "7", "run-2": "7"} and not caplog.messages
+
+    file.write_bytes(lines[0] + lines[1].replace(b"[]", b"[1]") + lines[2])
+    assert job_lists.in_queue(layout, queue) == {"run-2": "7"}
+    file.write_bytes(lines[0] + lines[1])
+    assert job_lists.in_queue(layout, queue) == {"run-1": "7"}
+    file.unlink()
+    file.symlink_to(file.name)
+    assert job_lists.in_queue(layout, queue) == {}
+    numbers = [1, 1, 2]
+    assert caplog.messages == [
+        f"{file} is damaged: {number} of its chains that are in the queue may be submitted again" for number in numbers
+    ]
+    caplog.clear()
+    file.unlink()
+    assert job_lists.in_queue(layout, queue) == {} and not caplog.messages
+
+
+def test_a_record_of_submissions_that_is_a_link_to_nowhere_is_an_error(tmp_path):
+    record = job_lists.submitted(Layout(tmp_path))
+    record.parent.mkdir(parents=True)
+    record.symlink_to("nowhere")
+    with pytest.raises(FileNotFoundError, match=str(record)):
+        job_lists.in_queue(Layout(tmp_path), ["7 0"])
 
 
 # An element of an array
@@ -198,6 +235,7 @@ def test_an_element_uses_the_cores_that_slurm_gives_it(job_list, cores):
     assert done.stdout.splitlines()[-1] == "2"
 
 
+@pytest.mark.slow
 def test_an_element_without_a_line_of_its_own_fails(job_list):
     """Slurm counts an element that ends with 0 as done."""
     one_line(element(job_list, 0, SLURM_ARRAY_TASK_ID="2"), "has 2 lines")

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nlproar.experiment import synthetic
-from nlproar.experiment.layout import Layout
-from nlproar.experiment.synthetic import FEATURES, INFORMATIVE, RANKINGS, Level, falls_at
+from nlproar import synthetic
+from nlproar.run.layout import Layout
+from nlproar.synthetic import FEATURES, INFORMATIVE, RANKINGS, Level, falls_at
 from tests.conftest import ROOT, wait_for
 
 SEEDS, SIZES = range(4), (3000, 1000)
@@ -156,6 +156,7 @@ def test_the_same_levels_give_the_same_files(curves, tmp_path):
     assert content[0] == content[1] and content[0][1].startswith(b"%PDF") and content[0][2].startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_script_writes_what_its_flags_say(script, tmp_path):
     flags = ("--seed", 5, 3, "--train", 1000, "--test", 500, "--persistent-dir", tmp_path)
     done = script("synthetic", *flags)

@@ -110,12 +110,14 @@ def test_preparing_does_the_rest_when_one_cannot_be_had_and_says_so(script, tmp_
     assert script("download", "sat", *place, check=False).returncode == 2
 
 
+@pytest.mark.slow
 def test_real_imdb_has_the_published_size(real_data, tmp_path):
     data = encoding.load(load_task("imdb"), "official", real_data, tmp_path)
     assert len(data.splits["train"]) + len(data.splits["val"]) == 21_516
     assert 0.19 < len(data.splits["val"]) / 21_516 < 0.21 and 4_200 < len(data.splits["test"]) < 4_500
 
 
+@pytest.mark.slow
 def test_real_snli_reads_every_pair_of_the_files(real_data, tmp_path):
     data = encoding.load(load_task("snli"), "official", real_data, tmp_path)
     assert [len(split) for split in data.splits.values()] == [11_508, 4_912, 4_912]

@@ -13,14 +13,15 @@ import pytest
 import torch
 from torch import nn
 
-from nlproar import storage, train
+from nlproar import storage
 from nlproar.dataset import babi_simulation
-from nlproar.experiment import record
-from nlproar.experiment.config import resolve
-from nlproar.experiment.layout import Layout
-from nlproar.experiment.run import run
-from nlproar.model import bilstm_attention, training_state
+from nlproar.model import bilstm_attention, train, training_state
 from nlproar.model.bilstm_attention import BiLSTMAttention
+from nlproar.model.recipes import BiLSTMRecipe
+from nlproar.run import record
+from nlproar.run.config import resolve
+from nlproar.run.layout import Layout
+from nlproar.run.run import run
 from tests.conftest import ROOT, random_split
 
 EPOCHS = 5
@@ -47,7 +48,9 @@ def new_model(dropout=0.5):
 def fit(state=None, model=None, data=None, **changes):
     """Train a new model; returns it and its `Training`."""
     model, (training, validation) = model or new_model(), data or splits()
-    flags = {"batch_size": 8, "max_epochs": EPOCHS, "monitor": "accuracy", "shuffle_seed": 3, "dropout_seed": 4}
+    recipe = BiLSTMRecipe(max_epochs=EPOCHS, batch_size=8, learning_rate=0.1)  # the monitor rises and falls early
+    of_recipe = {name: changes.pop(name) for name in ("max_epochs", "batch_size") if name in changes}
+    flags = {"recipe": replace(recipe, **of_recipe), "monitor": "accuracy", "seed": 4}
     flags |= {"device": torch.device("cpu"), "state": state, "state_key": {"run": "a"}, **changes}
     return model, train.fit(model, training, validation, **flags)
 
@@ -57,12 +60,6 @@ def numbers(trained):
     model, training = trained
     epochs = [(epoch.epoch, epoch.loss, epoch.monitor) for epoch in training.epochs]
     return epochs, training.best_epoch, {name: value.tolist() for name, value in model.state_dict().items()}
-
-
-@pytest.fixture(autouse=True)
-def learn_fast(monkeypatch):
-    """Let the monitor rise and fall within a few epochs."""
-    monkeypatch.setattr(train, "LEARNING_RATE", 0.1)
 
 
 @pytest.fixture
@@ -94,6 +91,7 @@ def kill(monkeypatch):
 # A training that is killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("small", [0, 1_000], ids=["written-out", "torch"])
 def test_killed_after_any_epoch_a_training_ends_with_the_numbers_of_an_undisturbed_one(
     tmp_path, kill, monkeypatch, small
@@ -211,16 +209,16 @@ def other_data(split):
     return replace(split, tokens=tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change"),
     [
         ("train", lambda: {"data": (other_data(splits()[0]), splits()[1])}),
         ("val", lambda: {"data": (splits()[0], other_data(splits()[1]))}),
         ("run", lambda: {"state_key": {"run": "b"}}),
-        ("max_epochs", lambda: {"max_epochs": 4}),
-        ("batch_size", lambda: {"batch_size": 9}),
-        ("shuffle_seed", lambda: {"shuffle_seed": 9}),
-        ("dropout_seed", lambda: {"dropout_seed": 9}),
+        ("recipe", lambda: {"max_epochs": 4}),
+        ("recipe", lambda: {"batch_size": 9}),
+        ("seed", lambda: {"seed": 9}),
     ],
 )
 def test_a_state_of_another_training_is_not_continued(tmp_path, caplog, name, change):
@@ -231,6 +229,7 @@ def test_a_state_of_another_training_is_not_continued(tmp_path, caplog, name, ch
     assert f"another training (different: {name})" in caplog.text and str(path) in caplog.text
 
 
+@pytest.mark.slow
 def test_a_state_from_other_weights_or_threads_is_not_continued(tmp_path, caplog, monkeypatch):
     path = tmp_path / "training.npz"
     fit(path)
@@ -265,19 +264,19 @@ def test_training_neither_uses_nor_changes_the_random_numbers_of_its_process():
 
 def comparable(content):
     """A record without what differs from one making of a run to the next."""
-    content = json.loads(json.dumps(content))
+    found = json.loads(json.dumps(content.as_json()))
     for name in ("durations", "environment", "made", "checksum"):
-        content.pop(name, None)
-    for epoch in content["epochs"]:
-        epoch.pop("seconds")
-    return content
+        del found[name]
+    for epoch in found["training"]["epochs"]:
+        del epoch["seconds"]
+    return found
 
 
 def test_a_run_killed_between_training_and_record_is_only_tested_and_leaves_no_state(small_run, kill, monkeypatch):
     config = small_run(max_epochs=2)
     layout = Layout.of(config)
     write, moments = record.write, []
-    undisturbed = run(small_run(max_epochs=2, persistent_dir=config.persistent_dir + "2"))
+    undisturbed = run(small_run(max_epochs=2, persistent_dir=config.options.persistent_dir + "2"))
 
     def killed(*args):
         moments.append(layout.training_state(config).exists())
@@ -291,7 +290,7 @@ def test_a_run_killed_between_training_and_record_is_only_tested_and_leaves_no_s
     content = run(config)
     assert not steps and moments == [True]
     assert comparable(content) == comparable(undisturbed)
-    assert content["durations"]["train"] > 0.9 * sum(epoch["seconds"] for epoch in content["epochs"])
+    assert content.durations["train"] > 0.9 * sum(epoch["seconds"] for epoch in content.training["epochs"])
     assert not layout.training_state(config).exists()
 
 
@@ -313,7 +312,7 @@ def test_a_state_that_was_left_beside_the_record_of_the_model_below_is_removed(s
     run(config)
     left = Layout.of(config).training_state(config)
     left.write_bytes(b"left by a process that was killed")
-    run(replace(config, k=1, importance_measure="gradient", roar_strategy="count"))
+    run(small_run(k=1, importance_measure="gradient"))
     assert not left.exists()
 
 
@@ -321,6 +320,7 @@ def epochs_in(log):
     return [int(line.split()[1].split("/")[0]) for line in log if line.startswith("epoch ")]
 
 
+@pytest.mark.slow
 def test_a_process_killed_and_stopped_in_turn_ends_with_the_same_record(few_questions, tmp_path, monkeypatch):
     """Two processes end by a signal each, in a folder with Lightning's files and as if on Slurm; the third ends by
     itself. No epoch is trained twice, nothing is written into the folder, and nothing is requeued."""
@@ -356,7 +356,7 @@ def test_a_process_killed_and_stopped_in_turn_ends_with_the_same_record(few_ques
     monkeypatch.undo()
     monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 400, "test": 100})
     undisturbed = run(resolve("babi-1", "simulated", max_epochs=20, device="cpu", persistent_dir=str(tmp_path / "q")))
-    assert comparable(json.loads(path.read_text())) == comparable(undisturbed)
+    assert comparable(record.load(path)) == comparable(undisturbed)
 
 
 # Lightning, clusters and signals
@@ -527,3 +527,19 @@ def test_predicting_and_training_leave_every_submodule_in_the_mode_it_had(monkey
     with pytest.raises(Killed):
         fit(model=model)
     assert modes(model) == before
+
+
+def test_tensorboard_gets_the_loss_and_the_metrics_of_every_epoch_that_the_record_has(small_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = small_run(max_epochs=2, tensorboard=True)
+    done = run(config)
+    events = EventAccumulator(str(Layout.of(config).tensorboard(config)))
+    events.Reload()
+    epochs = done.training["epochs"]
+    assert [epoch["val"]["accuracy"] for epoch in epochs] == [epoch["monitor"] for epoch in epochs]
+    for name in ("accuracy", "macro_f1", "cross_entropy"):
+        shown = [(event.step, event.value) for event in events.Scalars(f"val/{name}")]
+        assert shown == [(epoch["epoch"], pytest.approx(epoch["val"][name])) for epoch in epochs]
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx([e["loss"] for e in epochs])
+    assert run(small_run(max_epochs=2)) == done  # it is no part of the identity

@@ -14,13 +14,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nlproar.dataset import load_task, vector_files, vector_text, vectors
+from nlproar.dataset import vector_files, vector_text, vectors
 from nlproar.dataset.encoding import Dataset
 from nlproar.dataset.sources import VECTORS
 from nlproar.dataset.vocabulary import PAD, Vocabulary
 from nlproar.errors import UserError
 
-TASK = load_task("sst")
 WORDS = Vocabulary(("apple", "bean", "é"))
 PLAIN = "the 0 0 0\napple 1 2 3 \né 4 5 -6e-1\napple 9 9 9\n"
 EXPECTED = {"apple": [1, 2, 3], "é": [4, 5, -0.6]}
@@ -399,7 +398,7 @@ def test_a_file_without_line_ends_does_not_fill_the_memory(tmp_path):
 def identity(tmp_path, name, file=None, words=WORDS, seed=0):
     """Of vectors for the words `words`, with `tmp_path` as the persistent directory."""
     dataset = Dataset(words, {}, "digest of the data")
-    return vectors.identity(name, file and str(file), dataset, TASK, seed, tmp_path / "raw", tmp_path / "cache")
+    return vectors.identity(name, file and str(file), dataset, 50, seed, tmp_path / "raw", tmp_path / "cache")
 
 
 def test_the_identity_of_vectors_from_a_file_is_that_of_the_numbers_a_run_starts_from(tmp_path):

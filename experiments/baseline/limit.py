@@ -26,7 +26,8 @@ def limit(world: World) -> dict[str, float]:
     def steps() -> None:
         for batch in batches:
             optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(world.ours(batch).logits, batch.label).backward()
+            loss = torch.nn.functional.cross_entropy(world.ours(batch).logits, batch.label)
+            torch.autograd.backward(loss)
             optimizer.step()
 
     steps()

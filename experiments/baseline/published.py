@@ -11,27 +11,34 @@ which is as fast as `pickle` and cannot run code when it is read. Sizes are thos
 import argparse
 import marshal
 import pickle
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning  # noqa: F401  the published scripts start with all of these
 import torch
 import torchmetrics  # noqa: F401
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 from torch.utils.data import DataLoader
 
 FIRST_MASKABLE, MASK = 3, 3
 
+Tensors = dict[str, Tensor]  # of an observation, or of a batch, by their names
+
 
 class Encoder(nn.Module):
-    def __init__(self, vocabulary_size, embedding_size, hidden_size):
+    """Embedding and BiLSTM of one of the two sequences."""
+
+    def __init__(self, vocabulary_size: int, embedding_size: int, hidden_size: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=0)
         self.rnn = nn.LSTM(embedding_size, hidden_size, batch_first=True, bidirectional=True)
 
-    def forward(self, embedded, length):
+    def forward(self, embedded: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """The states of every token, and the last ones."""
         packed = pack_padded_sequence(embedded, length.cpu(), batch_first=True, enforce_sorted=False)
         hidden, (last, _) = self.rnn(packed)
         hidden, _ = pad_packed_sequence(hidden, batch_first=True)
@@ -41,7 +48,9 @@ class Encoder(nn.Module):
 class Model(nn.Module):
     """The same function of the same weights as nlproar's model (see `copy_weights`)."""
 
-    def __init__(self, vocabulary_size, embedding_size, hidden_size, num_classes, paired):
+    def __init__(
+        self, vocabulary_size: int, embedding_size: int, hidden_size: int, num_classes: int, paired: bool
+    ) -> None:
         super().__init__()
         states = 2 * hidden_size
         self.paired = paired
@@ -53,7 +62,8 @@ class Model(nn.Module):
             self.decode_context, self.decode_query = nn.Linear(states, hidden_size), nn.Linear(states, hidden_size)
         self.decode = nn.Linear(hidden_size if paired else states, num_classes)
 
-    def forward(self, batch, embedded=None):
+    def forward(self, batch: Tensors, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits and attention."""
         if embedded is None:
             embedded = self.encoder.embedding(batch["tokens"])
         hidden, _ = self.encoder(embedded, batch["length"])
@@ -70,7 +80,7 @@ class Model(nn.Module):
         return self.decode(context), attention
 
 
-def copy_weights(ours, theirs):
+def copy_weights(ours: nn.Module, theirs: Model) -> None:
     """Give `theirs`, a `Model`, the weights of nlproar's."""
     state = {}
     for name, value in ours.state_dict().items():
@@ -84,10 +94,10 @@ def copy_weights(ours, theirs):
     theirs.load_state_dict(state)
 
 
-def observations(split):
+def observations(split: Any) -> list[Tensors]:
     """A split as a list of dictionaries of tensors."""
 
-    def rows(flat, offsets):
+    def rows(flat: np.ndarray, offsets: np.ndarray) -> list[Tensor]:
         return [torch.tensor(flat[a:b], dtype=torch.int64) for a, b in pairwise(offsets)]
 
     found = [
@@ -108,21 +118,25 @@ def observations(split):
     return found
 
 
-def collate(rows):
-    return {
-        name: (pad_sequence if rows[0][name].dim() else torch.stack)(
-            [row[name] for row in rows], **({"batch_first": True} if rows[0][name].dim() else {})
-        )
-        for name in rows[0]
-    }
+def collate(rows: Sequence[Tensors]) -> Tensors:
+    """Observations as a batch, padded to the longest of them."""
+    batch = {}
+    for name, first in rows[0].items():
+        values = [row[name] for row in rows]
+        batch[name] = pad_sequence(values, batch_first=True) if first.dim() else torch.stack(values)
+    return batch
 
 
-def batches(rows, batch_size, device, shuffle=False):
-    for batch in DataLoader(rows, batch_size=batch_size, shuffle=shuffle, collate_fn=collate):
+def batches(rows: list[Tensors], batch_size: int, device: torch.device, shuffle: bool = False) -> Iterator[Tensors]:
+    """Observations in batches on the device."""
+    dataset: Any = rows  # a list is all that a loader needs
+    for batch in DataLoader(dataset, batch_size=batch_size, shuffle=shuffle, collate_fn=collate):
         yield {name: value.to(device) for name, value in batch.items()}
 
 
-def train(model, rows, val, batch_size, device, epochs=1):
+def train(
+    model: Model, rows: list[Tensors], val: list[Tensors], batch_size: int, device: torch.device, epochs: int = 1
+) -> None:
     """Epochs over `rows`, each followed by the accuracy on `val`."""
     attention = [p for name, p in model.named_parameters() if name.startswith(("key", "score"))]
     undecayed = {id(p) for p in attention} if not model.paired else set()
@@ -134,18 +148,20 @@ def train(model, rows, val, batch_size, device, epochs=1):
     for _ in range(epochs):
         for batch in batches(rows, batch_size, device, shuffle=True):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(batch)[0], batch["label"]).backward()
+            loss = nn.functional.cross_entropy(model(batch)[0], batch["label"])
+            torch.autograd.backward(loss)
             optimizer.step()
         test(model, val, batch_size, device)
 
 
 @torch.no_grad()
-def test(model, rows, batch_size, device):
+def test(model: Model, rows: list[Tensors], batch_size: int, device: torch.device) -> float:
+    """The accuracy."""
     hits = [(model(b)[0].argmax(dim=1) == b["label"]).float() for b in batches(rows, batch_size, device)]
     return float(torch.cat(hits).mean())
 
 
-def _gradient(model, batch, embedded):
+def _gradient(model: Model, batch: Tensors, embedded: Tensor) -> Tensor:
     """d logit[gold] / d embedded, (B, T, E)."""
     leaf = embedded.detach().requires_grad_()
     gold = model(batch, leaf)[0].gather(1, batch["label"].unsqueeze(1)).sum()
@@ -153,32 +169,40 @@ def _gradient(model, batch, embedded):
     return gradient
 
 
-def attention(model, batch):
+def attention(model: Model, batch: Tensors) -> Tensor:
+    """The weights of the attention."""
     with torch.no_grad():
-        return model(batch)[1]
+        _, weights = model(batch)
+    return torch.as_tensor(weights)
 
 
-def gradient(model, batch):
-    weight = model.encoder.embedding.weight.detach()
-    return torch.matmul(_gradient(model, batch, model.encoder.embedding(batch["tokens"])), weight.T).norm(dim=2)
-
-
-def input_times_gradient(model, batch):
+def gradient(model: Model, batch: Tensors) -> Tensor:
+    """The norm of the gradient with respect to the one-hot tokens."""
     weight = model.encoder.embedding.weight.detach()
     by_word = torch.matmul(_gradient(model, batch, model.encoder.embedding(batch["tokens"])), weight.T)
-    return by_word.gather(2, batch["tokens"].unsqueeze(2)).squeeze(2).abs()
+    norm: Tensor = by_word.norm(dim=2)
+    return norm
 
 
-def integrated_gradient(model, batch, steps=50):
+def input_times_gradient(model: Model, batch: Tensors) -> Tensor:
+    """The size of that gradient's part for the token itself."""
+    weight = model.encoder.embedding.weight.detach()
+    by_word = torch.matmul(_gradient(model, batch, model.encoder.embedding(batch["tokens"])), weight.T)
+    own: Tensor = by_word.gather(2, batch["tokens"].unsqueeze(2)).squeeze(2)
+    return own.abs()
+
+
+def integrated_gradient(model: Model, batch: Tensors, steps: int = 50) -> Tensor:
     """The true one, by right-Riemann steps; the published sum costs the same and is another quantity."""
     embedded = model.encoder.embedding(batch["tokens"]).detach()
-    mean = torch.zeros_like(embedded)
+    mean: Tensor = torch.zeros_like(embedded)
     for step in range(1, steps + 1):
         mean += (_gradient(model, batch, embedded * (step / steps)) - mean) / step
-    return (mean * embedded).sum(dim=2).abs()
+    signed: Tensor = (mean * embedded).sum(dim=2)
+    return signed.abs()
 
 
-MEASURES = {
+MEASURES: dict[str, Callable[[Model, Tensors], Tensor]] = {
     "attention": attention,
     "gradient": gradient,
     "input-times-gradient": input_times_gradient,
@@ -186,16 +210,16 @@ MEASURES = {
 }
 
 
-def explain(measure, model, rows, batch_size, device):
+def explain(measure: str, model: Model, rows: list[Tensors], batch_size: int, device: torch.device) -> list[Tensor]:
     """Importance of each observation's tokens, as a list of tensors."""
-    found = []
+    found: list[Tensor] = []
     for batch in batches(rows, batch_size, device):
         values = MEASURES[measure](model, batch).cpu()
         found += [value[:n] for value, n in zip(values, batch["length"].tolist(), strict=True)]
     return found
 
 
-def mask(rows, importance, percent):
+def mask(rows: list[Tensors], importance: list[Tensor], percent: int) -> list[dict[str, Any]]:
     """The rows with their most important tokens masked, as lists, one observation after the other."""
     masked = []
     for row, values in zip(rows, importance, strict=True):
@@ -208,16 +232,18 @@ def mask(rows, importance, percent):
     return masked
 
 
-def write(path: Path, rows) -> None:
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Store masked rows."""
     path.write_bytes(marshal.dumps(rows))
 
 
-def pickled_size(rows, importance, percent):
+def pickled_size(rows: list[Tensors], importance: list[Tensor], percent: int) -> int:
     """Bytes of the masked rows as the published code stores them."""
     return len(pickle.dumps(mask(rows, importance, percent)))
 
 
-def read(path: Path):
+def read(path: Path) -> list[Tensors]:
+    """The rows that `write` stored, as tensors again."""
     types = {"mask": torch.bool}
     return [
         {name: torch.tensor(value, dtype=types.get(name, torch.int64)) for name, value in row.items()}
@@ -225,7 +251,7 @@ def read(path: Path):
     ]
 
 
-def mutual_information(rows, vocabulary_size, num_classes):
+def mutual_information(rows: list[Tensors], vocabulary_size: int, num_classes: int) -> np.ndarray:
     """Per word, with one document more per label that holds every word, from a dense document-word matrix a label."""
     present = np.zeros((num_classes, vocabulary_size))
     count = np.zeros(num_classes)

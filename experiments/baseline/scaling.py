@@ -33,6 +33,7 @@ def run() -> list[dict[str, Any]]:
 def _in_a_process(size: dict[str, int]) -> dict[str, float]:
     from nlproar.process import in_processes
 
+    result: dict[str, float]
     (result,) = in_processes(1, point, [size])
     return result
 
@@ -40,28 +41,26 @@ def _in_a_process(size: dict[str, int]) -> dict[str, float]:
 def point(size: dict[str, int]) -> dict[str, float]:
     """CPU seconds of one epoch of training, of explaining by gradient, of masking and storing all levels; the rise of
     the process's peak of memory (bytes) in all of these; bytes stored."""
-    import benchmark
     import torch
     from baseline.world import SHAPE, World
 
-    from nlproar import storage
-    from nlproar.roar import masking
+    from nlproar import masking, storage
 
     shape = replace(
         SHAPE["imdb"], vocabulary=size["vocabulary"], length=lambda rng, n: rng.normal(size["tokens"], 5, n)
     )
     world = World(shape, torch.device("cpu"))
     train, val = world.split(size["observations"]), world.split(8)
-    benchmark.fit(world, world.ours, val, val, 1)  # what the first call allocates and imports
+    world.fit(world.ours, val, val, 1)  # what the first call allocates and imports
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = {}
 
     started = time.process_time()
-    benchmark.fit(world, world.ours, train, val, 1)
+    world.fit(world.ours, train, val, 1)
     seconds["train"] = time.process_time() - started
 
     started = time.process_time()
-    values = benchmark.explain(world, "gradient", train)
+    values = world.explain("gradient", train)
     seconds["gradient"] = time.process_time() - started
 
     started = time.process_time()

@@ -12,8 +12,12 @@ from baseline import published
 
 from nlproar.dataset.encoding import Dataset, Split
 from nlproar.dataset.vocabulary import Vocabulary
-from nlproar.explain.importance import TOKENS_PER_BATCH, Explained
+from nlproar.explain.importance import TOKENS_PER_BATCH, Explained, build, explain
+from nlproar.flags import choose
 from nlproar.model.bilstm_attention import BiLSTMAttention
+from nlproar.model.recipes import BiLSTMRecipe
+from nlproar.model.train import fit
+from nlproar.run.config import usual_measure
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ SHAPE = {
 class World:
     """Data, weights and both models of one shape."""
 
-    def __init__(self, shape: Shape, device: Any) -> None:
+    def __init__(self, shape: Shape, device: torch.device) -> None:
         self.shape, self.device = shape, device
         self.rng = np.random.default_rng(0)
         self.words = Vocabulary(tuple(f"w{i}" for i in range(shape.vocabulary - 5)))
@@ -63,7 +67,7 @@ class World:
         published.copy_weights(self.ours, self.theirs)
         self.start = {name: value.clone() for name, value in self.ours.state_dict().items()}
 
-    def split(self, n: int, together: int = 1) -> Any:
+    def split(self, n: int, together: int = 1) -> Split:
         """`n` observations: words by a law like Zipf's, lengths and labels of the shape. Lengths occur `together`
         times, as in a whole data set, where many observations are equally long."""
 
@@ -74,15 +78,30 @@ class World:
 
         lengths = np.quantile(self.shape.length(self.rng, 10_000), (np.arange(n) // together + 0.5) / -(-n // together))
         lengths = self.rng.permutation(lengths.astype(np.int64))
-        query = flat(self.rng.integers(4, 7, n)) if self.shape.paired else (None, None)
-        return Split(*flat(lengths), self.rng.integers(0, self.shape.classes, n), *query)
+        query, query_offsets = flat(self.rng.integers(4, 7, n)) if self.shape.paired else (None, None)
+        tokens, offsets = flat(lengths)
+        return Split(tokens, offsets, self.rng.integers(0, self.shape.classes, n), query, query_offsets)
 
-    def dataset(self, **splits: Any) -> Any:
+    def dataset(self, **splits: Split) -> Dataset:
+        """A data set of these splits."""
         return Dataset(self.words, splits, "benchmark")
 
-    def explained(self, dataset: Any, samples: int | None = None, model: Any = None) -> Any:
+    def explain(self, measure: str, split: Split, samples: int | None = None) -> np.ndarray:
+        """The importance of every token of a split for our model, see `explain_all`."""
+        return self.explain_all(measure, self.dataset(train=split), samples)["train"]
+
+    def explain_all(self, measure: str, dataset: Dataset, samples: int | None = None) -> dict[str, np.ndarray]:
+        """The importance of every token of each split, with `samples` points, or as many as are usual."""
+        parameters = choose(usual_measure(measure), {"riemann_samples": samples})
         tokens = TOKENS_PER_BATCH[self.device.type]
-        return Explained(model or self.ours, dataset, self.shape.classes, 0, samples, tokens)
+        explained = Explained(self.ours, dataset, self.shape.classes, 0, parameters, tokens)
+        explainer = build(measure, explained)
+        return {name: explain(measure, explainer, explained, name).values for name in dataset.splits}
+
+    def fit(self, model: BiLSTMAttention, train: Split, val: Split, epochs: int) -> None:
+        """Train a model of ours with the optimizer that the other side has, too."""
+        recipe = BiLSTMRecipe(max_epochs=epochs, batch_size=self.shape.batch)
+        fit(model, train, val, recipe=recipe, monitor="accuracy", seed=0, device=self.device)
 
     def reset(self) -> None:
         """Both models as they were."""

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nlproar.dataset.task import Task
 
-MODULES = {
-    "sst": "stanford_sentiment",
-    "snli": "stanford_nli",
-    "imdb": "imdb",
-    "mimic-diabetes": "mimic",
-    "mimic-anemia": "mimic",
-    "babi-1": "babi",
-    "babi-2": "babi",
-    "babi-3": "babi",
+TASKS = {
+    "sst": "nlproar.dataset.stanford_sentiment",
+    "snli": "nlproar.dataset.stanford_nli",
+    "imdb": "nlproar.dataset.imdb",
+    "mimic-diabetes": "nlproar.dataset.mimic",
+    "mimic-anemia": "nlproar.dataset.mimic",
+    "babi-1": "nlproar.dataset.babi",
+    "babi-2": "nlproar.dataset.babi",
+    "babi-3": "nlproar.dataset.babi",
 }
 
 
 def load_task(name: str) -> Task:
-    """The declaration of task `name`, a key of `MODULES`. Imports its module only."""
-    task: Task = import_module(f"nlproar.dataset.{MODULES[name]}").TASKS[name]
+    """Return the declaration of a task, a key of `TASKS`. Imports its module only."""
+    task: Task = import_module(TASKS[name]).TASKS[name]
     return task

@@ -34,6 +34,7 @@ QUESTIONS = {"train": 10_000, "test": 1_000}  # of each official file
 
 
 def members(number: int) -> dict[str, str]:
+    """Return the members of the archive that hold task `number`, by split."""
     return {part: f"tasks_1-20_v1-2/en-10k/{FILES[number]}_{part}.txt" for part in ("train", "test")}
 
 
@@ -94,14 +95,8 @@ def _task(number: int) -> Task:
         read=lambda raw: _read(raw, number),
         tokenize=whitespace,
         paired=True,
-        batch_size=50,
-        max_epochs=100,
-        hidden_size=32,
         monitor="accuracy",
         metric="accuracy",
-        vectors="random",
-        unknown_vectors="normal",
-        random_dimensions=50,
         records="questions",
         published={PurePosixPath(name).name: QUESTIONS[part] for part, name in members(number).items()},
     )

@@ -46,6 +46,7 @@ class Story:
         return len(self.lines)
 
     def tell(self) -> None:
+        """Add one sentence to the story: somebody moves, or takes or drops a thing."""
         person = self.rng.choice(PEOPLE)
         held = [name for name, thing in self.objects.items() if thing.holder == person]
         near = [

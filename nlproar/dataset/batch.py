@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nlproar.dataset.encoding import Split
 from nlproar.dataset.vocabulary import FIRST_MASKABLE, PAD
+from nlproar.masking import mask_at_random
 
 _POOL = 50  # training batches that are sorted by length together
 _ROUND = 8  # the width of a fixed batch is a multiple of this
@@ -34,6 +35,7 @@ class SequenceBatch:
         return self.tokens >= FIRST_MASKABLE
 
     def to(self, device: torch.device | str, **kwargs: object) -> SequenceBatch:
+        """Return the batch on another device."""
         return self._map(lambda value: value.to(device))
 
     def repeat(self, times: int) -> SequenceBatch:
@@ -87,16 +89,30 @@ class TrainingBatches:
         return -(-len(self.split) // self.batch_size)
 
     def __iter__(self) -> Iterator[SequenceBatch]:
-        order = self.rng.permutation(len(self.split))
+        split = self._of_this_pass()
+        order = self.rng.permutation(len(split))
         pool = _POOL * self.batch_size
-        lengths = self.split.lengths
+        lengths = split.lengths
         batches: list[np.ndarray] = []
         for start in range(0, len(order), pool):
             rows = order[start : start + pool]
             rows = rows[np.argsort(lengths[rows], kind="stable")]
             batches += [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
         for number in self.rng.permutation(len(batches)):
-            yield make_batch(self.split, batches[number])
+            yield make_batch(split, batches[number])
+
+    def _of_this_pass(self) -> Split:
+        return self.split
+
+
+class RandomlyMaskedBatches(TrainingBatches):
+    """The same, with other random masks at every pass: half of the observations are masked, each to another extent,
+    see `nlproar.masking.mask_at_random`."""
+
+    SHARE = 0.5
+
+    def _of_this_pass(self) -> Split:
+        return self.split.masked(mask_at_random(self.split.maskable, self.split.offsets, self.rng, self.SHARE))
 
 
 class FixedBatches:

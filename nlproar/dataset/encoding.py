@@ -21,6 +21,7 @@ import numpy as np
 
 from nlproar import storage
 from nlproar.dataset import raw as raw_files
+from nlproar.dataset.download import download
 from nlproar.dataset.raw import RawFiles
 from nlproar.dataset.sources import Source
 from nlproar.dataset.task import SPLITS, Example, Task
@@ -74,6 +75,23 @@ class Split:
         """This split with [MASK] wherever `mask` (S,) is true."""
         return replace(self, tokens=np.where(mask, np.int32(MASK), self.tokens))
 
+    def followed_by(self, other: Split) -> Split:
+        """The observations of this split and then those of another one of the same task."""
+        joined = replace(
+            self,
+            tokens=np.concatenate([self.tokens, other.tokens]),
+            offsets=np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
+            label=np.concatenate([self.label, other.label]),
+        )
+        if self.query_tokens is None or self.query_offsets is None:
+            return joined
+        assert other.query_tokens is not None and other.query_offsets is not None
+        return replace(
+            joined,
+            query_tokens=np.concatenate([self.query_tokens, other.query_tokens]),
+            query_offsets=np.concatenate([self.query_offsets, self.query_offsets[-1] + other.query_offsets[1:]]),
+        )
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -98,7 +116,7 @@ def load(task: Task, source: str, raw_dir: Path, cache_dir: Path, num_workers: i
 
     What is to be known about the files is said in the log each time, and stands in `warnings`.
     """
-    raw = _open(task, source, raw_dir, cache_dir, raw_files.download)
+    raw = _open(task, source, raw_dir, cache_dir, download)
     published: Mapping[str, int] = {} if callable(task.sources[source]) else task.published
     path, key = _place(task, source, raw, cache_dir)
     dataset = _unpack(storage.cached(path, key, lambda: encode(task, raw, num_workers, published)))
@@ -214,11 +232,11 @@ def _are_sequences(arrays: storage.Arrays, prefix: str, number: int, vocabulary_
 class _Column:
     """The observations of one split while they are read; words have provisional numbers."""
 
-    tokens: array = field(default_factory=lambda: array("i"))
-    lengths: array = field(default_factory=lambda: array("q"))
-    query_tokens: array = field(default_factory=lambda: array("i"))
-    query_lengths: array = field(default_factory=lambda: array("q"))
-    label: array = field(default_factory=lambda: array("q"))
+    tokens: array[int] = field(default_factory=lambda: array("i"))
+    lengths: array[int] = field(default_factory=lambda: array("q"))
+    query_tokens: array[int] = field(default_factory=lambda: array("i"))
+    query_lengths: array[int] = field(default_factory=lambda: array("q"))
+    label: array[int] = field(default_factory=lambda: array("q"))
 
 
 def encode(
@@ -233,7 +251,7 @@ def encode(
     """
     numbers: dict[str, int] = {}
 
-    def add(tokens: list[str], flat: array, lengths: array) -> None:
+    def add(tokens: list[str], flat: array[int], lengths: array[int]) -> None:
         flat.append(CLS)
         flat.extend(numbers.setdefault(token, len(SPECIALS) + len(numbers)) for token in tokens)
         flat.append(EOS)
@@ -376,7 +394,7 @@ def _choose_vocabulary(train: _Column, words: list[str], min_document_frequency:
     return Vocabulary.of(word for word, n in zip(words, frequency, strict=True) if n >= min_document_frequency)
 
 
-def _offsets(lengths: array) -> np.ndarray:
+def _offsets(lengths: array[int]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(np.array(lengths, dtype=np.int64))])
 
 

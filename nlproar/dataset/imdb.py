@@ -25,6 +25,7 @@ SHARE = 0.2  # of the training side for validation, of the test side for testing
 
 
 def read(raw: RawFiles) -> Iterator[Example]:
+    """Yield the reviews: a fifth of the training side is for validation, and a fifth of the test side for testing."""
     reviews = sorted(raw.contents(*PATTERNS))  # archives differ in order
     for name, _ in reviews:
         raw.tally.read[name.rpartition("/")[0]] += 1
@@ -51,14 +52,8 @@ TASKS = {
         members=PATTERNS,
         read=read,
         tokenize=keras,
-        batch_size=32,
-        max_epochs=8,
-        hidden_size=128,
         monitor="auroc",
         metric="macro_f1",
-        vectors="fasttext",
-        unknown_vectors="zeros",
-        random_dimensions=300,
         min_document_frequency=10,
         shortest=7,
         longest=399,

@@ -41,6 +41,7 @@ ADMISSIONS = dict(zip(IDS.values(), (8_066, 1_573, 1_729), strict=True))
 
 
 def read_diabetes(raw: RawFiles) -> Iterator[Example]:
+    """Yield the admissions of the published lists. The label is 1 where code 250.00 was given."""
     split_of: dict[int, str] = {}
     for split, name in IDS.items():
         for number, line in raw.lines(name):
@@ -62,6 +63,7 @@ def read_diabetes(raw: RawFiles) -> Iterator[Example]:
 
 
 def read_anemia(raw: RawFiles) -> Iterator[Example]:
+    """Yield the admissions with one kind of anemia only. The label is 1 for the acute kind, 0 for the chronic one."""
     label_of = {}
     for admission, codes in _codes(raw).items():
         acute = "2851" in codes
@@ -246,14 +248,8 @@ _DIABETES = Task(
     members=(DIAGNOSES, NOTES, *IDS.values()),
     read=read_diabetes,
     tokenize=english_without_digits,
-    batch_size=32,
-    max_epochs=8,
-    hidden_size=128,
     monitor="auroc",
     metric="macro_f1",
-    vectors="word2vec",
-    unknown_vectors="normal",
-    random_dimensions=300,
     min_document_frequency=5,
     shortest=7,
     longest=4000,

@@ -20,6 +20,7 @@ class Source:
 
     @property
     def filename(self) -> str:
+        """The name of the downloaded file."""
         return self.urls[0].rpartition("/")[2]
 
 

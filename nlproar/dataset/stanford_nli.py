@@ -33,6 +33,7 @@ _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def read(raw: RawFiles) -> Iterator[Example]:
+    """Yield the pairs that have a gold label."""
     for member, split in MEMBERS.items():
         for number, line in raw.lines(member):
             if not line.strip():
@@ -81,14 +82,8 @@ TASKS = {
         read=read,
         tokenize=english_without_digits,
         paired=True,
-        batch_size=128,
-        max_epochs=25,
-        hidden_size=128,
         monitor="accuracy",
         metric="micro_f1",
-        vectors="glove",
-        unknown_vectors="zeros",
-        random_dimensions=300,
         min_document_frequency=3,
         records="pairs with a gold label",
         published={f"snli_1.0_{part}.jsonl": number for part, number in PAIRS.items()},

@@ -29,6 +29,7 @@ _PART = re.compile(r"(?P<leaf>\([0-4][ \t]+(?P<word>[^() \t]+)[ \t]*\))|(?P<star
 
 
 def read(raw: RawFiles) -> Iterator[Example]:
+    """Yield the sentences whose label is not neutral, from the trees."""
     for member, split in MEMBERS.items():
         for number, line in raw.lines(member):
             if not line.strip():
@@ -86,14 +87,8 @@ TASKS = {
         members=tuple(MEMBERS),
         read=read,
         tokenize=english,
-        batch_size=32,
-        max_epochs=8,
-        hidden_size=128,
         monitor="auroc",
         metric="macro_f1",
-        vectors="fasttext",
-        unknown_vectors="zeros",
-        random_dimensions=300,
         records="trees",
         published=TREES,
     )

@@ -27,6 +27,7 @@ class Tally:
     notes: list[str] = field(default_factory=list)
 
     def drop(self, reason: str, split: str = "", number: int = 1) -> None:
+        """Count observations that were left out, by the reason."""
         self.dropped[split, reason] += number
 
     def saw(self, column: str, value: str) -> None:

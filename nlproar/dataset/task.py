@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,25 +28,23 @@ class Example:
 
 @dataclass(frozen=True)
 class Task:
-    """Every fact in which one task differs from another. `facts` are those that decide a run's identity."""
+    """Every fact in which one task differs from another.
+
+    How a model is trained for it is not among them: that belongs to the pair of a model and a task, see
+    `nlproar.model.recipes`.
+    """
 
     name: str
     title: str
-    command: str  # the script and flags that run this task
+    command: str  # the script and flags that run this task; empty if `nlproar run` does
     labels: tuple[str, ...]
     sources: Mapping[str, Source | Callable[[], dict[str, str]]]  # where the files come from, or what writes them
     members: tuple[str, ...]  # the files that are read, as the official archive names them
     read: Callable[[RawFiles], Iterable[Example]]
     tokenize: Callable[[str], list[str]]
 
-    batch_size: int
-    max_epochs: int
-    hidden_size: int  # per direction
     monitor: str  # the validation metric that chooses the epoch
     metric: str  # the test metric that is reported
-    vectors: str  # a name in `sources.VECTORS`, "word2vec" (of the training split) or "random"
-    unknown_vectors: str  # for words without a vector: "zeros" or "normal"
-    random_dimensions: int  # of vectors that come from no file
 
     paired: bool = False
     min_document_frequency: int = 1
@@ -56,13 +55,44 @@ class Task:
     records: str = "records"  # what `published` counts
     published: Mapping[str, int] = field(default_factory=dict)  # by the name that `read` counts in its tally
 
-    def facts(self) -> dict[str, Any]:
-        """The declared values that decide numbers, as JSON can hold them: without functions, sources, and what is only
-        shown or compared."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        for name in ("sources", "members", "read", "tokenize", "command", "title", "records", "published"):
-            del values[name]
-        return {**values, "labels": list(self.labels)}
+    def described(self) -> dict[str, Any]:
+        """Return what a record tells of the task, as JSON can hold it."""
+        return {
+            "title": self.title,
+            "labels": list(self.labels),
+            "monitor": self.monitor,
+            "metric": self.metric,
+            "paired": self.paired,
+            "confidential": self.confidential,
+        }
+
+
+def in_memory(
+    name: str,
+    examples: Iterable[Example],
+    labels: tuple[str, ...],
+    tokenize: Callable[[str], list[str]],
+    **facts: Any,
+) -> Task:
+    """Return a task whose observations are given, for data of your own.
+
+    `facts` are any of the other fields of `Task`; by default the validation metric is accuracy, and so is the reported
+    one. See docs/extending.md for an example.
+    """
+    observations = list(examples)
+    listed = [[one.split, one.text, one.label, one.query] for one in observations]
+    text = json.dumps(listed)  # identifies the data
+    defaults: dict[str, Any] = {"title": name, "monitor": "accuracy", "metric": "accuracy"}
+    defaults["command"] = ""
+    return Task(
+        name=name,
+        labels=labels,
+        sources={"official": lambda: {"observations.json": text}},
+        members=("observations.json",),
+        read=lambda raw: observations,
+        tokenize=tokenize,
+        **{**defaults, **facts},
+    )
 
 
 def drawn(n: int, share: float, purpose: str) -> set[int]:

@@ -23,6 +23,7 @@ def english(text: str) -> list[str]:
 
 
 def whitespace(text: str) -> list[str]:
+    """Return the parts of a text between blanks."""
     return text.split()
 
 

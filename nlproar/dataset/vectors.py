@@ -15,7 +15,6 @@ import numpy as np
 from nlproar import storage
 from nlproar.dataset.encoding import Dataset
 from nlproar.dataset.sources import VECTORS
-from nlproar.dataset.task import Task
 from nlproar.dataset.vector_files import find, placed, published_lines
 from nlproar.dataset.vector_text import read
 from nlproar.dataset.vocabulary import PAD, SPECIALS, Vocabulary
@@ -103,7 +102,7 @@ def _word2vec_key(dataset: Dataset, dimensions: int, seed: int) -> dict[str, Any
 
 
 def identity(
-    name: str | None, file: str | None, dataset: Dataset, task: Task, seed: int, raw_dir: Path, cache_dir: Path
+    name: str, file: str | None, dataset: Dataset, dimensions: int, seed: int, raw_dir: Path, cache_dir: Path
 ) -> str | None:
     """Twelve digits that tell the initial vectors of two runs apart; None where they are drawn at random.
 
@@ -115,7 +114,7 @@ def identity(
     if name == "random":
         return None
     if name == "word2vec":
-        return storage.digest(_word2vec_key(dataset, task.random_dimensions, seed))[:12]
+        return storage.digest(_word2vec_key(dataset, dimensions, seed))[:12]
     place = Path(file) if file else placed(str(name), raw_dir, cache_dir)
     if place is None or not place.is_file():
         raise UserError(f"the vectors {name} are not there: {place or raw_dir / VECTORS[str(name)].folder}")

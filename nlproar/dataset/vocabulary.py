@@ -21,6 +21,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, words: Iterable[str]) -> Vocabulary:
+        """Return the vocabulary of these words, sorted and each once."""
         return cls(tuple(sorted(set(words) - set(SPECIALS))))
 
     def __len__(self) -> int:

@@ -1,30 +1,58 @@
-"""The importance measures, by the name `--importance-measure` takes.
+"""The importance measures, by the name that `--importance-measure` takes. Imports no torch.
 
-To add one, write a module with a class like its neighbours and give it a line here.
+To add one, write a module with a class like its neighbours and give it a line here. A measure that has parameters
+declares them in a dataclass above the registry: each field is a flag, a part of the identity of a run, and a column.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
+
+from nlproar.flags import flag
 
 
 class Measure(NamedTuple):
-    """Where a measure is, and what the runs must know of it without importing torch."""
+    """Where a measure is, and what must be known of it before it is made."""
 
-    location: str  # module below `nlproar.explain`, and class
+    location: str  # module and class
     needs_model: bool = True
-    recursive: bool = True  # False: its ranking cannot change from level to level
-    default_samples: int | None = None  # of `--riemann-samples`; None: takes no samples
+    reranks: bool = True  # False: its ranking cannot change from level to level, so it is never recursive
+    random: bool = False  # True: it draws at random, so the seed of the run is a part of what decides its values
+    parameters: type | None = None  # the dataclass of its parameters
+    version: int = 1  # raise it when the values of the measure change, so that cached ones are not used
+
+
+@dataclass(frozen=True)
+class QuadraturePoints:
+    """Parameters of an integrated gradient by Gauss-Legendre quadrature."""
+
+    riemann_samples: int = flag(
+        30, "points of an integrated gradient (default: 30 Gauss-Legendre, published 50)", limits=(1, 1000)
+    )
+
+
+@dataclass(frozen=True)
+class RiemannSteps:
+    """Parameters of the integrated gradient of the published code."""
+
+    riemann_samples: int = flag(
+        50, "points of an integrated gradient (default: 30 Gauss-Legendre, published 50)", limits=(1, 1000)
+    )
 
 
 MEASURES = {
-    "random": Measure("random:Random", needs_model=False, recursive=False),
-    "mutual-information": Measure("mutual_information:MutualInformation", needs_model=False),
-    "attention": Measure("attention:Attention"),
-    "gradient": Measure("gradient:Gradient"),
-    "input-times-gradient": Measure("gradient:InputTimesGradient"),
-    "integrated-gradient": Measure("integrated_gradient:IntegratedGradient", default_samples=30),
-    "integrated-gradient-published": Measure("integrated_gradient:PublishedIntegratedGradient", default_samples=50),
+    "random": Measure("nlproar.explain.random:Random", needs_model=False, reranks=False, random=True),
+    "mutual-information": Measure("nlproar.explain.mutual_information:MutualInformation", needs_model=False),
+    "attention": Measure("nlproar.explain.attention:Attention"),
+    "gradient": Measure("nlproar.explain.gradient:Gradient"),
+    "input-times-gradient": Measure("nlproar.explain.gradient:InputTimesGradient"),
+    "integrated-gradient": Measure(
+        "nlproar.explain.integrated_gradient:IntegratedGradient", parameters=QuadraturePoints
+    ),
+    "integrated-gradient-published": Measure(
+        "nlproar.explain.integrated_gradient:PublishedIntegratedGradient", parameters=RiemannSteps
+    ),
 }
 
 ALIASES = {"times-input-gradient": "input-times-gradient"}  # the name in the published code

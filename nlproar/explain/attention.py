@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from nlproar.dataset.batch import SequenceBatch
-from nlproar.explain.importance import Explained
-from nlproar.model.bilstm_attention import EmbeddedInputs, ProjectedInputs
+from nlproar.errors import UserError
+from nlproar.explain.importance import Explained, Scores
 
 
 class Attention:
-    """The weight α with which a token's state enters the prediction (Jain & Wallace 2019, arXiv 1902.10186)."""
-
-    invariant = True  # see `FromGradient`
+    """The weight α with which the state of a token enters the prediction (Jain & Wallace 2019, arXiv 1902.10186)."""
 
     def __init__(self, explained: Explained) -> None:
-        assert explained.model
-        self.space = ProjectedInputs(explained.model) if self.invariant else EmbeddedInputs(explained.model)
+        assert explained.model is not None
+        self.view = explained.model.view()
 
     @torch.no_grad()
-    def __call__(self, batch: SequenceBatch) -> Tensor:
-        """(B, T), in [0, 1], sums to 1 over the maskable tokens; 0 at padding and special tokens."""
-        inputs, query = self.space.inputs(batch), self.space.encode_query(batch)
-        return self.space.predict(batch, inputs, query).attention
+    def __call__(self, batch: SequenceBatch) -> Scores:
+        """Return importance (B, T), in [0, 1], which sums to 1 over the maskable tokens; 0 elsewhere."""
+        attention = self.view.predict(batch, self.view.inputs(batch)).attention
+        if attention is None:
+            raise UserError("this model has no attention weights; choose another --importance-measure")
+        return Scores(attention)

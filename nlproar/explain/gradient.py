@@ -1,4 +1,4 @@
-"""Measures from the gradient of the gold label's logit with respect to the tokens."""
+"""Measures from the gradient of the logit of the gold label with respect to the tokens."""
 
 from __future__ import annotations
 
@@ -6,58 +6,57 @@ import torch
 from torch import Tensor
 
 from nlproar.dataset.batch import SequenceBatch
-from nlproar.explain.importance import Explained
-from nlproar.model.bilstm_attention import EmbeddedInputs, ProjectedInputs
+from nlproar.explain.importance import Explained, Scores
+from nlproar.model.classifier import Inputs, View
+
+
+def input_gradient(view: View, batch: SequenceBatch, inputs: Inputs) -> Tensor:
+    """Return d logit[gold] / d inputs, (B, T, P); 0 at padding."""
+    values = inputs.values.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = view.predict(batch, inputs.at(values)).logits
+        gold = logits.gather(1, batch.label[:, None])
+    (gradient,) = torch.autograd.grad(gold.sum(), values)
+    return gradient
 
 
 class FromGradient:
-    """What gradient measures share: the inputs of the model, and the gradient with respect to them.
+    """What gradient measures share: a view of the model, at whose inputs gradients are taken.
 
     The inputs are the embeddings (B, T, E), whatever the device and the model. A measure whose values are the same with
-    respect to anything that is linear in the embeddings says so by `invariant`; its inputs are then cheaper ones.
+    respect to anything that is linear in the embeddings says so by `invariant`; its view may then be a cheaper one.
     """
 
     invariant = False
 
     def __init__(self, explained: Explained) -> None:
-        assert explained.model
+        assert explained.model is not None
         self.model = explained.model
-        self.space = ProjectedInputs(self.model) if self.invariant else EmbeddedInputs(self.model)
-
-    def gradient(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        """d logit[gold] / d inputs, 0 at padding, and the inputs, both (B, T, E)."""
-        inputs = self.space.inputs(batch)
-        return self.gradient_at(batch, inputs, self.space.encode_query(batch)), inputs
-
-    def gradient_at(self, batch: SequenceBatch, inputs: Tensor, query: Tensor | None) -> Tensor:
-        """The same at other inputs, (B, T, E)."""
-        inputs = inputs.detach().requires_grad_()
-        with torch.enable_grad():
-            gold = self.space.predict(batch, inputs, query).logits.gather(1, batch.label[:, None])
-        (gradient,) = torch.autograd.grad(gold.sum(), inputs)
-        return gradient
+        self.view = self.model.view() if self.invariant else View(self.model)
 
 
 class Gradient(FromGradient):
     """L2 norm over the vocabulary of d logit[gold] / d one-hot(token), ‖g Wᵀ‖₂ (Madsen et al. 2022, section 4).
 
-    g is the gradient at the token's embedding, W (V, E) the embedding matrix. The (B, T, V) product is never made:
-    ‖g Wᵀ‖ = ‖g L‖ with the E x E factor L Lᵀ = WᵀW. It comes from an eigendecomposition, as WᵀW is singular where
-    the vocabulary is smaller than E.
+    g is the gradient at the embedding of the token, W (V, E) the embedding matrix. The (B, T, V) product is never made:
+    ‖g Wᵀ‖ = ‖g L‖ with the E x E factor L Lᵀ = WᵀW. The factor comes from an eigendecomposition, as WᵀW is singular
+    where the vocabulary is smaller than E.
     """
 
     invariant = True
 
     def __init__(self, explained: Explained) -> None:
         super().__init__(explained)
-        weight = self.model.embedding.weight.double()
+        matrix = self.model.embedding_matrix
+        weight = matrix.double()
         values, vectors = torch.linalg.eigh(weight.T @ weight)
-        factor = (vectors * values.clamp(min=0).sqrt()).to(self.model.embedding.weight.dtype)
-        self.factor = self.space.of_embeddings(factor.T).T  # (P, E), for the gradient at the inputs
+        factor = (vectors * values.clamp(min=0).sqrt()).to(matrix.dtype)
+        self.factor = self.view.project(factor.T).T  # (P, E), for the gradient at the inputs
 
-    def __call__(self, batch: SequenceBatch) -> Tensor:
-        """(B, T), >= 0; 0 at padding."""
-        return (self.gradient(batch)[0] @ self.factor).norm(dim=2)
+    def __call__(self, batch: SequenceBatch) -> Scores:
+        """Return importance (B, T), >= 0; 0 at padding."""
+        gradient = input_gradient(self.view, batch, self.view.inputs(batch))
+        return Scores((gradient @ self.factor).norm(dim=2))
 
 
 class InputTimesGradient(FromGradient):
@@ -65,7 +64,8 @@ class InputTimesGradient(FromGradient):
 
     invariant = True
 
-    def __call__(self, batch: SequenceBatch) -> Tensor:
-        """(B, T), >= 0; 0 at padding."""
-        gradient, inputs = self.gradient(batch)
-        return (gradient * inputs).sum(dim=2).abs()
+    def __call__(self, batch: SequenceBatch) -> Scores:
+        """Return importance (B, T), >= 0; 0 at padding."""
+        inputs = self.view.inputs(batch)
+        gradient = input_gradient(self.view, batch, inputs)
+        return Scores((gradient * inputs.values).sum(dim=2).abs())

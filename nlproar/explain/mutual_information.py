@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from nlproar.dataset.batch import SequenceBatch
 from nlproar.dataset.encoding import Split
 from nlproar.dataset.vocabulary import FIRST_MASKABLE
-from nlproar.explain.importance import Explained
+from nlproar.explain.importance import Explained, Scores
 
 
 class MutualInformation:
@@ -20,9 +19,9 @@ class MutualInformation:
         values = word_information(dataset.splits["train"], len(dataset.vocabulary), explained.num_classes)
         self.values = torch.from_numpy(values.astype(np.float32))
 
-    def __call__(self, batch: SequenceBatch) -> Tensor:
-        """(B, T), >= 0, in bits; 0 at padding and special tokens."""
-        return self.values[batch.tokens.cpu()]
+    def __call__(self, batch: SequenceBatch) -> Scores:
+        """Return importance (B, T), >= 0, in bits; 0 at padding and special tokens."""
+        return Scores(self.values[batch.tokens.cpu()])
 
 
 def word_information(train: Split, vocabulary_size: int, num_classes: int) -> np.ndarray:
@@ -50,12 +49,14 @@ def word_information(train: Split, vocabulary_size: int, num_classes: int) -> np
             (documents - label - present + both, documents - present, documents - label),
         )
     )
-    information = np.asarray(values) @ (label / documents)
+    information: np.ndarray = np.asarray(values) @ (label / documents)
     information[:FIRST_MASKABLE] = 0
-    return np.maximum(information, 0)  # rounding
+    information[information < 0] = 0  # rounding
+    return information
 
 
 def _term(joint: np.ndarray, independent: np.ndarray) -> np.ndarray:
     """p log₂(p / q), 0 where p is 0."""
     ratio = np.divide(joint, independent, out=np.ones_like(joint), where=joint > 0)
-    return joint * np.log2(ratio)
+    term: np.ndarray = joint * np.log2(ratio)
+    return term

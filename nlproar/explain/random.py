@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from nlproar.dataset.batch import SequenceBatch
-from nlproar.explain.importance import Explained
+from nlproar.explain.importance import Explained, Scores
 
 
 class Random:
@@ -19,11 +18,11 @@ class Random:
     def __init__(self, explained: Explained) -> None:
         self.seed = explained.seed
 
-    def __call__(self, batch: SequenceBatch) -> Tensor:
-        """(B, T), uniform also at padding."""
+    def __call__(self, batch: SequenceBatch) -> Scores:
+        """Return importance (B, T), uniform also at padding."""
         width = batch.tokens.size(1)
         draws = [
             np.random.Generator(np.random.Philox(key=[self.seed, number])).random(width, dtype=np.float32)
             for number in batch.observation.tolist()
         ]
-        return torch.from_numpy(np.stack(draws))
+        return Scores(torch.from_numpy(np.stack(draws)))

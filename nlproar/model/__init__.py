@@ -1,3 +1,24 @@
-"""The models that can be trained and explained, by the name `--model-type` takes."""
+"""The models that can be trained and explained, by the name that `--model-type` takes. Imports no torch."""
 
-MODELS = {"rnn": "nlproar.model.bilstm_attention:BiLSTMAttention"}
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nlproar.model import recipes
+
+if TYPE_CHECKING:
+    from nlproar.dataset.task import Task
+
+
+class Model(NamedTuple):
+    """Where a model is, and how it is trained."""
+
+    location: str  # module and class, a `nlproar.model.classifier.Classifier`
+    recipe_type: type[recipes.Recipe]  # the dataclass of its recipe, whose fields are flags
+    recipe: Callable[[Task], Any]  # the usual recipe for a task
+
+
+MODELS = {
+    "rnn": Model("nlproar.model.bilstm_attention:BiLSTMAttention", recipes.BiLSTMRecipe, recipes.bilstm),
+}

@@ -5,21 +5,23 @@ Letters: B batch, T tokens, Q tokens of the query, V vocabulary, E embedding, H 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nlproar import storage
+from nlproar.dataset import vectors
 from nlproar.dataset.batch import SequenceBatch
 from nlproar.dataset.vocabulary import PAD
+from nlproar.model.classifier import Classifier, Inputs, Prediction, Start, View
+from nlproar.model.recipes import BiLSTMRecipe
 from nlproar.model.recurrence import Recurrence, gate_order
+from nlproar.seeds import derive
 
 SMALL = 64  # states a direction up to which torch's LSTM is the faster one on a CPU (experiments/LOG.md)
-
-
-class Prediction(NamedTuple):
-    logits: Tensor  # (B, C)
-    attention: Tensor  # (B, T), sums to 1 over the maskable tokens, 0 elsewhere
 
 
 def reverse_within(x: Tensor, length: Tensor) -> Tensor:
@@ -66,7 +68,8 @@ class BiLSTM(nn.Module):
         biases = zip(self._parameters_named("bias_ih"), self._parameters_named("bias_hh"), strict=True)
         bias = torch.stack([gate_order(one + other)[None] for one, other in biases])
         inside = torch.arange(projected.size(1))[:, None] < length
-        states: Tensor = Recurrence.apply(projected.transpose(0, 1), weight, bias, inside)
+        apply: Any = Recurrence.apply  # which has no types
+        states: Tensor = apply(projected.transpose(0, 1), weight, bias, inside)
         return states.transpose(0, 1)
 
     def _parameters_named(self, name: str) -> tuple[Tensor, Tensor]:
@@ -79,7 +82,7 @@ def last_states(states: Tensor, length: Tensor) -> Tensor:
     return torch.cat([ahead[torch.arange(len(length), device=length.device), length - 1], back[:, 0]], dim=1)
 
 
-class BiLSTMAttention(nn.Module):
+class BiLSTMAttention(Classifier):
     """Logits from the attention-weighted mean of the states of the first sequence.
 
     With `paired`, attention is queried by the last states of the second sequence, which has an encoder and an
@@ -107,25 +110,67 @@ class BiLSTMAttention(nn.Module):
         else:
             self.decode = nn.Linear(states, num_classes)
 
-    def set_embedding(self, vectors: Tensor) -> None:
-        """Start from `vectors` (V, E), for both sequences."""
-        with torch.no_grad():
-            self.embedding.weight.copy_(vectors)
-            if self.paired:
-                self.query_embedding.weight.copy_(vectors)
+    @classmethod
+    def initial(cls, start: Start) -> BiLSTMAttention:
+        """Return the model before training, with the word vectors of the recipe."""
+        recipe: BiLSTMRecipe = start.recipe
+        seed = derive(start.seed, "vectors")
+        known = _word_vectors(start, seed)
+        embedding = vectors.initial_embedding(**known, unknown=recipe.unknown_vectors, seed=seed)
+        shape = {
+            "vocabulary_size": len(start.dataset.vocabulary),
+            "embedding_size": embedding.shape[1],
+            "hidden_size": recipe.hidden_size,
+            "num_classes": len(start.task.labels),
+            "paired": start.task.paired,
+        }
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(start.seed, "initialisation"))
+            model = cls(**shape)
+        model.shape = shape
+        model.set_embedding(torch.from_numpy(embedding))
+        return model
 
-    def undecayed(self) -> list[nn.Parameter]:
-        """Parameters without weight decay: the attention of the single-sequence model (Jain & Wallace)."""
-        return [] if self.paired else list(self.attention.parameters())
+    def set_embedding(self, values: Tensor) -> None:
+        """Start from `values` (V, E), for both sequences."""
+        with torch.no_grad():
+            self.embedding.weight.copy_(values)
+            if self.paired:
+                self.query_embedding.weight.copy_(values)
+
+    def optimizer(self, recipe: BiLSTMRecipe) -> torch.optim.Optimizer:  # type: ignore[override]
+        """Return Adam. The attention of the single-sequence model has no weight decay (Jain & Wallace)."""
+        undecayed = [] if self.paired else list(self.attention.parameters())
+        without = {id(parameter) for parameter in undecayed}
+        decayed = [parameter for parameter in self.parameters() if id(parameter) not in without]
+        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}]
+        if undecayed:
+            groups.append({"params": undecayed, "weight_decay": 0.0})
+        return torch.optim.Adam(groups, lr=recipe.learning_rate, amsgrad=True, fused=True)
+
+    @property
+    def embedding_matrix(self) -> Tensor:
+        """The word vectors of the first sequence, (V, E)."""
+        return self.embedding.weight
 
     def embed(self, batch: SequenceBatch) -> Tensor:
-        """(B, T, E), the embeddings of the first sequence: the same on every device and for every size of model."""
+        """Return the word vectors of the first sequence, (B, T, E)."""
         embedded: Tensor = self.embedding(batch.tokens)
         return embedded
 
+    def forward(self, batch: SequenceBatch, embedded: Tensor | None = None) -> Prediction:
+        """Predict a batch. `embedded` (B, T, E) takes the place of the word vectors of the first sequence."""
+        if embedded is None:
+            projected = _project_words(self.embedding, self.encoder, batch.tokens)
+        else:
+            projected = self.encoder.project(embedded)
+        return self.predict(batch, projected, self.encode_query(batch))
+
     def encode_query(self, batch: SequenceBatch, projected: Tensor | None = None) -> Tensor | None:
-        """(B, 2H), the last states of the second sequence; None for a single one. `projected` (B, Q, P) takes the
-        place of its projected embeddings."""
+        """Return the last states of the second sequence, (B, 2H); None for a single one.
+
+        `projected` (B, Q, P) takes the place of what enters its recurrence.
+        """
         if not self.paired:
             return None
         assert batch.query_tokens is not None and batch.query_length is not None
@@ -133,22 +178,8 @@ class BiLSTMAttention(nn.Module):
             projected = _project_words(self.query_embedding, self.query_encoder, batch.query_tokens)
         return last_states(self.query_encoder(projected, batch.query_length), batch.query_length)
 
-    def forward(
-        self,
-        batch: SequenceBatch,
-        embedded: Tensor | None = None,
-        query: Tensor | None = None,
-        projected: Tensor | None = None,
-    ) -> Prediction:
-        """Predict `batch`. `embedded` (B, T, E) takes the place of `embed`.
-
-        For measures that would compute the same again and again: `query` (B, 2H) takes the place of `encode_query`, and
-        `projected` (B, T, P), what `BiLSTM.project` makes of the embeddings, that of both.
-        """
-        if projected is None:
-            projected = self.project(batch) if embedded is None else self.encoder.project(embedded)
-        if query is None:
-            query = self.encode_query(batch)
+    def predict(self, batch: SequenceBatch, projected: Tensor, query: Tensor | None) -> Prediction:
+        """Predict from what enters the recurrence, (B, T, P), and from the states of the query, (B, 2H)."""
         hidden = self.encoder(projected, batch.length)
         key = self.attention["key"](hidden)
         if query is not None:
@@ -159,43 +190,48 @@ class BiLSTMAttention(nn.Module):
             context = torch.tanh(self.decode_context(context) + self.decode_query(query))
         return Prediction(self.decode(context), attention)
 
-    def project(self, batch: SequenceBatch) -> Tensor:
-        """(B, T, P), the projected embeddings of the first sequence: what enters the recurrence."""
-        return _project_words(self.embedding, self.encoder, batch.tokens)
+    def view(self) -> View:
+        """See `Classifier.view`: where the loop over the tokens is written out, gradients are taken behind the product
+        with its input weights, which is made once for every word."""
+        return _ProjectedVocabulary(self)
 
 
-class EmbeddedInputs:
-    """The embeddings of a model, for measures that differentiate with respect to them or change them.
-
-    They are a model's inputs (B, T, E): the same space on every device and for every size of model.
-    """
-
-    def __init__(self, model: BiLSTMAttention) -> None:
-        self.model = model
-
-    def inputs(self, batch: SequenceBatch) -> Tensor:
-        """The inputs of `batch`, without a gradient of the weights."""
-        return self.model.embed(batch).detach()
-
-    def encode_query(self, batch: SequenceBatch) -> Tensor | None:
-        """(B, 2H), what the model makes of the second sequence; None for a single one."""
-        return self.model.encode_query(batch)
-
-    def predict(self, batch: SequenceBatch, inputs: Tensor, query: Tensor | None) -> Prediction:
-        """The prediction for `batch` with these inputs in the place of its own."""
-        return self.model(batch, embedded=inputs, query=query)
-
-    def of_embeddings(self, x: Tensor) -> Tensor:
-        """The inputs that embeddings x (*, E) would be."""
-        return x
+def _word_vectors(start: Start, seed: int) -> storage.Arrays:
+    """Return the vectors of the words that have one, by what the recipe names."""
+    recipe: BiLSTMRecipe = start.recipe
+    if recipe.vectors == "random":
+        return vectors.no_vectors(start.dataset.vocabulary, recipe.random_dimensions)
+    if recipe.vectors == "word2vec":
+        return vectors.from_training_data(
+            start.dataset, start.task.name, recipe.random_dimensions, seed, start.cache_dir
+        )
+    return vectors.from_file(_vectors_file(start), start.dataset.vocabulary, start.cache_dir)
 
 
-class ProjectedInputs(EmbeddedInputs):
-    """A shortcut for measures whose values are the same with respect to anything that is linear in the embeddings.
+def _vectors_file(start: Start) -> Path:
+    """Return the file of vectors that the recipe names. A published one is downloaded if it is not there."""
+    recipe: BiLSTMRecipe = start.recipe
+    if recipe.vectors_file is not None:
+        return Path(recipe.vectors_file)
+    return vectors.find(recipe.vectors, start.raw_dir, start.cache_dir)
 
-    Their inputs (B, T, P) are what enters the recurrence: all words of the model, projected once, are looked up for
-    every batch. What that is depends on the device and the size of the model. The weights must not change meanwhile.
-    """
+
+@dataclass(frozen=True)
+class _Projected(Inputs):
+    """What enters the recurrence of the first sequence, and the states of the second one, (B, 2H) or None."""
+
+    query: Tensor | None
+
+    def at(self, values: Tensor, times: int = 1) -> _Projected:
+        """See `Inputs.at`."""
+        query = None if self.query is None else self.query.repeat(times, 1)
+        return _Projected(values, query)
+
+
+class _ProjectedVocabulary(View):
+    """All words of a model, projected once, for many batches."""
+
+    model: BiLSTMAttention
 
     def __init__(self, model: BiLSTMAttention) -> None:
         super().__init__(model)
@@ -204,19 +240,21 @@ class ProjectedInputs(EmbeddedInputs):
             if model.paired:
                 self.query_words = model.query_encoder.project(model.query_embedding.weight)
 
-    def inputs(self, batch: SequenceBatch) -> Tensor:
-        return _look_up(self.words, batch.tokens)
+    def inputs(self, batch: SequenceBatch) -> _Projected:
+        """See `View.inputs`."""
+        query = None
+        if batch.query_tokens is not None:
+            query = self.model.encode_query(batch, _look_up(self.query_words, batch.query_tokens))
+        return _Projected(_look_up(self.words, batch.tokens), query)
 
-    def encode_query(self, batch: SequenceBatch) -> Tensor | None:
-        if batch.query_tokens is None:
-            return None
-        return self.model.encode_query(batch, _look_up(self.query_words, batch.query_tokens))
+    def predict(self, batch: SequenceBatch, inputs: Inputs) -> Prediction:
+        """See `View.predict`."""
+        assert isinstance(inputs, _Projected)
+        return self.model.predict(batch, inputs.values, inputs.query)
 
-    def predict(self, batch: SequenceBatch, inputs: Tensor, query: Tensor | None) -> Prediction:
-        return self.model(batch, projected=inputs, query=query)
-
-    def of_embeddings(self, x: Tensor) -> Tensor:
-        return self.model.encoder.project(x)
+    def project(self, embedded: Tensor) -> Tensor:
+        """See `View.project`."""
+        return self.model.encoder.project(embedded)
 
 
 def _project_words(embedding: nn.Embedding, encoder: BiLSTM, tokens: Tensor) -> Tensor:

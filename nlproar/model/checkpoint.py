@@ -12,30 +12,21 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlproar import storage
 from nlproar.errors import UserError
-from nlproar.model import MODELS
 
 if TYPE_CHECKING:
     import torch
 
-    from nlproar.model.bilstm_attention import BiLSTMAttention
+    from nlproar.model.classifier import Classifier
 
 DESCRIPTION = "checkpoint.json"
 _OLD_WEIGHTS = "weights.safetensors"  # of checkpoints that were written before weights had names of their own
 _WEIGHTS_NAME = re.compile(r"weights(-[0-9a-f]{8})?\.safetensors")
-_REQUIRED = {"sha256": str, "dataset": str, "config": dict, "model_type": str, "shape": dict}
-
-
-def build(model_type: str, shape: Mapping[str, Any]) -> BiLSTMAttention:
-    """An untrained model: `shape` holds the arguments of its constructor."""
-    module, _, name = MODELS[model_type].partition(":")
-    model: BiLSTMAttention = getattr(import_module(module), name)(**shape)
-    return model
+_REQUIRED = {"sha256": str, "dataset": str, "config": dict, "model_type": str, "shape": dict, "masks": str}
 
 
 def save(folder: Path, model: torch.nn.Module, description: Mapping[str, Any]) -> str:
@@ -63,7 +54,14 @@ def save(folder: Path, model: torch.nn.Module, description: Mapping[str, Any]) -
     return checksum
 
 
+def describe_again(folder: Path, description: Mapping[str, Any]) -> None:
+    """Write another description of the weights that are in `folder`."""
+    whole = {name: value for name, value in description.items() if name != "checksum"}
+    storage.write_json(folder / DESCRIPTION, {**whole, "checksum": storage.digest(whole)})
+
+
 def exists(folder: Path) -> bool:
+    """Return whether there is a checkpoint in `folder`."""
     return storage.is_there(folder / DESCRIPTION)
 
 
@@ -78,7 +76,7 @@ class ReplacedMeanwhile(UserError):
 
 def load(
     folder: Path, dataset_digest: str, config: Mapping[str, Any], remedy: str, weights: str | None = None
-) -> BiLSTMAttention:
+) -> Classifier:
     """The model in `folder`, on the CPU.
 
     Raises UserError, naming the file and `remedy` (a command), if it is damaged, was trained on other data than
@@ -103,8 +101,10 @@ def _replaced(folder: Path) -> ReplacedMeanwhile:
     )
 
 
-def _load(folder: Path, description: dict[str, Any], dataset_digest: str, config: Mapping[str, Any]) -> BiLSTMAttention:
+def _load(folder: Path, description: dict[str, Any], dataset_digest: str, config: Mapping[str, Any]) -> Classifier:
     import safetensors.torch
+
+    from nlproar.model.classifier import build
 
     weights = folder / description["file"]
     try:
@@ -127,14 +127,16 @@ def _load(folder: Path, description: dict[str, Any], dataset_digest: str, config
     return model
 
 
-def describe(folder: Path) -> dict[str, Any]:
-    """What the checkpoint says of itself: the keys that `save` was given, `file` and `sha256`. Checkpoints that were
-    written earlier lack `masks` and `vectors`. Raises UserError, naming the file, if it is damaged or cannot be read.
+def describe(folder: Path, old_version: bool = False) -> dict[str, Any]:
+    """Return what the checkpoint says of itself: the keys that `save` was given, `file` and `sha256`.
+
+    Raises UserError, naming the file, if it is damaged or cannot be read. Checkpoints of earlier versions lack `masks`
+    and `vectors`; they are read with `old_version` only, to be converted.
     """
     path = folder / DESCRIPTION
     try:
         description: dict[str, Any] = json.loads(storage.read_bytes(path).decode())
-        _check(description)
+        _check(description, old_version)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -143,9 +145,11 @@ def describe(folder: Path) -> dict[str, Any]:
     return description
 
 
-def _check(description: dict[str, Any]) -> None:
+def _check(description: dict[str, Any], old_version: bool) -> None:
     """Raises KeyError, TypeError or ValueError for what `save` has not written."""
     for name, kind in _REQUIRED.items():
+        if name == "masks" and old_version:
+            continue
         if not isinstance(description[name], kind):
             raise TypeError(f"{name} is no {kind.__name__}")
     if "file" in description and not _WEIGHTS_NAME.fullmatch(description["file"]):

@@ -35,6 +35,7 @@ class Recurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, inside: Tensor) -> Tensor:
+        """Return the states after every token; see the class for shapes."""
         t, b, h = inputs.size(0), inputs.size(1), weight.size(1)
         begun = torch.stack([inside, inside.flip(0)], dim=1)[..., None].to(inputs.dtype)  # (T, 2, B, 1), 0 or 1
         kept = any(ctx.needs_input_grad)  # for the way back; else every step works in the same place
@@ -67,6 +68,7 @@ class Recurrence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+        """Return the gradients with respect to inputs, weight and bias."""
         if torch.is_grad_enabled():
             raise RuntimeError("this recurrence has no second derivative: differentiate without create_graph")
         begun, gates, cell, squashed, out, weight = ctx.saved_tensors

@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +33,13 @@ Tensors = dict[str, "Tensor"]
 
 @dataclass(frozen=True)
 class Epoch:
+    """What one epoch of a training has found."""
+
     epoch: int  # from 1
     loss: float  # mean over the training observations, while they are learned
     monitor: float  # on the validation split, afterwards
     seconds: float
+    val: Mapping[str, float] = field(default_factory=dict)  # every metric on the validation split
 
 
 @dataclass(frozen=True)

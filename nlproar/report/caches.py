@@ -1,29 +1,28 @@
 """What a record was made with, read from the caches: data, masks and importance. Imports no torch.
 
-Nothing is computed anew and nothing is written. Every array carries the key it was made under, and what does not
-belong to the record (its model was trained again since, say) is not shown.
+Nothing is computed anew and nothing is written. A record names what it was made from, and every array carries the key
+that it was made under. What does not belong to the record is not shown: its model was trained again since, for example.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nlproar import storage
+from nlproar import masking, storage
 from nlproar.dataset import encoding
 from nlproar.dataset.encoding import Dataset
 from nlproar.errors import UserError
-from nlproar.experiment.config import Config
-from nlproar.explain import MEASURES
-from nlproar.report.frame import Record, Study
-from nlproar.roar import masking
+from nlproar.evaluate.masks import Masks
+from nlproar.report.frame import Study
+from nlproar.run.record import Record
+from nlproar.run.series import point_of
 
 
 class Gone(Exception):
@@ -42,31 +41,21 @@ def readable(what: str) -> Iterator[None]:
         raise Gone(f"{what} cannot be read ({error})") from error
 
 
-def config_of(content: Record, persistent_dir: str) -> Config:
-    """The run that made this record. Raises Gone if its task or measure is declared otherwise now."""
-    names = {field.name for field in fields(Config)} & set(content["config"])
-    config = Config(**{name: content["config"][name] for name in names}, persistent_dir=persistent_dir)
-    if config.identity != content["config"]:
-        raise Gone("its task has changed since")
-    if config.importance_measure is not None and config.importance_measure not in MEASURES:
-        raise Gone("its measure is not known any more")
-    return config
-
-
 class Caches:
     """The test data of a study, and the masks and importance of its records, as far as they are there."""
 
     def __init__(self, study: Study) -> None:
-        self.study, self.layout = study, study.layout
+        self.study = study
+        self.layout = study.layout
         self._gone: dict[Path, Gone] = {}  # of each file that could not be read, so that it is tried and said once
 
     @property
     def dataset(self) -> Dataset | None:
-        """The data the study was run on; None if they are no longer cached."""
+        """The data that the study was run on; None if they are no longer cached."""
         return None if isinstance(self._found, Gone) else self._found
 
     def require_dataset(self) -> Dataset:
-        """The data the study was run on. Raises Gone if they are no longer cached."""
+        """Return the data that the study was run on. Raises Gone if they are no longer cached."""
         if isinstance(self._found, Gone):
             raise self._found
         return self._found
@@ -84,56 +73,42 @@ class Caches:
             return Gone(f"{what} was deleted, or holds other data")
         return found
 
-    def masks(self, content: Record) -> np.ndarray:
-        """Which tokens of the test split are [MASK] in the run of this record, (S,) bool. Raises Gone."""
-        split = self.require_dataset().splits["test"]
-        config = config_of(content, str(self.layout.root))
-        if config.k == 0:
-            return np.zeros(len(split.tokens), bool)
-        if config.previous() is None:
-            return split.maskable
-        arrays, _ = self._masks(content, config, ["test"])
-        mask = _unpacked(arrays["test"], len(split.tokens))
-        share = mask.sum() / max(split.maskable.sum(), 1)
-        if (mask & ~split.maskable).any() or not np.isclose(share, content["masked"]["test"], atol=1e-9):
+    def masks(self, record: Record) -> np.ndarray:
+        """Return which tokens of the test split are `[MASK]` in the run of a record, (S,) bool. Raises Gone."""
+        dataset = self.require_dataset()
+        split = dataset.splits["test"]
+        point = point_of(record)
+        if point.series is None:
+            return np.zeros(len(split.tokens), bool) if point.level == 0 else split.maskable
+        arrays, _ = self._stored(self.layout.masks(record.id), dataset.splits, "the cache of masks")
+        of_split = {name: _unpacked(arrays[name], len(one.tokens)) for name, one in dataset.splits.items()}
+        known = record.sources["masks"]  # None in a record of an earlier version
+        share = of_split["test"].sum() / max(split.maskable.sum(), 1)
+        if (of_split["test"] & ~split.maskable).any() or known not in (None, Masks(of_split).digest):
             raise Gone("the cached masks are of another run")
-        return mask
+        if not np.isclose(share, record.masked["test"], atol=1e-9):
+            raise Gone("the cached masks are of another run")
+        return of_split["test"]
 
-    def importance(self, content: Record) -> np.ndarray:
-        """The importance of every token of the test split by which this run was masked, (S,) float. Raises Gone."""
+    def importance(self, record: Record) -> np.ndarray:
+        """Return the importance of every token of the test split by which a run was masked, (S,) float. Raises Gone."""
         split = self.require_dataset().splits["test"]
-        config = config_of(content, str(self.layout.root))
-        _, key = self._masks(content, config)
-        wanted = key["importance"]
-        name = f"{config.importance_measure}-{storage.digest(wanted)[:8]}"
-        path = self.layout.importance(config.previous() or config, name)
-        arrays, key_found = self._stored(path, ["test"], "the cache of importance")
-        values = arrays["test"]
-        if key_found != wanted or values.shape != split.tokens.shape:
+        wanted = record.sources["importance"]
+        if wanted is None:
+            raise Gone("the record does not say by which importance it was masked")
+        measure = str(record.identity["importance_measure"])
+        path = self.layout.importance(measure, wanted, "test")
+        arrays, key = self._stored(path, ["values"], "the cache of importance")
+        values = arrays["values"]
+        without_split = {name: value for name, value in key.items() if name != "split"}
+        if storage.digest(without_split) != wanted or key.get("split") != "test" or values.shape != split.tokens.shape:
             raise Gone("the cached importance is of another run")
         if values.dtype.kind != "f" or not np.isfinite(values[split.maskable]).all():
             raise Gone("the cached importance holds values that are no numbers")
         return values
 
-    def _masks(
-        self, content: Record, config: Config, names: Collection[str] = ()
-    ) -> tuple[storage.Arrays, Mapping[str, Any]]:
-        """Arrays and key of the masks, after a look at the key: that they are this record's."""
-        found = self._stored(self.layout.masks(config), names, "the cache of masks")
-        key = found[1]
-        importance = key.get("importance")
-        if not isinstance(importance, dict):
-            raise Gone("the cache of masks holds something else")
-        theirs = [key.get("k"), key.get("strategy")]
-        theirs += [importance.get(name) for name in ("measure", "samples", "data", "weights")]
-        ours = [config.k, config.roar_strategy, config.importance_measure, config.riemann_samples]
-        ours += [content["data"]["digest"], content["explained"]]
-        if theirs != ours:
-            raise Gone("the model behind it was trained again since")
-        return found
-
     def _stored(self, path: Path, names: Collection[str], what: str) -> tuple[storage.Arrays, dict[str, Any]]:
-        """The arrays `names` in a cache file, and the key they were made under. Raises Gone."""
+        """Return the arrays `names` in a cache file, and the key they were made under. Raises Gone."""
         if path in self._gone:
             raise self._gone[path]
         try:
@@ -144,7 +119,7 @@ class Caches:
 
 
 def _stored(path: Path, names: Collection[str], what: str) -> tuple[storage.Arrays, dict[str, Any]]:
-    """The arrays `names` in a cache file, and the key they were made under. Raises Gone."""
+    """Return the arrays `names` in a cache file, and the key they were made under. Raises Gone."""
     with readable(what):
         found = storage.stored(path, names)
     if found is None:
@@ -156,7 +131,7 @@ def _stored(path: Path, names: Collection[str], what: str) -> tuple[storage.Arra
 
 
 def _unpacked(packed: np.ndarray, tokens: int) -> np.ndarray:
-    """The (tokens,) bool that `masking.pack` was given. Raises Gone if these are no packed masks."""
+    """Return the (tokens,) bool that `masking.pack` was given. Raises Gone if these are no packed masks."""
     try:
         if packed.dtype != np.uint8 or packed.ndim != 1:
             raise ValueError("not bytes")

@@ -7,18 +7,21 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nlproar import storage
+from nlproar import plugins, storage
 from nlproar.errors import UserError
-from nlproar.experiment.cli import Parser, add_options, exit_codes
-from nlproar.experiment.layout import Layout
-from nlproar.experiment.paths import user_path
+from nlproar.flags import add_flags
+from nlproar.paths import user_path
+from nlproar.run.config import Options, all_but
+from nlproar.run.layout import Layout
+from nlproar.script import Parser, exit_codes
 
 if TYPE_CHECKING:
+    from nlproar.report.examples import Example
     from nlproar.report.results import Results
 
 log = logging.getLogger(__name__)
@@ -26,8 +29,8 @@ log = logging.getLogger(__name__)
 
 def main(description: str, argv: list[str] | None = None) -> None:
     """Write tables, plots and the page of what is in the persistent directory, and of those to compare with it."""
-    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
-    add_options(parser, "persistent_dir", "device")
+    parser = Parser(description)
+    add_flags(parser, Options, without=all_but("persistent_dir", "device", "plugin"))
     parser.add_argument(
         "--compare", nargs="+", default=[], metavar="DIR", help="other persistent directories, shown beside this one"
     )
@@ -44,13 +47,22 @@ def main(description: str, argv: list[str] | None = None) -> None:
         action=argparse.BooleanOptionalAction,
         help="measure how many points integrated gradient needs (once per model, under a minute)",
     )
+    parser.add_argument(
+        "--example",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("TASK", "NUMBER"),
+        help="also write a test observation, by its number from 0, token by token as LaTeX; may be given several times",
+    )
     with exit_codes("interrupted; what was written is whole"):
+        plugins.load_named(argv)
         flags = parser.parse_args(argv)
         own = Layout.at(getattr(flags, "persistent_dir", None))
         others = [Layout(Path(user_path("--compare", name))) for name in flags.compare]
         output = Layout(Path(user_path("--out", flags.out))) if "out" in flags else own
         _check(own, others, output)
-        _report([own, *others], output, flags.device, flags.convergence)
+        _report([own, *others], output, getattr(flags, "device", "auto"), flags.convergence, flags.example)
 
 
 def _check(own: Layout, others: list[Layout], output: Layout) -> None:
@@ -78,7 +90,7 @@ def _is_folder(path: Path) -> bool:
         raise UserError(f"{path} cannot be looked into: {error.strerror}") from error
 
 
-def _report(layouts: list[Layout], output: Layout, device: str, with_convergence: bool) -> None:
+def _report(layouts: list[Layout], output: Layout, device: str, with_convergence: bool, asked: list[list[str]]) -> None:
     from nlproar.progress import show_log
     from nlproar.report import frame
 
@@ -86,18 +98,21 @@ def _report(layouts: list[Layout], output: Layout, device: str, with_convergence
     studies = frame.load(layouts).studies
     if any(study.confidential for study in studies):
         os.umask(0o077)  # no text is shown, but what derives from confidential texts is for its owner only
-    from nlproar.report import tables
+    from nlproar.report import examples, formats, tables
     from nlproar.report.results import collect
 
+    shown_in_latex = examples.wanted(asked)
+    for example in shown_in_latex:
+        examples.check(example, studies)
     with _writing(output, layouts[0]), storage.lock(output.report):
         output.sweep()
         found = frame.load(layouts)  # again: the report that held the lock may have taken minutes
         for reason in found.left_out.values():
             log.warning("left out: %s", reason)
         results = collect(found, device, output if with_convergence else None)
-        paths = write(results, output)
+        paths = [*write(results, output), *write_examples(shown_in_latex, results, output)]
     shown = tables.racu(results.racu, found.studies)
-    print(tables.markdown(shown) if len(shown) else "no RACU yet")
+    print(formats.markdown(shown) if len(shown) else "no RACU yet")
     for note in results.notes:
         print(f"note: {note}")
     for path in paths:
@@ -119,7 +134,7 @@ def _writing(output: Layout, own: Layout) -> Iterator[None]:
 
 def write(results: Results, layout: Layout) -> list[Path]:
     """All files of the report, for the holder of `lock(layout.report)`; returns the folders and the page."""
-    from nlproar.report import page, panels, tables
+    from nlproar.report import formats, page, panels, tables
     from nlproar.report.figures import save
 
     pictures = panels.everything(results)
@@ -128,15 +143,27 @@ def write(results: Results, layout: Layout) -> list[Path]:
         "racu_by_seed": results.racu_by_seed,
         "racu": results.racu,
         "differences": results.differences,
+        "agreement": results.agreement,
+        "agreement_taus": results.taus,
+        "agreement_cost": results.cost_of_metrics,
         "tasks": results.tasks,
         "cost": results.cost,
         "sparsity": results.sparsity,
+        "convergence": tables.converging(results.convergence),
     }.items():
-        tables.write(layout.tables / f"{name}.csv", frame.to_csv(index=False))
+        formats.write(layout.tables / f"{name}.csv", frame.to_csv(index=False))
     for name, frame in tables.to_read(results).items():
-        tables.write(layout.tables / f"{name}.md", tables.markdown(frame))
-        tables.write(layout.tables / f"{name}.tex", tables.latex(frame))
+        formats.write(layout.tables / f"{name}.md", formats.markdown(frame))
+        formats.write(layout.tables / f"{name}.tex", formats.latex(frame))
     for picture in pictures:
         save(picture, layout.plots)
-    tables.write(layout.report, page.render(results, pictures))
+    formats.write(layout.report, page.render(results, pictures))
     return [layout.tables, layout.plots, layout.report]
+
+
+def write_examples(wanted: Sequence[Example], results: Results, layout: Layout) -> list[Path]:
+    """Write the observations that were asked for, for the holder of `lock(layout.report)`; returns their files."""
+    from nlproar.report import examples, formats
+
+    folder = layout.root / "examples"
+    return [formats.write(folder / one.file, examples.render(one, results.caches)) for one in wanted]

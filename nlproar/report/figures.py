@@ -129,10 +129,10 @@ def save(picture: Picture, folder: Path) -> None:
             ax.remove()
         _legend(figure, picture, int(width / 1.7))
         with storage.whole_file(folder / f"{picture.name}.png") as file:
-            FigureCanvasAgg(figure).print_png(file)
+            FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
         figure.set_layout_engine("none")  # it is laid out, and that takes as long as drawing
         with storage.whole_file(folder / f"{picture.name}.pdf") as file:  # last: it changes the resolution
-            FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None})
+            FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None})  # type: ignore[no-untyped-call]
 
 
 @contextmanager
@@ -167,7 +167,7 @@ def svg(picture: Picture, panel: Panel, variables: dict[str, str]) -> str:
         panel.draw(ax)
         _legend(figure, picture, 2)
         buffer = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)

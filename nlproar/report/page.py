@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from nlproar.report import figures, tables
-from nlproar.report.faithfulness import SMALLEST_FALL
+from nlproar.report import figures, formats, tables
+from nlproar.report.caches import Caches
 from nlproar.report.figures import Look, Picture
 from nlproar.report.frame import Study, printable
 from nlproar.report.results import Results
 from nlproar.report.strips import strips
+from nlproar.stats.faithfulness import SMALLEST_FALL
 
-_FACTS = ("source", "model_type", "max_epochs", "batch_size", "vectors", "data")
+_FACTS = ("source", "model_type", "max_epochs", "batch_size", "vectors")
 
 
 def render(results: Results, pictures: Sequence[Picture]) -> str:
@@ -32,8 +33,8 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
     used = [*(one for picture in pictures for one in picture.legend), *_measures(results.points)]
     variables = figures.variables(used)
     read = tables.to_read(results)
-    racu = read.pop("racu")
-    if (racu["published % (95 %)"] == tables.NOTHING).all():
+    racu = read["racu"]
+    if (racu["published % (95 %)"] == formats.NOTHING).all():
         racu = racu.drop(columns="published % (95 %)")
     return environment.get_template("page.html").render(
         racu=_table(racu),
@@ -42,7 +43,8 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
         tasks=_table(read["tasks"]),
         cost=_table(read["cost"]),
         pictures=[_picture(picture, variables) for picture in pictures],
-        strips=[{"study": cache.study.label, "number": i, **strips(cache)} for i, cache in enumerate(results.caches)],
+        numbers=_numbers(read, pictures),
+        strips=[_strips(cache, number) for number, cache in enumerate(results.caches)],
         colors={measure: variables[one.color] for measure, one in _looks(results.points).items()},
         palette=[(variable, color, figures.on_dark(color)) for color, variable in variables.items()],
         setting=[_setting(study) for study in results.studies],
@@ -51,6 +53,26 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
         records=sum(len(study.records) for study in results.studies),
         seeds=max(len(study.seeds) for study in results.studies),
     )
+
+
+def _strips(cache: Caches, number: int) -> dict[str, Any]:
+    """Return what the template needs of a study: its strips as data for the script, or why there are none, and the
+    notes on them, which are said above the strips."""
+    data = strips(cache)
+    notes = [printable(note) for note in data.pop("notes", [])]
+    return {"study": cache.study.label, "number": number, "data": data, "gone": data.get("gone"), "notes": notes}
+
+
+def _numbers(read: Mapping[str, pd.DataFrame], pictures: Sequence[Picture]) -> dict[str, list[dict[str, Any]]]:
+    """Return the tables that have the numbers of a picture, by its name: "curves_quantile" those of this name,
+    "sparsity" also "sparsity_count"."""
+    found = {}
+    for picture in pictures:
+        if picture.name == "racu":  # its table stands on the page for itself
+            continue
+        own = [frame for name, frame in read.items() if name == picture.name or name.startswith(f"{picture.name}_")]
+        found[picture.name] = [_table(frame) for frame in own]
+    return found
 
 
 def _looks(points: pd.DataFrame) -> dict[str, Look]:
@@ -65,11 +87,12 @@ def _table(frame: pd.DataFrame) -> dict[str, Any]:
     """Columns, with whether they hold numbers, and blocks of rows with the task and masking they share."""
     grouped = [name for name in ("task", "masking") if name in frame.columns[:2]] if "measure" in frame else []
     grouped += ["task", "masking"] if "measures" in frame else []
+    grouped += ["task"] if "rule" in frame else []
     rest = frame.drop(columns=grouped)
-    columns = [(name, tables.is_numeric(frame[name])) for name in rest.columns]
+    columns = [(name, formats.is_numeric(frame[name])) for name in rest.columns]
     blocks: list[dict[str, Any]] = []
     for heads, row in zip(frame[grouped].itertuples(index=False), rest.itertuples(index=False), strict=True):
-        title = ", ".join(head for head in heads if head != tables.NOTHING)
+        title = ", ".join(head for head in heads if head != formats.NOTHING)
         if not blocks or blocks[-1]["title"] != title:
             blocks.append({"title": title, "rows": []})
         blocks[-1]["rows"].append(list(map(str, row)))
@@ -87,10 +110,11 @@ def _picture(picture: Picture, variables: dict[str, str]) -> dict[str, Any]:
 
 def _setting(study: Study) -> dict[str, Any]:
     """What a study was run with: its configuration, and every version, device and commit among its records."""
-    facts = {name.replace("_", " "): study.facts[name] for name in _FACTS}
-    facts |= {f"task: {name.replace('_', ' ')}": value for name, value in study.facts["task"].items()}
-    facts["task: labels"] = ", ".join(study.facts["task"]["labels"])
-    environments = [content["environment"] for content in study.records]
+    facts = {name.replace("_", " "): study.records[0].config.get(name) for name in _FACTS}
+    facts["data"] = study.facts["data"]
+    facts |= {f"task: {name.replace('_', ' ')}": value for name, value in study.task.items()}
+    facts["task: labels"] = ", ".join(study.task["labels"])
+    environments = [one.environment for one in study.records]
     for name in ("python", "system", "device", "threads", "commit"):
         facts[name] = _counted([environment.get(name) for environment in environments])
     for library in sorted({name for environment in environments for name in environment["versions"]}):

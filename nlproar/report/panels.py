@@ -10,11 +10,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from nlproar.report import convergence, published, sparsity, summary
+from nlproar.report import agreement, convergence, published, sparsity, summary
 from nlproar.report.figures import FAINT, INK, PAPER, Look, Panel, Picture, look
+from nlproar.report.formats import between, metric_name, number
 from nlproar.report.frame import Study
 from nlproar.report.results import Results
-from nlproar.report.tables import between, metric_name, mode, number
 
 PUBLISHED = Look("published, recursive", INK, "D", "", hollow=True)
 FLOOR = Look("fully masked", INK, "", "--")
@@ -40,14 +40,14 @@ def curves(points: pd.DataFrame, studies: Sequence[Study]) -> list[Picture]:
         for place, panel in summary.panels(found):
             study = by_label[place["study"]]
             raw = part[part["study"] == place["study"]]
-            same = raw[raw["recursive"] == place["recursive"]]
+            same = raw[raw["masking"] == place["masking"]]
             styles = looks(panel)
             legend |= styles
             limits = 100 * raw["performance"].min(), 100 * raw["performance"].max()
             args = panel, summary.grid(same), styles, study.metric, strategy, limits
             panels.append(
                 Panel(
-                    f"{place['study']}, {mode(place['recursive'])}",
+                    f"{place['study']}, {place['masking']}",
                     _describe_curves(panel, strategy),
                     lambda ax, args=args: _draw_curves(ax, *args),  # type: ignore[misc]
                 )
@@ -59,7 +59,7 @@ def curves(points: pd.DataFrame, studies: Sequence[Study]) -> list[Picture]:
             " is missing."
         )
         handles = [*legend.values(), *([FLOOR] if strategy == "quantile" else [])]
-        columns = 2 if part["recursive"].nunique() > 1 or part["study"].nunique() > 1 else 1
+        columns = 2 if part["masking"].nunique() > 1 or part["study"].nunique() > 1 else 1
         size = (3.6, 2.7) if columns > 1 else (4.6, 3.2)
         pictures.append(Picture(f"curves_{strategy}", "Curves", caption, panels, handles, columns, size))
     return pictures
@@ -109,7 +109,7 @@ def racu(found: pd.DataFrame, by_seed: pd.DataFrame, studies: Sequence[Study]) -
     panels, compared = [], False
     for place, panel in summary.panels(known):
         study = by_label[place["study"]]
-        theirs = [published.racu(study, m, place["strategy"], place["recursive"]) for m in panel["measure"]]
+        theirs = [published.racu(study, m, place["strategy"], place["masking"]) for m in panel["measure"]]
         compared |= any(theirs)
         same = (by_seed[summary.PANEL] == pd.Series(place)).all(axis=1)
         seeds = by_seed[same & by_seed["racu"].notna()]
@@ -118,7 +118,7 @@ def racu(found: pd.DataFrame, by_seed: pd.DataFrame, studies: Sequence[Study]) -
         args = panel, seeds, theirs, looks(panel)
         panels.append(
             Panel(
-                f"{place['study']}, {mode(place['recursive'])}",
+                f"{place['study']}, {place['masking']}",
                 f"RACU: {text}",
                 lambda ax, args=args: _draw_racu(ax, *args),  # type: ignore[misc]
             )
@@ -167,7 +167,7 @@ def _draw_racu(
 
 
 def sparse(found: pd.DataFrame) -> Picture | None:
-    """Mass at the top: columns study, measure, strategy, level, share (0 to 1), mean over seeds."""
+    """Mass at the top, see `summary.sparsity`."""
     if found.empty:
         return None
     panels = []
@@ -185,14 +185,18 @@ def sparse(found: pd.DataFrame) -> Picture | None:
     legend = [look(measure, measure) for measure in found["measure"].unique()]
     caption = (
         "Share of the importance of an observation that its most important tokens hold: test data, unmasked model,"
-        " mean over observations and seeds."
+        " mean over observations, and over seeds with its 95 % t interval."
     )
     return Picture("sparsity", "Sparsity", caption, panels, legend, 2, (3.6, 2.5))
 
 
 def _draw_sparse(ax: Axes, part: pd.DataFrame, unit: str) -> None:
     for measure, curve in part.groupby("measure", sort=False):
-        ax.plot(curve["level"], 100 * curve["share"], **look(measure, measure).style())
+        style = look(measure, measure)
+        ax.fill_between(
+            curve["level"], 100 * curve["low"], 100 * curve["high"], color=style.color, alpha=0.18, linewidth=0
+        )
+        ax.plot(curve["level"], 100 * curve["share"], **style.style())
     ax.set_xticks(sorted(part["level"].unique()))
     ax.set_xlabel(f"most important {unit}")
     ax.set_ylabel("share of importance (%)")
@@ -290,6 +294,7 @@ def everything(results: Results) -> list[Picture]:
     """All pictures there is something to draw for."""
     some = [
         racu(results.racu, results.racu_by_seed, results.studies),
+        agreement.picture(results.agreement),
         *curves(results.points, results.studies),
         sparse(results.sparsity),
         converging(results.convergence),

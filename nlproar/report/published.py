@@ -39,9 +39,9 @@ def _values() -> dict[tuple[str, str, str], list[Published]]:
     return found
 
 
-def racu(study: Study, measure: str, strategy: str, recursive: bool) -> Published | None:
+def racu(study: Study, measure: str, strategy: str, masking: str) -> Published | None:
     """The published RACU of what was measured in this way; None where there is none to compare with."""
-    if strategy != "quantile" or not recursive or not _comparable(study):
+    if strategy != "quantile" or masking != "Recursive ROAR" or not _comparable(study):
         return None
     values = _values().get(("racu", study.dataset, _INTENDED.get(measure, measure)))
     return values[0] if values else None

@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nlproar.experiment.layout import Layout
 from nlproar.explain import MEASURES
-from nlproar.report import frame, intervals, sparsity, summary, tables
+from nlproar.report import agreement, frame, sparsity, summary, tables
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.convergence import convergence
 from nlproar.report.frame import Found, Study
+from nlproar.report.notes import Note, said_once
+from nlproar.run.layout import Layout
+from nlproar.run.record import Record
+from nlproar.run.series import explains_unmasked, point_of
+from nlproar.stats import intervals
 
 _LISTED = 12  # levels that a note names
 
@@ -30,6 +34,9 @@ class Results:
     racu_by_seed: pd.DataFrame
     racu: pd.DataFrame
     differences: pd.DataFrame
+    agreement: pd.DataFrame
+    taus: pd.DataFrame
+    cost_of_metrics: pd.DataFrame
     tasks: pd.DataFrame
     cost: pd.DataFrame
     sparsity: pd.DataFrame
@@ -44,9 +51,9 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
     caches = [Caches(study) for study in studies]
     points = frame.points(studies)
     by_seed = summary.racu_by_seed(points)
+    scores = agreement.scores(studies, by_seed)
     missing = summary.missing(points, {study.label: study.seeds for study in studies})
     notes = [
-        *_left_out(found),
         *_of_the_data(studies),
         *_missing_levels(missing),
         *_undefined(by_seed),
@@ -58,7 +65,8 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
         try:
             errors[cache.study.label] = convergence(cache, device, output)
         except Gone as reason:
-            notes.append(f"{cache.study.label}: no convergence of integrated gradient, as {reason}")
+            notes.append(Note(f"no convergence of integrated gradient, as {reason}", cache.study.label))
+    sparse = _sparsity(caches, notes)
     return Results(
         studies=studies,
         caches=caches,
@@ -67,11 +75,14 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
         racu_by_seed=by_seed,
         racu=summary.racu(by_seed),
         differences=summary.differences(by_seed),
+        agreement=agreement.summary(scores),
+        taus=agreement.taus(scores),
+        cost_of_metrics=agreement.cost(studies),
         tasks=tables.tasks(studies, caches),
         cost=tables.cost(studies),
-        sparsity=_sparsity(caches, notes),
+        sparsity=sparse,
         convergence=errors,
-        notes=[frame.printable(note) for note in notes],
+        notes=[frame.printable(note) for note in (*_left_out(found), *said_once(notes))],
     )
 
 
@@ -79,24 +90,21 @@ def _left_out(found: Found) -> list[str]:
     return [frame.left_out_sentence(found.left_out)] if found.left_out else []
 
 
-def _of_the_data(studies: Sequence[Study]) -> list[str]:
-    """What the runs of a study were warned of when they read its files, such as that some are not complete."""
+def _of_the_data(studies: Sequence[Study]) -> list[Note]:
+    """Return what the runs of a study were warned of when they read its files: that some are not complete, say."""
     notes = []
     for study in studies:
-        said = {sentence: None for content in study.records for sentence in content["data"].get("warnings", [])}
-        notes += [f"{study.label}: {sentence}" for sentence in said]
+        said = dict.fromkeys(sentence for one in study.records for sentence in one.data["warnings"])
+        notes += [Note(sentence, study.label) for sentence in said]
     return notes
 
 
-def _missing_levels(missing: pd.DataFrame) -> list[str]:
+def _missing_levels(missing: pd.DataFrame) -> list[Note]:
     notes = []
-    told = missing.assign(levels=missing["levels"].map(_list_levels))
-    for key, rows in told.groupby([*summary.PANEL, "series", "levels"], sort=False):
-        study, strategy, recursive, series, levels = key
-        seeds = ", ".join(str(seed) for seed in rows["seed"])
-        noun = "seed" if len(rows) == 1 else "seeds"
-        unit = " %" if strategy == "quantile" else " tokens"
-        notes.append(f"{study}, {tables.mode(recursive)}, {series}, {noun} {seeds}: no record of k = {levels}{unit}")
+    for row in missing.itertuples():
+        unit = " %" if row.strategy == "quantile" else " tokens"
+        text = f"no record of k = {_list_levels(row.levels)}{unit}"
+        notes.append(Note(text, row.study, row.masking, row.series, row.seed))
     return notes
 
 
@@ -108,63 +116,62 @@ def _list_levels(levels: list[int]) -> str:
     return f"{first}, ..., {levels[-1]} ({len(levels):,} levels)"
 
 
-def _wide_intervals(points: pd.DataFrame) -> list[str]:
+def _wide_intervals(points: pd.DataFrame) -> list[Note]:
     """What a reader must know of the intervals of curves: that two seeds tell little, and that bounds were cut."""
     notes = []
     for study, curve in summary.curves(points).groupby("study", sort=False):
         few, cut = int((curve["n"] == 2).sum()), int(curve["cut"].sum())
         if few:
-            notes.append(
-                f"{study}: {few} of {len(curve)} points of its curves are means of two seeds; a 95 % t interval of two"
+            text = (
+                f"{few} of {len(curve)} points of its curves are means of two seeds; a 95 % t interval of two"
                 f" reaches {intervals.half_width(2):.1f} standard errors to each side, and more seeds make it narrower"
             )
+            notes.append(Note(text, study))
         if cut:
-            notes.append(
-                f"{study}: the 95 % t intervals of {cut} of {len(curve)} points of its curves would reach below 0 % or"
+            text = (
+                f"the 95 % t intervals of {cut} of {len(curve)} points of its curves would reach below 0 % or"
                 " above 100 %, where performance cannot be; they are cut there"
             )
+            notes.append(Note(text, study))
     return notes
 
 
-def _undefined(by_seed: pd.DataFrame) -> list[str]:
+def _undefined(by_seed: pd.DataFrame) -> list[Note]:
     rows = by_seed[by_seed["problem"].str.startswith("undefined")]
-    return [
-        f"{row.study}, {tables.mode(row.recursive)}, {row.series}, seed {row.seed}: RACU is {row.problem}"
-        for row in rows.itertuples()
-    ]
+    return [Note(f"RACU is {row.problem}", row.study, row.masking, row.series, row.seed) for row in rows.itertuples()]
 
 
-def _sparsity(caches: Sequence[Caches], notes: list[str]) -> pd.DataFrame:
-    """Mass at the top, of the importance that the unmasked models were given, mean over seeds."""
+def _sparsity(caches: Sequence[Caches], notes: list[Note]) -> pd.DataFrame:
+    """Return the mass at the top of the importance that the unmasked models were given, see `summary.sparsity`."""
     rows: list[dict[str, Any]] = []
     known = list(MEASURES)
     for cache in caches:
         reasons: dict[str, str] = {}
         done: set[tuple[str, int]] = set()
-        for content in cache.study.records:
-            config = content["config"]
-            key = config["importance_measure"], config["seed"]
-            first = not config["recursive"] or config["k"] == config["recursive_step_size"]
-            if key[0] not in known or not first or key in done:
+        for one in cache.study.records:
+            point = point_of(one)
+            if point.series is None or point.series.measure not in known:
+                continue
+            key = point.series.measure, point.seed
+            if key in done or not explains_unmasked(one):
                 continue
             try:
-                rows += _mass(cache, content)
+                rows += _mass(cache, one, point.series.measure, point.seed)
                 done.add(key)
             except Gone as reason:
                 reasons[key[0]] = str(reason)
         for measure in sorted(reasons.keys() - {name for name, _ in done}):
-            notes.append(f"{cache.study.label}, {measure}: no sparsity, as {reasons[measure]}")
+            notes.append(Note(f"no sparsity, as {reasons[measure]}", cache.study.label, series=measure))
     rows.sort(key=lambda row: known.index(row["measure"]))  # the sort is stable
-    found = pd.DataFrame(rows, columns=["study", "strategy", "measure", "level", "share"])
-    return found.groupby(["study", "strategy", "measure", "level"], sort=False, as_index=False).mean()
+    return summary.sparsity(pd.DataFrame(rows, columns=["study", "strategy", "measure", "level", "seed", "share"]))
 
 
-def _mass(cache: Caches, content: frame.Record) -> list[dict[str, Any]]:
-    values = cache.importance(content)
+def _mass(cache: Caches, one: Record, measure: str, seed: int) -> list[dict[str, Any]]:
+    values = cache.importance(one)
     split = cache.require_dataset().splits["test"]
     rows: list[dict[str, Any]] = []
     for strategy, levels in (("count", sparsity.TOKENS), ("quantile", sparsity.PER_CENT)):
         shares = sparsity.mass_at_the_top(values, split.maskable, split.offsets, strategy, levels)
-        place = {"study": cache.study.label, "strategy": strategy, "measure": content["config"]["importance_measure"]}
-        rows += [{**place, "level": k, "share": share} for k, share in zip(levels, shares, strict=True)]
+        place = {"study": cache.study.label, "strategy": strategy, "measure": measure}
+        rows += [{**place, "level": k, "seed": seed, "share": share} for k, share in zip(levels, shares, strict=True)]
     return rows

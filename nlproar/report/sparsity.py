@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nlproar.roar.masking import masked_count
+from nlproar.masking import masked_count
 
 TOKENS = tuple(range(1, 11))
 PER_CENT = tuple(range(10, 91, 10))

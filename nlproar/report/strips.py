@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nlproar.dataset import load_task
 from nlproar.dataset.encoding import Split
 from nlproar.explain import MEASURES
 from nlproar.report.caches import Caches, Gone
-from nlproar.report.frame import Record, Series, series_name, series_of
-from nlproar.report.tables import mode
+from nlproar.report.frame import Study, own_panel, panels
+from nlproar.run.record import Record
+from nlproar.run.series import Panel, Series, explains_unmasked, has_curves, order, point_of, title
 
 OBSERVATIONS = 4
 SHADES = 9  # importance is shown as 0 to 9, of the largest in the observation
+
+
+class Shown(NamedTuple):
+    """Some observations at one level: an array for each, of the tokens that can be masked."""
+
+    importance: list[np.ndarray]  # by which the tokens that are masked were chosen
+    masked: list[np.ndarray]  # bool
+
+
+class Curve(NamedTuple):
+    """What the records of one curve were made with."""
+
+    name: str
+    measure: str
+    levels: Mapping[int, Shown | Gone]  # Gone says why a level cannot be shown
+
+
+class Group(NamedTuple):
+    """The curves that are drawn together."""
+
+    name: str  # "Recursive ROAR, quantile"
+    unit: str  # of levels: "%" or "tokens"
+    levels: list[int]  # of all records, from 0
+    curves: list[Curve]
 
 
 def strips(caches: Caches) -> dict[str, Any]:
     """What the page shows of a study, as JSON can hold it: the observations and, for every panel, series and level
     of the lowest seed, one string of digits per observation, a digit per token: `shade` and `masked` (1 or 0).
 
-    Where the caches do not hold what a record was made with, `gone` says why. Confidential texts: nothing but that.
+    Where the caches do not hold what a record was made with, `gone` is true, and `notes` say why, each reason once.
+    Where nothing can be shown, `gone` is a sentence that says why. Confidential texts: nothing but that.
     """
     study = caches.study
     if study.confidential:
@@ -33,38 +58,80 @@ def strips(caches: Caches) -> dict[str, Any]:
         return {"gone": f"Not shown, as {reason}. Any run of this task makes this cache again."}
     rows = choose(split)
     seed = study.seeds[0]
-    mine = [c for c in study.records if c["config"]["seed"] == seed and c["config"]["importance_measure"]]
-    shown = []
-    for strategy, recursive in sorted({_panel(c) for c in mine if c["config"]["importance_measure"] != "random"}
-                                      or {_panel(c) for c in mine}):  # fmt: skip
-        curves: dict[Series, dict[int, Record]] = {}
-        for content in mine:
-            baseline = _panel(content)[0] == strategy and content["config"]["importance_measure"] == "random"
-            if baseline or _panel(content) == (strategy, recursive):
-                curves.setdefault(series_of(content["config"]), {})[content["config"]["k"]] = content
-        order = sorted(curves, key=_rank)
-        shown.append(
-            {
-                "name": f"{mode(recursive)}, {strategy}",
-                "unit": "%" if strategy == "quantile" else "tokens",
-                "levels": sorted({0} | {k for records in curves.values() for k in records}),
-                "series": [_series(caches, series_name(one, curves), curves[one], rows) for one in order],
-            }
-        )
-    if not shown:
+    found = [group(caches, panel, curves, rows) for panel, curves in curves_of(study, seed).items()]
+    if not found:
         return {"gone": "There is no record of a masked level yet."}
-    return {"seed": seed, "observations": [_observation(caches, row) for row in rows], "groups": shown}
+    return {
+        "seed": seed,
+        "observations": [observation(caches, row) for row in rows],
+        "groups": [_as_json(one) for one in found],
+        "notes": not_shown(found),
+    }
 
 
-def _rank(series: Series) -> tuple[int, str]:
-    """Measures in their usual order; one that is not known any more comes last."""
-    known = list(MEASURES)
-    number = known.index(series[0]) if series[0] in known else len(known)
-    return number, str(series)
+def curves_of(study: Study, seed: int) -> dict[Panel, dict[Series, dict[int, Record]]]:
+    """Return the records of one seed by panel, series and level, with random masking in every panel it belongs to."""
+    found: dict[tuple[Panel, Series], dict[int, Record]] = {}
+    for one in study.records:
+        point = point_of(one)
+        if not has_curves(point.evaluation):
+            continue
+        if point.seed == seed and point.panel is not None and point.series is not None:
+            found.setdefault((point.panel, point.series), {})[point.level] = one
+    if not found:
+        return {}
+    drawn = {}
+    for panel, all_series in panels(found).items():
+        own = {series: found.get((own_panel(panel, series), series), {}) for series in all_series}
+        drawn[panel] = {series: records for series, records in own.items() if records}
+    return drawn
 
 
-def _panel(content: Record) -> tuple[str, bool]:
-    return content["config"]["roar_strategy"], content["config"]["recursive"]
+def group(caches: Caches, panel: Panel, curves: Mapping[Series, Mapping[int, Record]], rows: list[int]) -> Group:
+    """Return what the records of a panel were made with, for the observations `rows` of the test split."""
+    levels = {0} | {k for records in curves.values() for k in records}
+    shown = []
+    for series in sorted(curves, key=lambda one: order(one, MEASURES)):
+        shown.append(Curve(title(series, curves), series.measure, _levels(caches, curves[series], rows)))
+    unit = "%" if panel.strategy == "quantile" else "tokens"
+    return Group(f"{panel.title}, {panel.strategy or 'count'}", unit, sorted(levels), shown)
+
+
+def _levels(caches: Caches, records: Mapping[int, Record], rows: list[int]) -> dict[int, Shown | Gone]:
+    """Return what the records of a curve were made with, by level. Level 0, at which nothing is masked, is among them
+    if the importance of the unmasked model is that of a record."""
+    split = caches.require_dataset().splits["test"]
+    levels: dict[int, Shown | Gone] = {}
+    for k, one in sorted(records.items()):
+        try:
+            importance = caches.importance(one)
+            masked = caches.masks(one)
+        except Gone as reason:
+            levels[k] = reason
+            continue
+        values = [_tokens(split, importance, row) for row in rows]
+        levels[k] = Shown(values, [_tokens(split, masked, row) for row in rows])
+        if 0 not in levels and explains_unmasked(one):
+            levels[0] = Shown(values, [np.zeros(len(own), bool) for own in values])
+    return levels
+
+
+def not_shown(groups: Iterable[Group]) -> list[str]:
+    """Return why levels are not shown: a sentence for each reason, with all levels that it applies to."""
+    places: dict[str, list[str]] = {}
+    for one in groups:
+        curves: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+        for curve in one.curves:
+            levels: dict[str, list[int]] = {}
+            for k, level in curve.levels.items():
+                if isinstance(level, Gone):
+                    levels.setdefault(str(level), []).append(k)
+            for reason, of_curve in levels.items():
+                curves.setdefault((reason, tuple(of_curve)), []).append(curve.name)
+        for (reason, alike), names in curves.items():
+            where = f"{one.name}, {', '.join(names)} at {', '.join(map(str, alike))} {one.unit}"
+            places.setdefault(reason, []).append(where)
+    return [f"Not shown, as {reason}: {'; '.join(of_reason)}." for reason, of_reason in places.items()]
 
 
 def choose(split: Split) -> list[int]:
@@ -75,37 +142,37 @@ def choose(split: Split) -> list[int]:
     return [int(row) for row in fitting[chosen]]
 
 
-def _observation(caches: Caches, row: int) -> dict[str, Any]:
+def observation(caches: Caches, row: int) -> dict[str, Any]:
+    """Return number, label, tokens and query of an observation of the test split, as texts; its tokens are those that
+    can be masked."""
     dataset = caches.require_dataset()
     split, vocabulary = dataset.splits["test"], dataset.vocabulary
-    labels, label = load_task(caches.study.dataset).labels, int(split.label[row])
+    labels = caches.study.task["labels"]
+    label = int(split.label[row])
     query: list[str] = []
     if split.query_tokens is not None and split.query_offsets is not None:
         query = vocabulary.decode(split.query_tokens[slice(*split.query_offsets[row : row + 2])])
     return {
         "number": row,
-        "label": labels[label] if label < len(labels) else f"number {label}",  # the task may have changed since
+        "label": labels[label] if label < len(labels) else f"number {label}",
         "tokens": vocabulary.decode(split.tokens[slice(*split.offsets[row : row + 2])]),
         "query": query,
     }
 
 
-def _series(caches: Caches, name: str, records: Mapping[int, Record], rows: list[int]) -> dict[str, Any]:
-    split = caches.require_dataset().splits["test"]
-    levels: dict[str, Any] = {}
-    for k, content in sorted(records.items()):
-        try:
-            importance, masked = caches.importance(content), caches.masks(content)
-        except Gone as reason:
-            levels[str(k)] = {"gone": str(reason)}
-            continue
-        shades = [_shades(_tokens(split, importance, row)) for row in rows]
-        levels[str(k)] = {"shade": shades, "masked": [_digits(_tokens(split, masked, row)) for row in rows]}
-        step = content["config"]["recursive_step_size"]
-        if "0" not in levels and (step is None or step == k):  # what the unmasked model was explained by
-            levels["0"] = {"shade": shades, "masked": ["0" * len(shade) for shade in shades]}
-    measure = next(iter(records.values()))["config"]["importance_measure"]
-    return {"name": name, "measure": measure, "levels": levels}
+def _as_json(one: Group) -> dict[str, Any]:
+    series = []
+    for curve in one.curves:
+        levels = {str(k): _level(level) for k, level in curve.levels.items()}
+        series.append({"name": curve.name, "measure": curve.measure, "levels": levels})
+    return {"name": one.name, "unit": one.unit, "levels": one.levels, "series": series}
+
+
+def _level(level: Shown | Gone) -> dict[str, Any]:
+    if isinstance(level, Gone):
+        return {"gone": True}
+    shades = [_digits(np.round(SHADES * shares(own))) for own in level.importance]
+    return {"shade": shades, "masked": [_digits(own) for own in level.masked]}
 
 
 def _tokens(split: Split, values: np.ndarray, row: int) -> np.ndarray:
@@ -114,11 +181,12 @@ def _tokens(split: Split, values: np.ndarray, row: int) -> np.ndarray:
     return np.asarray(values[place][split.maskable[place]])
 
 
-def _shades(values: np.ndarray) -> str:
-    most = values.max(initial=0)
+def shares(importance: np.ndarray) -> np.ndarray:
+    """Return the importance of the tokens of an observation as shares of the largest, 0 to 1; (S,) each."""
+    most = importance.max(initial=0)
     if most <= 0:
-        return "0" * len(values)
-    return _digits(np.round(SHADES * values.clip(min=0) / most))
+        return np.zeros(len(importance))
+    return np.asarray(importance.clip(min=0) / most)
 
 
 def _digits(values: np.ndarray) -> str:

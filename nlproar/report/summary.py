@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nlproar.report import faithfulness, intervals
+from nlproar.run.series import BASELINE
+from nlproar.stats import faithfulness, intervals
 
-PANEL = ["study", "strategy", "recursive"]  # what is drawn in one coordinate system
-BASELINE = "random"
+PANEL = ["study", "strategy", "masking"]  # what is drawn in one coordinate system
 
 
 def grid(panel: pd.DataFrame) -> dict[str, list[int]]:
@@ -31,13 +31,13 @@ def grid(panel: pd.DataFrame) -> dict[str, list[int]]:
 
 
 def panels(points: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """What is drawn in one coordinate system: its study, strategy and recursive, and its points."""
+    """What is drawn in one coordinate system: its study, strategy and masking, and its points."""
     for values, panel in points.groupby(PANEL, sort=False):
         yield dict(zip(PANEL, values, strict=True)), panel
 
 
 def missing(points: pd.DataFrame, seeds: Mapping[str, Sequence[int]]) -> pd.DataFrame:
-    """Levels without a record, one row per study, strategy, recursive, series, seed: `levels`, a list of k.
+    """Levels without a record, one row per study, strategy, masking, series, seed: `levels`, a list of k.
 
     `seeds` are those of each study: a seed that is there for one measure is expected of all.
     """
@@ -177,3 +177,18 @@ def curves(points: pd.DataFrame) -> pd.DataFrame:
         rows.append({**dict(zip(keys, key, strict=True)), "performance": found.mean, "low": found.low,
                      "high": found.high, "n": found.n, "cut": cut})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def sparsity(by_seed: pd.DataFrame) -> pd.DataFrame:
+    """Mean share and 95 % t interval over seeds at each level of each measure: share, low, high (0 to 1), n.
+
+    `by_seed` has columns study, strategy, measure, level, seed and share: of the importance of an observation, the
+    share that the tokens at its top hold, which `level` and `strategy` count.
+    """
+    rows = []
+    keys = ["study", "strategy", "measure", "level"]
+    for key, group in by_seed.groupby(keys, sort=False):
+        found = intervals.within(intervals.t_interval(group["share"].to_numpy()), 0, 1)
+        values = {"share": found.mean, "low": found.low, "high": found.high, "n": found.n}
+        rows.append({**dict(zip(keys, key, strict=True)), **values})
+    return pd.DataFrame(rows, columns=[*keys, "share", "low", "high", "n"])

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from nlproar import storage
-from nlproar.report import published
+from nlproar.report import agreement, convergence, published, summary
 from nlproar.report.caches import Caches
+from nlproar.report.formats import NOTHING, UNDEFINED, estimate, metric_name, number, p_value, small
 from nlproar.report.frame import Study
-from nlproar.report.intervals import Interval, t_interval, within
 from nlproar.report.majority import majority_performance
+from nlproar.run.series import BASELINE, point_of
+from nlproar.stats.intervals import Interval, t_interval, within
 
 if TYPE_CHECKING:
     from nlproar.report.results import Results
 
 STAGES = ("encode", "explain", "mask", "vectors", "train", "test")
-NOTHING = "–"
-UNDEFINED = "undefined"
 
 
 def racu(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
@@ -29,11 +27,11 @@ def racu(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
     by_label = {study.label: study for study in studies}
     rows = []
     for row in found.itertuples():
-        theirs = published.racu(by_label[row.study], row.measure, row.strategy, row.recursive)
+        theirs = published.racu(by_label[row.study], row.measure, row.strategy, row.masking)
         rows.append(
             {
                 "task": row.study,
-                "masking": mode(row.recursive),
+                "masking": row.masking,
                 "measure": row.series,
                 "RACU % (95 %)": _racu_cell(row),
                 "seeds": row.n,
@@ -58,7 +56,7 @@ def side_by_side(found: pd.DataFrame, studies: Sequence[Study]) -> dict[str, pd.
         labels = [study.label for study in studies if study.dataset == dataset]
         rows: dict[tuple[str, str], dict[str, str]] = {}
         for row in found[found["study"].isin(labels)].itertuples():
-            cells = rows.setdefault((mode(row.recursive), row.series), {})
+            cells = rows.setdefault((row.masking, row.series), {})
             cells[row.study] = _racu_cell(row)
         if len(labels) > 1 and rows:
             tables[dataset] = pd.DataFrame(
@@ -74,7 +72,7 @@ def differences(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "task": found["study"],
-            "masking": [mode(recursive) for recursive in found["recursive"]],
+            "masking": found["masking"],
             "measures": found["first"] + " − " + found["second"],
             "difference (95 %)": [estimate(*(100 * value for value in values)) for values in bounds],
             "seeds": found["n"],
@@ -88,11 +86,12 @@ def tasks(studies: Sequence[Study], caches: Sequence[Caches]) -> pd.DataFrame:
     """What each study's task is and what its models reach, in per cent: one row per study, NaN where unknown."""
     rows = []
     for study, cache in zip(studies, caches, strict=True):
-        sizes = study.records[0]["data"]
+        sizes = study.records[0].data
         unmasked = _performance(study, 0)
         masked = _performance(study, 100)
         row = {"study": study.label, "metric": metric_name(study.metric), "vocabulary": sizes["vocabulary"]}
         row |= {name: sizes["observations"][name] for name in ("train", "val", "test")}
+        row["parameters"] = _parameters(study)
         length = majority = np.nan
         if cache.dataset:
             train, test = cache.dataset.splits["train"], cache.dataset.splits["test"]
@@ -104,12 +103,20 @@ def tasks(studies: Sequence[Study], caches: Sequence[Caches]) -> pd.DataFrame:
             for theirs in published.performance(study, quantity):
                 row[f"{name}, {theirs.source}"] = theirs.percent
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"parameters": "Int64"})
+
+
+def _parameters(study: Study) -> int | None:
+    """Return how many numbers of a model of the study are trained, which is the same for all; None if unknown."""
+    for one in (*study.at(0), *study.records):
+        if one.training is not None and one.training["parameters"] is not None:
+            return int(one.training["parameters"])
+    return None
 
 
 def _performance(study: Study, k: int) -> Interval:
     """In per cent, with bounds within 0 and 100."""
-    values = [100 * content["metrics"]["test"][study.metric] for content in study.at(k)]
+    values = [100 * one.metrics["test"][study.metric] for one in study.at(k)]
     return within(t_interval(np.array(values)), 0, 100)
 
 
@@ -118,6 +125,7 @@ def tasks_to_read(found: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame({"task": found["study"], "vocabulary": [f"{n:,}" for n in found["vocabulary"]]})
     sizes = zip(found["train"], found["val"], found["test"], strict=True)
     shown["train / val / test"] = [" / ".join(f"{n:,}" for n in size) for size in sizes]
+    shown["parameters"] = [NOTHING if pd.isna(n) else f"{n:,}" for n in found["parameters"]]
     shown["mean length"] = [number(value) for value in found["mean length"]]
     shown["metric"] = found["metric"]
     shown["majority class %"] = [number(value) for value in found["majority class"]]
@@ -133,13 +141,16 @@ def cost(studies: Sequence[Study]) -> pd.DataFrame:
     """Mean minutes of a run by stage and measure, the number of runs, and their hours together."""
     rows = []
     for study in studies:
-        for content in study.records:
-            config = content["config"]
-            measure = config["importance_measure"] or ("unmasked" if config["k"] == 0 else "fully masked")
-            minutes = {stage: content["durations"].get(stage, 0.0) / 60 for stage in STAGES}
-            rows.append({"study": study.label, "recursive": config["recursive"], "measure": measure, **minutes})
+        for one in study.records:
+            point = point_of(one)
+            if point.series is None or point.panel is None:
+                masking, measure = NOTHING, "unmasked" if point.level == 0 else "fully masked"
+            else:
+                masking, measure = point.panel.title, point.series.measure
+            minutes = {stage: one.durations.get(stage, 0.0) / 60 for stage in STAGES}
+            rows.append({"study": study.label, "masking": masking, "measure": measure, **minutes})
     frame = pd.DataFrame(rows)
-    groups = frame.groupby(["study", "recursive", "measure"], sort=False)
+    groups = frame.groupby(["study", "masking", "measure"], sort=False)
     means = groups[list(STAGES)].mean()
     means["run"] = means.sum(axis=1)
     means["runs"] = groups.size()
@@ -148,13 +159,101 @@ def cost(studies: Sequence[Study]) -> pd.DataFrame:
 
 
 def cost_to_read(found: pd.DataFrame) -> pd.DataFrame:
-    shown = found.rename(
-        columns={"study": "task", "recursive": "masking", "run": "minutes a run", "hours together": "hours"}
-    )
-    shared = found["measure"].isin(["unmasked", "fully masked", "random"])
-    shown["masking"] = [NOTHING if s else mode(r) for s, r in zip(shared, found["recursive"], strict=True)]
+    """Return the table of costs as a reader wants it: hours, and minutes of a run."""
+    shown = found.rename(columns={"study": "task", "run": "minutes a run", "hours together": "hours"})
+    shown.loc[found["measure"] == BASELINE, "masking"] = NOTHING
     for name in (*STAGES, "minutes a run", "hours"):
         shown[name] = [f"{value:.2f}" for value in shown[name]]
+    return shown
+
+
+def curves_to_read(points: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return performance in per cent with its 95 % interval, a row for each curve and a column for each level; by
+    name, a table for each strategy, as their levels are not the same."""
+    found = summary.curves(points)
+    keys = {"study": "task", "masking": "masking", "series": "measure"}
+    parts = found.groupby("strategy", sort=False)
+    return {f"curves_{strategy}": _by_level(part, keys, "k", "performance", strategy) for strategy, part in parts}
+
+
+def sparsity_to_read(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the share of importance at the top, see `summary.sparsity`, in per cent with its 95 % interval: a row for
+    each measure and a column for each level; by name, a table for each strategy."""
+    keys = {"study": "task", "measure": "measure"}
+    parts = found.groupby("strategy", sort=False)
+    return {f"sparsity_{strategy}": _by_level(part, keys, "level", "share", strategy) for strategy, part in parts}
+
+
+def _by_level(found: pd.DataFrame, keys: Mapping[str, str], level: str, value: str, strategy: str) -> pd.DataFrame:
+    """Return a row for each combination of `keys`, which are renamed to their values, and a column for each level.
+
+    Columns of `found` are `level`, `value` (1 is all), its bounds low and high, and n, the number of seeds.
+    """
+    levels = sorted(found[level].unique())
+    rows = []
+    for key, group in found.groupby(list(keys), sort=False):
+        row = dict(zip(keys.values(), key, strict=True))
+        row["seeds"] = _range(group["n"])
+        by_level = {one[level]: one for one in group.to_dict("records")}
+        for k in levels:
+            row[_level_name(k, strategy)] = _per_cent(by_level.get(k), value)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _range(numbers: pd.Series) -> str:
+    """Return the number that all are, or the least and the largest: "2 to 3"."""
+    least, largest = int(numbers.min()), int(numbers.max())
+    return str(least) if least == largest else f"{least} to {largest}"
+
+
+def _level_name(k: int, strategy: str) -> str:
+    if strategy == "quantile":
+        return f"{k} %"
+    return "1 token" if k == 1 else f"{k} tokens"
+
+
+def _per_cent(row: Mapping[str, Any] | None, value: str) -> str:
+    """Return a value of which 1 is all, in per cent with its interval; a dash where there is none."""
+    if row is None:
+        return NOTHING
+    return estimate(100 * row[value], 100 * row["low"], 100 * row["high"])
+
+
+def converging(found: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """Return what `convergence` measured, by the label of the study: a row for each study, rule and number of points.
+
+    Columns: seconds of explaining the observations; absolute and relative error; rank error among the top token, the
+    tokens of each of `convergence.TOPS`, and all tokens (see `nlproar.explain.path_error`).
+    """
+    rows = []
+    for study, errors in found.items():
+        for i, rule in enumerate(convergence.RULES):
+            for j, points in enumerate(convergence.POINTS):
+                row: dict[str, Any] = {"study": study, "rule": rule, "points": points}
+                for column, array in _OF_CONVERGENCE.items():
+                    row[column] = errors[array][i, j]
+                row[_rank_error("top 1 token")] = errors["top_differs"][i, j]
+                for place, top in enumerate(convergence.TOPS):
+                    row[_rank_error(top)] = errors["rank_error_at_top"][i, j, place]
+                row[_rank_error("all tokens")] = errors["rank_error"][i, j]
+                rows.append(row)
+    ranks = [_rank_error(name) for name in ("top 1 token", *convergence.TOPS, "all tokens")]
+    return pd.DataFrame(rows, columns=["study", "rule", "points", *_OF_CONVERGENCE, *ranks])
+
+
+_OF_CONVERGENCE = {"seconds": "seconds", "absolute error": "absolute_error", "relative error": "error"}
+
+
+def _rank_error(tokens: str) -> str:
+    return f"rank error, {tokens}"
+
+
+def converging_to_read(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the same for reading."""
+    shown = found.rename(columns={"study": "task"})
+    for name in found.columns[3:]:
+        shown[name] = [small(value) for value in found[name]]
     return shown
 
 
@@ -165,61 +264,10 @@ def to_read(results: Results) -> dict[str, pd.DataFrame]:
         "racu": racu(results.racu, results.studies),
         **{f"racu_{dataset}": table for dataset, table in beside.items()},
         "differences": differences(results.differences),
+        **agreement.to_read(results.agreement, results.taus, results.cost_of_metrics),
         "tasks": tasks_to_read(results.tasks),
         "cost": cost_to_read(results.cost),
+        **curves_to_read(results.points),
+        **sparsity_to_read(results.sparsity),
+        "convergence": converging_to_read(converging(results.convergence)),
     }
-
-
-def metric_name(metric: str) -> str:
-    return metric.replace("_", " ").replace("f1", "F1")
-
-
-def mode(recursive: bool) -> str:
-    return "recursive" if recursive else "ROAR"
-
-
-def number(value: float | None) -> str:
-    return NOTHING if value is None or pd.isna(value) else f"{value:.1f}".replace("-", "−")
-
-
-def between(low: float | None, high: float | None) -> str:
-    return NOTHING if low is None or pd.isna(low) else f"{number(low)} to {number(high)}"
-
-
-def estimate(value: float, low: float | None, high: float | None) -> str:
-    """A value, and its interval if there is one: 37.8 (32.5 to 42.4)."""
-    bounds = between(low, high)
-    return number(value) if bounds == NOTHING else f"{number(value)} ({bounds})"
-
-
-def p_value(p: float) -> str:
-    return NOTHING if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A table of Markdown; numbers to the right."""
-    lines = [
-        [str(name).replace("|", "\\|") for name in frame.columns],
-        ["---:" if is_numeric(frame[name]) else "---" for name in frame.columns],
-    ]
-    for row in frame.itertuples(index=False):
-        lines.append([str(cell).replace("|", "\\|") for cell in row])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def is_numeric(column: pd.Series) -> bool:
-    """Whether all cells are numbers, as they are written here, or nothing."""
-    return all(str(cell) == UNDEFINED or str(cell)[:1] in "−–-0123456789<" for cell in column)
-
-
-def latex(frame: pd.DataFrame) -> str:
-    """A tabular with the rules of booktabs."""
-    text = frame.map(lambda cell: str(cell).replace("−", "-").replace("–", "--") if isinstance(cell, str) else cell)
-    alignment = "".join("r" if is_numeric(frame[name]) else "l" for name in frame.columns)
-    return str(text.to_latex(index=False, escape=True, column_format=alignment))
-
-
-def write(path: Path, text: str) -> Path:
-    with storage.whole_file(path) as file:
-        file.write(text.encode())
-    return path

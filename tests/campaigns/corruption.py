@@ -20,47 +20,62 @@ Root may read and write everything, so the commands give up this right: permissi
 from __future__ import annotations
 
 import argparse
+import csv
 import ctypes
+import gzip
+import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import socket
 import stat
 import sys
+import tarfile
 import tempfile
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tests.campaigns import kill  # first of all: it sets the number of threads before torch is imported
+from tests.campaigns import kill  # isort: skip  first of all: it sets the number of threads before torch is imported
+from nlproar import fingerprints
+from nlproar.run.layout import Layout
+from nlproar.study import job_lists
 from tests.conftest import ROOT
 
-FAST = ("--source", "simulated", "--max-epochs", "2", "--device", "cpu")
+FAST = ("--max-epochs", "2", "--device", "cpu")
+SCRIPT = ("experiments/babi.py",)
+SIMULATED = ("--source", "simulated", *FAST)
 MEASURES = ("random", "gradient", "integrated-gradient")
 KINDS_OF_OUTPUT = (".csv", ".md", ".tex", ".html")
-PATIENCE = 120  # seconds that a command may take
+PATIENCE = 300  # seconds that a command may take
 
 # -------------------------------------------------------------------------------- commands
 
 
 def _commands(vectors: Path) -> dict[str, tuple[str, ...]]:
     """The commands that read what was damaged, without --persistent-dir."""
-    shared = (*FAST, "--vectors", str(vectors), "--roar-strategy", "count", "--recursive")
+    shared = (*SIMULATED, "--vectors", str(vectors), "--roar-strategy", "count", "--recursive")
     integrated = ("--importance-measure", "integrated-gradient", "--riemann-samples", "3")
     gradient = ("--importance-measure", "gradient")
-    run = ("experiments/babi.py", *shared)
+    run = (*SCRIPT, *shared)
     study = ("experiments/study.py", "--dataset", "babi-1", *shared, "--importance-measure", *MEASURES,
              "--riemann-samples", "3")  # fmt: skip
+    stopped = ("--dataset", "babi-1", *shared, *gradient, "--seed", "1", "--k", "1", "2", "--overwrite")
     return {
         "study": (*study, "--k", "1", "2"),
         "study, one level more": (*study, "--k", "1", "2", "3"),
         "dry run": (*study, "--k", "1", "2", "--dry-run"),
         "dry run of what failed": (*study, "--k", "1", "--seed", "9", "--dry-run"),
+        "dry run of what was stopped": ("experiments/study.py", *stopped, "--stage", "measures", "--dry-run"),
+        "job lists of a study": (*study, "--k", "1", "2", "3", "--job-lists"),
         "run": (*run, *gradient, "--k", "0", "1", "2"),
         "run again": (*run, *integrated, "--k", "1", "--overwrite"),
         "next level": (*run, *gradient, "--k", "3"),
@@ -68,6 +83,12 @@ def _commands(vectors: Path) -> dict[str, tuple[str, ...]]:
         "next level, masks gone": (*run, *gradient, "--k", "3"),
         "run that failed": (*run, "--seed", "9"),
         "run that was killed": (*run, "--seed", "5", "--max-epochs", "9"),
+        "erasure again": (*run, *gradient, "--metric", "erasure", "--overwrite"),
+        "table of importance": ("-m", "nlproar", "importance", "--dataset", "babi-1", *shared, *gradient, "--k", "2"),
+        "list of runs": ("-m", "nlproar", "ls"),
+        "pack": ("-m", "nlproar", "pack", "--out", str(vectors.with_name("packed.tar"))),
+        "run again that was stopped": ("-m", "nlproar", "run", *stopped),
+        "run of an archive": (*SCRIPT, *FAST, "--vectors", str(vectors)),
         "report": ("experiments/report.py", "--device", "cpu"),
     }
 
@@ -75,25 +96,39 @@ def _commands(vectors: Path) -> dict[str, tuple[str, ...]]:
 # Which files there are of a kind, and the commands that read them.
 _MAIN = "babi-1-simulated_rnn_s-0_*"  # the study; runs of other seeds and tasks are there to be mixed up with it
 _READERS = ("next level", "next level, integrated gradient", "study, one level more")
+_EXPLAINING = ("erasure again", "table of importance")
+_OVERWRITING = ("run again", "run again that was stopped", "dry run of what was stopped")
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "record": (f"results/roar/{_MAIN}.json", ("run", "study", "dry run", "report", *_READERS)),
-    "description of weights": (f"checkpoints/{_MAIN}/checkpoint.json", ("report", "run again", "run", *_READERS)),
-    "weights": (f"checkpoints/{_MAIN}/weights.safetensors", ("report", "run again", *_READERS)),
+    "record": (f"results/*/{_MAIN}.json", ("run", "study", "dry run", "report", "list of runs", "pack", *_READERS)),
+    "description of weights": (
+        f"checkpoints/{_MAIN}/checkpoint.json",
+        ("report", "run again", "run", *_EXPLAINING, *_READERS),
+    ),
+    "weights": (f"checkpoints/{_MAIN}/weights-*.safetensors", ("report", "run again", *_EXPLAINING, *_READERS)),
     "state of training": ("checkpoints/*_s-5_*/training*", ("run that was killed",)),
-    "encoded data": ("cache/encoded/babi-1_*.npz", ("run", "report", *_READERS)),
+    "encoded data": ("cache/encoded/babi-1_simulated-*.npz", ("run", "report", *_READERS)),
     "vectors": ("cache/vectors/*.npz", ("run that failed", *_READERS)),
-    "checksum of vectors": ("cache/fingerprints/*.json", ("run", "run that failed", *_READERS)),
-    "importance": (f"cache/importance/{_MAIN}.npz", ("report", "next level, masks gone", "run again")),
-    "masks": (f"cache/masks/{_MAIN}.npz", ("report", *_READERS)),
+    "checksum of a file": ("cache/fingerprints/*.json", ("run", "run that failed", "run of an archive", *_READERS)),
+    "sizes in an archive": ("cache/archives/*.npz", ("run of an archive",)),
+    "importance": ("cache/importance/*.npz", ("report", "next level, masks gone", "run again", "erasure again")),
+    "values of observations": ("cache/observations/*.npz", ("erasure again",)),
+    "masks": (f"cache/masks/{_MAIN}.npz", ("report", "table of importance", *_READERS)),
     "convergence": ("cache/convergence/*.npz", ("report",)),
+    "note of an overwrite": ("overwrite/*.json", ("run", "study", "run that was killed", *_OVERWRITING)),
     "log": (f"logs/{_MAIN}.log", ("study", "study, one level more")),
     "note of a failure": ("logs/failed/*.txt", ("run that failed", "dry run of what failed")),
-    "lock": ("**/.*.lock", ("run that failed", "run again", "report", *_READERS)),
+    "job list": ("logs/slurm/*/*.jobs", ("job lists of a study",)),
+    "record of submissions": ("logs/slurm/submitted.tsv", ("job lists of a study",)),
+    "lock": ("**/.*.lock", ("run that failed", "run again", "report", "run again that was stopped", *_READERS)),
     "leftover": ("**/.*.tmp", ("run", "run again", "report", *_READERS)),
-    "table": ("tables/*", ("report",)),
-    "plot": ("plots/*", ("report",)),
+    "table of importance": ("results/importance_measure/[!.]*", ("table of importance", "report", "list of runs")),
+    "table": ("tables/[!.]*", ("report",)),
+    "plot": ("plots/[!.]*", ("report",)),
     "page": ("report.html", ("report",)),
-    "folder": ("**/", ("run", "run again", "study", "report", "run that failed", *_READERS)),
+    "folder": (
+        "**/",
+        ("run", "study", "report", "run that failed", "job lists of a study", *_OVERWRITING, *_EXPLAINING, *_READERS),
+    ),
 }
 
 
@@ -112,6 +147,7 @@ class World:
     """The finished study, in `folder`, and what each command makes of it."""
 
     place: Path
+    kinds: Sequence[str] = tuple(KINDS)  # of files that are damaged
     commands: dict[str, tuple[str, ...]] = field(default_factory=dict)
     references: dict[str, Reference] = field(default_factory=dict)
     rounds: int = 0
@@ -120,38 +156,88 @@ class World:
     def folder(self) -> Path:
         return self.place / "world"
 
+    @property
+    def copy(self) -> Path:
+        """Where every command finds a copy of the world: its path is in what the commands print and note."""
+        return self.place / "persistent"
+
+    @property
+    def queue(self) -> Path:
+        """What Slurm says of the jobs that it has: the standard input of every command."""
+        return self.place / "queue"
+
     def files(self, kind: str) -> list[Path]:
-        """Relative paths of the files of `kind`; of folders all but the outermost one."""
-        paths = [path for path in self.folder.glob(KINDS[kind][0]) if path != self.folder]
+        """Relative paths of the files of `kind`; of folders all but the outermost one. Links lead out of the world."""
+        paths = [path for path in self.folder.glob(KINDS[kind][0]) if path != self.folder and not path.is_symlink()]
+        if kind == "importance":
+            paths = [path for path in paths if path.stem.rpartition("-")[0] in self._importance_of_main]
         return sorted(path.relative_to(self.folder) for path in paths)
+
+    @cached_property
+    def _importance_of_main(self) -> set[str]:
+        """The importance that the runs of the study are masked by, as its files are named: by measure and digest."""
+        found = set()
+        for path in self.folder.glob(KINDS["record"][0]):
+            record = json.loads(path.read_text())
+            found.add(f"{record['identity']['importance_measure']}-{str(record['sources']['importance'])[:16]}")
+        return found
 
 
 def make_world(place: Path, with_report: bool = True) -> World:
-    """Carry out the study and its report, a run that fails and one that is killed, and leave files half written."""
+    """Carry out the study and its report, a run that fails, one that is killed, one of official data and an overwrite
+    that stops midway; write job lists, and leave files half written."""
     world = World(place)
     vectors = place / "few vectors.txt"
     vectors.write_text("".join(f"{word} 0.1 0.2 {number}\n" for number, word in enumerate(("john", "mary", "the"))))
+    world.queue.write_text("")
     world.commands = _commands(vectors)
     if not with_report:
         del world.commands["report"]
-    folder = world.folder
-    for name in ("study", "report", "run that failed"):
-        if name not in world.commands:
-            continue
-        extra = ("--device", "quantum") if name == "run that failed" else ()
-        code = carry_out((*world.commands[name], *extra), folder, place / "making")
-        expected = 2 if extra else 0
+    folder = world.copy  # where the commands will look; the absolute paths in the files are right there
+    _link_official_data(place / "official", folder)
+
+    def make(command: Sequence[str], expected: int = 0) -> None:
+        code = carry_out(world, command, folder, place / "making")
         if code != expected:
-            raise SystemExit(f"error: making the world, {name}: exit code {code}; see {place / 'making.err'}")
-    for command in (
-        ("experiments/babi.py", *FAST, "--task", "2"),  # another task, and another seed, to be mixed up with
-        (*world.commands["run"], "--seed", "1"),
-    ):
-        if carry_out((*command, "--train-missing"), folder, place / "making") != 0:
-            raise SystemExit(f"error: making the world: see {place / 'making.err'}")
+            raise SystemExit(f"error: making the world: exit code {code} of {command}; see {place / 'making.err'}")
+
+    make(world.commands["study"])
+    make((*SCRIPT, *SIMULATED, "--task", "2", "--train-missing"))  # another task, and another seed, to be mixed up with
+    make((*world.commands["run"], "--seed", "1", "--train-missing"))
+    make(world.commands["run of an archive"])
+    make(world.commands["erasure again"])
+    make(world.commands["table of importance"])
+    if with_report:
+        make(world.commands["report"])
+    make((*world.commands["run that failed"], "--device", "quantum"), expected=2)
+    stopped = world.commands["run again that was stopped"]
+    make((*stopped, "--device", "quantum"), expected=2)  # it has noted what it is to do, and done nothing
+    make((*stopped, "--k", "1"))  # the last --k counts: of two levels one is left
+    if len(list(folder.glob(KINDS["note of an overwrite"][0]))) != 1:
+        raise SystemExit("error: making the world: there is no note of an overwrite that was stopped")
     _kill_while_training(world.commands["run that was killed"], folder, place / "killed")
+    make(world.commands["job lists of a study"])
+    _submit(world)
     _leave_half_written(folder)
+    folder.rename(world.folder)
     return world
+
+
+def _link_official_data(official: Path, folder: Path) -> None:
+    """Unpacked files and the archive beside them, as a user has them who unpacked it by hand."""
+    name = "tasks_1-20_v1-2"
+    shutil.copytree(ROOT / "tests" / "cases" / "b03_trailing_blank" / "p" / "raw" / "babi", official)
+    with tarfile.open(official / f"{name}.tar.gz", "w:gz") as archive:
+        archive.add(official / name, name)
+    (folder / "raw").mkdir(parents=True)
+    (folder / "raw" / "babi").symlink_to(official)  # the state of a file, with which its checksum is kept, stays
+
+
+def _submit(world: World) -> None:
+    """Note the first job list as that of a job of which one element is still in the queue."""
+    (file,) = world.copy.glob(KINDS["job list"][0])
+    job_lists.note_submitted(Layout(world.copy), "7", file, 0)
+    world.queue.write_text("7 0\n")
 
 
 def _kill_while_training(command: Sequence[str], folder: Path, output: Path) -> None:
@@ -164,9 +250,11 @@ def _kill_while_training(command: Sequence[str], folder: Path, output: Path) -> 
 
 
 def _leave_half_written(folder: Path) -> None:
-    """What killed processes leave: the first half of a file under a temporary name."""
-    for pattern in ("record", "weights", "masks", "importance", "encoded data", "page"):
-        for path in sorted(folder.glob(KINDS[pattern][0]))[:1]:
+    """What killed processes leave: the first half of a file of each kind under a temporary name."""
+    for kind, (pattern, _) in KINDS.items():
+        if kind in ("log", "lock", "leftover", "folder", "record of submissions"):  # these are not written as a whole
+            continue
+        for path in sorted(folder.glob(pattern))[:1]:
             half = path.read_bytes()[: path.stat().st_size // 2]
             path.with_name(f".{path.name}.0123456789ab.tmp").write_bytes(half)
 
@@ -177,23 +265,35 @@ def reference(world: World, name: str) -> Reference:
     prepare(folder, name)
     started = time.monotonic()
     output = world.place / "reference"
-    code = carry_out(world.commands[name], folder, output)
+    code = carry_out(world, world.commands[name], folder, output)
     seconds = time.monotonic() - started
     if code != 0:
         raise SystemExit(f"error: {name}, nothing damaged: exit code {code}; see {output}.err")
-    stdout = output.with_suffix(".out").read_text()
-    content = {file: content_of(folder / file) for file in kill.files(folder)}
+    stdout = without_stamps(output.with_suffix(".out").read_text())
+    compared = [
+        file for file in kill.files(folder) if not (folder / file).is_symlink() and not is_new_list(world, file)
+    ]
+    content = {file: content_of(folder / file) for file in compared}
     for path in world.place.glob("reference.*"):
         path.unlink()
     return Reference(code, stdout, content, seconds)
 
 
+def without_stamps(text: str) -> str:
+    """A text without the time and the process in the names of job lists, which differ each time."""
+    return re.sub(r"\b\d{8}-\d{6}-\d+-", "", text)
+
+
+def is_new_list(world: World, file: str) -> bool:
+    """Whether a file is a job list that the command has written; its content is that of the line that it prints."""
+    return file.endswith(".jobs") and not (world.folder / file).exists()
+
+
 def fresh_copy(world: World) -> Path:
-    """A new copy of the world, always at the same place: its path is in what the commands print."""
-    folder = world.place / "persistent"
-    remove(folder)
-    shutil.copytree(world.folder, folder, symlinks=True)
-    return folder
+    """A new copy of the world, always at the same place."""
+    remove(world.copy)
+    shutil.copytree(world.folder, world.copy, symlinks=True)
+    return world.copy
 
 
 def prepare(folder: Path, name: str) -> None:
@@ -202,10 +302,10 @@ def prepare(folder: Path, name: str) -> None:
             path.unlink()
 
 
-def carry_out(command: Sequence[str], folder: Path, output: Path) -> int | None:
+def carry_out(world: World, command: Sequence[str], folder: Path, output: Path) -> int | None:
     """The exit code of a command, None if it does not end. Its output is in OUTPUT.err and OUTPUT.out."""
     full = [*command, "--persistent-dir", str(folder)]
-    pid = kill.start(full, output.with_suffix(".err"), False, {}, obey_permissions)
+    pid = kill.start(full, output.with_suffix(".err"), False, {}, obey_permissions, world.queue)
     code = kill.ended(pid, PATIENCE)
     if code is None:
         kill.send(signal.SIGKILL, [*kill.children(pid), pid])
@@ -226,7 +326,10 @@ def obey_permissions() -> None:
 
 def content_of(path: Path) -> Any:
     """What must be the same in a file, whoever made it; None where only its existence is compared."""
-    if path.suffix in KINDS_OF_OUTPUT:
+    if path.name.endswith(".csv.gz"):
+        rows = gzip.decompress(path.read_bytes()).decode().splitlines()
+        return [row.rpartition(",")[0] for row in rows]  # but for the seconds
+    if path.suffix == ".html":
         return path.read_text()
     return kill.content_of(path)
 
@@ -316,7 +419,7 @@ def _socket(path: Path) -> None:
 
 
 def _of_another_kind(path: Path, world: World, rng: random.Random) -> bool:
-    mine = path.relative_to(world.place / "persistent")
+    mine = path.relative_to(world.copy)
     others = [file for kind in KINDS if kind not in ("folder", "lock") for file in world.files(kind)]
     others = [file for file in others if file.suffix != mine.suffix or file.parts[:2] != mine.parts[:2]]
     return _copy(world.folder / rng.choice(others), path)
@@ -324,8 +427,8 @@ def _of_another_kind(path: Path, world: World, rng: random.Random) -> bool:
 
 def _of_another_run(path: Path, world: World, rng: random.Random) -> bool:
     """Another file of the same kind, or of the same kind in another task or seed."""
-    mine = path.relative_to(world.place / "persistent")
-    pattern = str(Path(*mine.parts[:-2], "*", mine.name)) if mine.parts[0] == "checkpoints" else str(mine.parent / "*")
+    mine = path.relative_to(world.copy)
+    pattern = "checkpoints/*/*" if mine.parts[0] == "checkpoints" else str(mine.parent / "*")
     others = [other for other in world.folder.glob(pattern) if other.is_file() and other.suffix == path.suffix]
     others = [other for other in others if other != world.folder / mine and not other.name.startswith(".")]
     return bool(others) and _copy(rng.choice(sorted(others)), path)
@@ -413,7 +516,7 @@ def carry_out_round(world: World, number: int, seed: int) -> Round:
     mode = path.lstat().st_mode if before else 0
     output = world.place / f"round_{number}"
     logs = {log: log.read_text(errors="replace") for log in (folder / "logs").glob("*.log") if _is_text(log)}
-    code = carry_out(world.commands[done.command], folder, output)
+    code = carry_out(world, world.commands[done.command], folder, output)
     if before and stat.S_IMODE(mode) & 0o700 != 0o700 and path.exists() and not path.is_symlink():
         path.chmod(0o700)  # for the eyes of this process
     stderr, stdout = (output.with_suffix(suffix).read_text(errors="replace") for suffix in (".err", ".out"))
@@ -431,7 +534,7 @@ def carry_out_round(world: World, number: int, seed: int) -> Round:
 def damaged(world: World, folder: Path, number: int, rng: random.Random) -> Round:
     """Damage something in `folder`."""
     while True:
-        kind = rng.choice([kind for kind in KINDS if world.files(kind)])
+        kind = rng.choice([kind for kind in world.kinds if world.files(kind)])
         file = rng.choice(world.files(kind))
         damage = rng.choice(OF_FOLDERS if kind == "folder" else OF_FILES)
         readers = [name for name in KINDS[kind][1] if name in world.commands and may_read(name, file)]
@@ -444,10 +547,10 @@ def damaged(world: World, folder: Path, number: int, rng: random.Random) -> Roun
 
 def may_read(command: str, file: Path) -> bool:
     """Whether a command may need this file: a level of one measure needs none of another."""
-    measure = re.search(r"_m-([a-z-]+)_", str(file))
+    measure = re.search(r"_m-([a-z-]+)_|/importance/([a-z-]+)-[0-9a-f]{16}-", str(file))
     if measure is None or not command.startswith("next level"):
         return True
-    return measure[1] == ("integrated-gradient" if "integrated" in command else "gradient")
+    return (measure[1] or measure[2]) == ("integrated-gradient" if "integrated" in command else "gradient")
 
 
 def _is_text(path: Path) -> bool:
@@ -465,6 +568,9 @@ def _state_of(path: Path) -> tuple[int, bytes] | None:
     if stat.S_ISLNK(mode):
         return stat.S_IFMT(mode), os.readlink(path).encode()
     return stat.S_IFMT(mode), b""
+
+
+_EMPTY = (stat.S_IFREG, b"")
 
 
 class Judge:
@@ -496,8 +602,9 @@ class Judge:
             return "traceback"
         if self.code != 0:
             return self._refused()
-        named = self._named(self.stderr + self.stdout) or self._noted_in_report()
-        if self.stdout != self.reference.stdout and not named:
+        said = self.stderr if self.done.command.startswith("job lists") else self.stderr + self.stdout
+        named = self._named(said) or self._noted_in_report()  # each line of job lists names the record of submissions
+        if without_stamps(self.stdout) != self.reference.stdout and not named:
             self.problems.append("it prints something else, without a word")
         self._compare_files(all_of_them=not named)
         self._look_for_leftovers()
@@ -521,8 +628,8 @@ class Judge:
 
     def _named(self, text: str) -> bool:
         """Whether a text names the file, or of a lock what it locks. What is gone has no name, and nobody misses it."""
-        if self.done.damage == "gone":
-            return True
+        if self.done.damage == "gone" or (self.done.kind == "record of submissions" and self.before == _EMPTY):
+            return True  # before the first submission, that record is empty
         what = self.path.name
         if self.done.kind == "lock":
             what = what.removeprefix(".").removesuffix(".lock")
@@ -535,7 +642,8 @@ class Judge:
         page = self.folder / "report.html"
         if self.done.command != "report" or not self.done.file.startswith("cache/"):
             return False
-        notes = re.compile("the cache of .* (cannot be read|is damaged|holds)|of another run|was trained again since")
+        what = "the cache of .* (cannot be read|is damaged|holds)|cached importance holds|of another run"
+        notes = re.compile(f"{what}|was trained again since")
         expected = notes.findall(self.reference.stdout + self.reference.content["report.html"])
         return len(notes.findall(self.stdout + page.read_text())) > len(expected)
 
@@ -548,7 +656,7 @@ class Judge:
     def _content(self, file: str) -> Any:
         try:
             return content_of(self.folder / file)
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError, csv.Error, zlib.error):
             return "unreadable"
 
     def _compare_files(self, all_of_them: bool) -> None:
@@ -571,8 +679,11 @@ class Judge:
                 self.problems.append(f"{file} has other numbers")
 
     def _look_for_leftovers(self) -> None:
-        """Whatever was written half when the command began is gone at its end."""
-        if self.done.command.startswith("dry run") or self.done.kind in ("leftover", "folder"):
+        """Whatever was written half when a command began that makes runs or a report is gone at its end."""
+        if self.done.command.startswith(("dry run", "job lists", "list", "pack")) or self.done.kind in (
+            "leftover",
+            "folder",
+        ):
             return
         for left in self.folder.rglob(".*.tmp"):
             if "checkpoints" not in left.parts:
@@ -603,17 +714,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no round after so many minutes")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     parser.add_argument("--report", action=argparse.BooleanOptionalAction, default=True, help="reports, which are slow")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--only", type=int, metavar="ROUND", help="repeat one round, and keep its folder")
     flags = parser.parse_args(argv)
     os.chdir(ROOT)
     kill.import_everything()
-    from nlproar import fingerprints
-
     fingerprints.LARGE = 20  # bytes: the checksum of the small file of vectors is kept as that of a large one,
     fingerprints._SETTLED = 0.0  # and at once
     started = time.monotonic()
     place = Path(tempfile.mkdtemp(prefix="nlproar-corruption-"))
     world = make_world(place, flags.report)
+    world.kinds = flags.kinds
     print(f"the world took {time.monotonic() - started:.0f} s: {len(kill.files(world.folder))} files", flush=True)
     rounds: list[Round] = []
     said = started
@@ -629,16 +740,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             bad = sum(bool(done.problem) for done in rounds)
             print(f"{(said - started) / 60:.0f} min, {len(rounds)} rounds, {bad} with a problem", flush=True)
     print(table(rounds))
-    bad = [done for done in rounds if done.problem]
-    print(f"{len(rounds)} rounds, {len(bad)} with a problem, {(time.monotonic() - started) / 60:.1f} min")
+    wrong = [done for done in rounds if done.problem]
+    print(f"{len(rounds)} rounds, {len(wrong)} with a problem, {(time.monotonic() - started) / 60:.1f} min")
     if flags.only is not None:
         print(rounds[0], f"see {place}", sep="\n")
-    elif not bad:
+    elif not wrong:
         remove(place)
     else:
+        kinds = "" if flags.kinds == list(KINDS) else " --kinds " + shlex.join(flags.kinds)
+        report = "" if flags.report else " --no-report"
         print(f"what the commands of these rounds printed is in {place}; repeat one with: "
-              f"python -m tests.campaigns.corruption --seed {flags.seed} --only ROUND")  # fmt: skip
-    return 1 if bad else 0
+              f"python -m tests.campaigns.corruption --seed {flags.seed}{kinds}{report} --only ROUND")  # fmt: skip
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: processes are forked from this one
 
 import argparse
+import csv
 import ctypes
 import fcntl
 import gc
@@ -50,15 +51,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
+import numpy as np
+
 import nlproar
 from nlproar.dataset import babi_simulation
-from nlproar.experiment import workers
+from nlproar.study import workers
 from tests.campaigns.operations import Stop, Watch
 from tests.conftest import ROOT, world_of
 
 QUESTIONS = {"train": 150, "test": 40}
 FAST = ("--source", "simulated", "--max-epochs", "3", "--device", "cpu")
 INTEGRATED = ("--importance-measure", "integrated-gradient", "--riemann-samples", "3")
+FINE_TUNING = ("--metric", "masked-fine-tuning", "--importance-measure", "gradient", "--k", "1", "2")
+ERASURE = ("--metric", "erasure", "--importance-measure", "gradient")
 MEASURES = ("random", "gradient", "mutual-information", "integrated-gradient")
 STUDY = ("experiments/study.py", "--dataset", "babi-1", *FAST, "--importance-measure", *MEASURES, "--jobs", "2",
          "--riemann-samples", "3", "--k", "20", "40", "--both")  # fmt: skip
@@ -77,7 +82,7 @@ class Scenario:
 
     @property
     def is_study(self) -> bool:
-        return "study" in self.command[0]
+        return "experiments/study.py" in self.command
 
 
 SCENARIOS = {
@@ -85,6 +90,8 @@ SCENARIOS = {
     "overwrite": Scenario(
         ("experiments/babi.py", *FAST, *INTEGRATED, "--k", "0", "1", "2", "--recursive", "--overwrite"), "chain"
     ),
+    "fine-tuning": Scenario(("experiments/babi.py", *FAST, *FINE_TUNING, "--recursive", "--train-missing")),
+    "erasure": Scenario(("experiments/babi.py", *FAST, *ERASURE, "--train-missing")),
     "study": Scenario(STUDY),
     "study-overwrite": Scenario((*STUDY, "--overwrite"), "study"),
     "report": Scenario(("experiments/report.py", "--device", "cpu"), "study"),
@@ -92,6 +99,8 @@ SCENARIOS = {
 SHARES = {  # of all kills, by way and scenario
     ("operations", "chain"): 50,
     ("operations", "overwrite"): 15,
+    ("operations", "fine-tuning"): 6,
+    ("operations", "erasure"): 4,
     ("operations", "report"): 4,
     ("operations", "study"): 2,
     ("operations", "study-overwrite"): 2,
@@ -108,6 +117,7 @@ WAYS = ("operations", "moments", "commands")
 PROBLEMS = ("wrong", "lost", "left over", "trained again")
 
 _VARYING = {"durations", "environment", "seconds", "made", "checksum"}  # keys of a record that may differ
+_SEPARATORS = {".csv": ",", ".md": "|", ".tex": "&"}  # of the cells of a table
 _EPOCH = re.compile(r"^(epoch \d+/\d+: .*), [\d.]+ s$", re.MULTILINE)
 _CONTINUED = re.compile(r"^(?:continuing at epoch|trained already)", re.MULTILINE)
 _MOST_KILLS = 8  # of one command before it is left to end by itself
@@ -161,28 +171,31 @@ class ForkedProcess:
 
 
 def become(
-    arguments: Sequence[str], stdout: int, stderr: int, watch: Callable[[], Watch | None] | None = None
+    arguments: Sequence[str],
+    stdout: int,
+    stderr: int,
+    watch: Callable[[], Watch | None] | None = None,
+    stdin: str | Path = os.devnull,
 ) -> NoReturn:
-    """Go on as the process of a script, `arguments` being its name and flags. `watch` is called before it starts."""
+    """Go on as the process of a script, `arguments` being its name and flags, or of a module, with "-m" before its
+    name. `watch` is called before it starts."""
     code = 1
     try:
         os.setsid()
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        for descriptor, number in ((nothing, 0), (stdout, 1), (stderr, 2)):
+        for descriptor, number in ((os.open(stdin, os.O_RDONLY), 0), (stdout, 1), (stderr, 2)):
             os.dup2(descriptor, number)
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-        sys.argv = list(arguments)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         popen = SimpleNamespace(Popen=ForkedProcess)
         names = ("DEVNULL", "PIPE", "TimeoutExpired", "CalledProcessError", "run")
         vars(popen).update({name: getattr(subprocess, name) for name in names})
-        workers.subprocess = popen  # type: ignore[attr-defined]
+        workers.subprocess = popen  # type: ignore[assignment, attr-defined]  # a module, but for what is replaced
         watching = watch() if watch else None
         if watching:
             _watch.append(watching)
-        code = _run_script(arguments[0])
+        code = _run(arguments)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -191,10 +204,15 @@ def become(
         os._exit(code)
 
 
-def _run_script(path: str) -> int:
-    """Run a script as the interpreter does; returns its exit code."""
+def _run(arguments: Sequence[str]) -> int:
+    """Run a script or a module as the interpreter does; returns its exit code."""
+    is_module = arguments[0] == "-m"
+    sys.argv = list(arguments[1:] if is_module else arguments)
     try:
-        runpy.run_path(path, run_name="__main__")
+        if is_module:
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
@@ -209,6 +227,7 @@ def start(
     real: bool,
     world: Mapping[str, str],
     watch: Callable[[], Watch | None] | None = None,
+    stdin: str | Path = os.devnull,
 ) -> int:
     """Start a script in a session of its own; returns its process id. Its stderr goes to `output`, its stdout beside
     it. A `real` process is a new interpreter in the environment `world`; else it is forked."""
@@ -220,9 +239,9 @@ def start(
     stdout = os.open(output.with_suffix(".out"), flags)
     os.chdir(ROOT)
     if not real:
-        become(command, stdout, stderr, watch)
+        become(command, stdout, stderr, watch, stdin)
     os.setsid()
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(os.open(stdin, os.O_RDONLY), 0)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
     os.execve(sys.executable, [sys.executable, *command], dict(world))
@@ -290,11 +309,42 @@ def content_of(path: Path) -> Any:
     """What must be the same in a file of two undisturbed runs; None where only its existence is compared."""
     if path.suffix == ".json":
         return numbers(json.loads(path.read_text()))
+    if path.parent.name in ("importance", "convergence") and path.suffix == ".npz":
+        return _arrays_but_seconds(path)
+    if path.stem == "convergence" and path.suffix in _SEPARATORS:
+        return _rows_but_seconds(path)
     if path.suffix in (".npz", ".safetensors"):
         return hashlib.sha256(path.read_bytes()).hexdigest()
     if path.suffix in (".csv", ".md", ".tex"):
         return path.read_text()
     return None
+
+
+def _arrays_but_seconds(path: Path) -> dict[str, str]:
+    """A hash of each array in a file, except for how long something took. Raises ValueError for a damaged file."""
+    found = {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                if name != "seconds":
+                    shape = f"{arrays[name].dtype} {arrays[name].shape} "
+                    found[name] = hashlib.sha256(shape.encode() + arrays[name].tobytes()).hexdigest()
+    except Exception as error:  # damage takes many forms
+        raise ValueError(f"{path.name} is damaged ({error})") from error
+    return found
+
+
+def _rows_but_seconds(path: Path) -> list[list[str]]:
+    """The cells of a table, except for the column of seconds."""
+    lines = path.read_text().splitlines()
+    rows = (
+        list(csv.reader(lines)) if path.suffix == ".csv" else [line.split(_SEPARATORS[path.suffix]) for line in lines]
+    )
+    header = next((row for row in rows if "seconds" in map(str.strip, row)), None)
+    if header is None:
+        return rows
+    column = [cell.strip() for cell in header].index("seconds")
+    return [row[:column] + row[column + 1 :] if len(row) == len(header) else row for row in rows]
 
 
 def files(folder: Path) -> list[str]:
@@ -322,7 +372,8 @@ class Reference:
     kinds: dict[int, str] = field(default_factory=dict)  # number of an operation -> what it is
 
     def numbers_of(self, record: Path) -> Any:
-        return self.content.get(f"results/roar/{record.name}")
+        """What a record, wherever its folder lies, must hold; None where there is to be none."""
+        return self.content.get(str(record.relative_to(record.parents[2])))
 
 
 # -------------------------------------------------------------------------------- one case
@@ -343,14 +394,14 @@ class Case:
     problems: list[tuple[str, str]] = field(default_factory=list)  # (kind, what)
     attempts: int = 0
     finished: bool = False  # killed at the very end, see `is_finished`
-    seen: set[str] = field(default_factory=set)  # records that were there once
+    seen: set[Path] = field(default_factory=set)  # records that were there once
 
     def __post_init__(self) -> None:
         self.folder = self.place / "persistent"
         self.place.mkdir(parents=True)
         if self.start_from:
             shutil.copytree(self.start_from.folder, self.folder)
-            self.seen = {path.name for path in self.records()}
+            self.seen = set(self.records())
         else:
             self.folder.mkdir()
 
@@ -358,7 +409,7 @@ class Case:
         self.problems.append((kind, what))
 
     def records(self) -> list[Path]:
-        return sorted((self.folder / "results" / "roar").glob("[!.]*.json"))
+        return sorted((self.folder / "results").glob("*/[!.]*.json"))
 
     def begin(self, watch: Callable[[], Watch | None] | None = None) -> int:
         self.attempts += 1
@@ -438,7 +489,7 @@ class Case:
     def is_finished(self) -> bool:
         """Whether a command with --overwrite was killed when it had done everything: all records are new, and it has
         removed its note of what is left. The same command would then be a new one, and overwrite all again."""
-        if not self.scenario.overwrites or not self.kills or files(self.folder / "results" / "roar" / "overwrite"):
+        if not self.scenario.overwrites or not self.kills or files(self.folder / "overwrite"):
             return False
         return orphans_ended(20) and not self.not_overwritten()
 
@@ -456,13 +507,13 @@ class Case:
             except ValueError as error:
                 self.problem("wrong", f"{path.name} is torn ({error})")
                 continue
-            here.add(path.name)
+            here.add(path)
             assert self.reference
             if found != self.reference.numbers_of(path):
                 self.problem("wrong", f"{path.name} has other numbers after a kill")
-        for name in sorted(self.seen - here):
-            if not (self.folder / "results" / "roar" / name).exists():
-                self.problem("lost", f"{name} is gone after a kill ({what})")
+        for path in sorted(self.seen - here):
+            if not path.exists():
+                self.problem("lost", f"{path.name} is gone after a kill ({what})")
         self.seen |= here
 
     def compare(self) -> None:
@@ -507,7 +558,7 @@ class Case:
         assert self.start_from
         found = []
         for path in self.records():
-            old = self.start_from.folder / "results" / "roar" / path.name
+            old = self.start_from.folder / path.relative_to(self.folder)
             if old.exists() and old.read_bytes() == path.read_bytes():
                 found.append(path.name)
         return found

@@ -67,7 +67,7 @@ class Watch:
         self._replace_os_write()
         for kind in io.FileIO.__subclasses__():
             self._replace_write_of(kind)
-        io.open = builtins.open = self._open  # type: ignore[assignment]
+        io.open = builtins.open = self._open
         sys.addaudithook(self._audit)
 
     def begin(self, kind: str, path: str) -> int:
@@ -155,7 +155,7 @@ class Watch:
         def function(file: io.FileIO, data: Any) -> int:
             return self._write(file.fileno(), data, partial(real, file))
 
-        kind.write = function  # type: ignore[method-assign]
+        kind.write = function  # type: ignore[method-assign, assignment]
 
     def _write(self, descriptor: int, data: Any, real: Callable[[Any], int]) -> int:
         path = self.below(descriptor)

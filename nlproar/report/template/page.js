@@ -33,8 +33,7 @@ function observation(data, group, k, row) {
     strip.dataset.series = series.name;
     strip.append(element("span", "name", series.name));
     const level = series.levels[k];
-    if (level === undefined) strip.append(element("p", "words", k === 0 ? "–" : "No record of this level."));
-    else if (level.gone) strip.append(element("p", "words", `Not shown: ${level.gone}.`));
+    if (level === undefined || level.gone) strip.append(element("p", "words", "–"));  // said once, above
     else strip.append(words(one.tokens, level, row, colors[series.measure]));
     box.append(strip);
   }
@@ -52,7 +51,9 @@ for (const box of document.querySelectorAll("[data-strips]")) {
     const k = group.levels[slider.value];
     output.textContent = `${k} ${group.unit}`;
     slider.setAttribute("aria-valuetext", output.textContent);
-    place.replaceChildren(...data.observations.map((_, row) => observation(data, group, k, row)));
+    const lacking = group.series.filter(series => k !== 0 && series.levels[k] === undefined).map(series => series.name);
+    const notes = lacking.length ? [element("p", "caption", `No record of this level: ${lacking.join(", ")}.`)] : [];
+    place.replaceChildren(...notes, ...data.observations.map((_, row) => observation(data, group, k, row)));
   };
   const choose = () => {
     slider.max = data.groups[select.value].levels.length - 1;

@@ -1,0 +1,99 @@
+"""The interface for Python: load a task, make a run, get importance as a table, mask, and compute RACU.
+
+Every function takes or returns plain objects: a `Config` says what is asked for, tables are pandas data frames, masks
+are numpy arrays. See docs/api.md for an example of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nlproar.dataset.encoding import Dataset
+from nlproar.errors import UserError
+from nlproar.run.config import Config
+from nlproar.run.layout import Layout
+from nlproar.run.record import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def load_dataset(config: Config) -> Dataset:
+    """Return the encoded data of the task of `config`. Raises UserError where the raw files cannot be had."""
+    from nlproar.run import prerequisites
+
+    return prerequisites.load_dataset(config.dataset, config.source, Layout.of(config), config.options.num_workers)
+
+
+def run_experiment(config: Config) -> Record:
+    """Return the record of a run: it is read if the run is done, else made. See `nlproar.run.run.run`."""
+    from nlproar.run.run import run
+
+    return run(config)
+
+
+def importance(config: Config, splits: Sequence[str] = ("test",)) -> pd.DataFrame:
+    """Return the importance by which the run `config` masks, a row for every token that can be masked.
+
+    Columns: split, observation (its number in the split), position (of the token, 0 is `[CLS]`), token, importance
+    (larger is more important), seconds (of explaining the observation), masked (whether it is masked at the level of
+    the run). The model that is explained has to be trained already. Raises UserError if it is not, or if the run
+    explains nothing.
+    """
+    import pandas as pd
+
+    from nlproar.evaluate.roar import Roar
+    from nlproar.run.context import Context
+    from nlproar.run.importance_table import columns
+
+    rules = config.rules
+    context = Context(config, Layout.of(config))
+    values = rules.importance(config, context)
+    if values is None or not isinstance(rules, Roar):
+        raise UserError(f"{config.id} explains nothing; choose an --importance-measure and a level k above 0")
+    masks = rules.masks(config, context)
+    tables = []
+    for name in splits:
+        split = context.dataset.splits[name]
+        table = pd.DataFrame(columns(split, values.of_split[name], context.dataset.vocabulary, 0, len(split)))
+        table.insert(0, "split", name)
+        table["masked"] = masks.of_split[name][split.maskable]
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def mask(importance: Sequence[float], k: int, strategy: str = "quantile") -> np.ndarray:
+    """Return which tokens of one observation are masked at level `k`, (T,) bool, given their importance (T,).
+
+    "count" masks k tokens and "quantile" k per cent of them, rounded down; of equally important tokens the first. For
+    a whole data set see `nlproar.masking.mask_most_important`.
+    """
+    from nlproar.masking import mask_most_important
+
+    values = np.asarray(importance, dtype=np.float32)
+    everything = np.ones(len(values), bool)
+    offsets = np.array([0, len(values)])
+    return mask_most_important(values, everything, offsets, strategy, k)
+
+
+def performance(persistent_dir: str) -> pd.DataFrame:
+    """Return the points of all curves in a persistent directory, a row for each; see `nlproar.report.frame.points`."""
+    from pathlib import Path
+
+    from nlproar.report import frame
+
+    return frame.points(frame.load([Layout(Path(persistent_dir))]).studies)
+
+
+def racu(points: pd.DataFrame) -> pd.DataFrame:
+    """Return RACU of every curve of `performance`, as mean over seeds with its 95 % interval.
+
+    See `nlproar.report.summary.racu` for the columns.
+    """
+    from nlproar.report import summary
+
+    found: Any = summary.racu(summary.racu_by_seed(points))
+    return found

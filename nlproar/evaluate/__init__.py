@@ -1,0 +1,25 @@
+"""Evaluations: what turns importance into a statement about faithfulness, by the name that `--metric` takes.
+
+To add one, write a class like `nlproar.evaluate.roar.Roar` and give it a line here. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nlproar.evaluate.evaluation import Evaluation
+
+EVALUATIONS = {
+    "roar": "nlproar.evaluate.roar:Roar",
+    "masked-fine-tuning": "nlproar.evaluate.masked_fine_tuning:MaskedFineTuning",
+    "erasure": "nlproar.evaluate.erasure:Erasure",
+}
+
+
+def load_evaluation(name: str) -> Evaluation:
+    """Return the evaluation `name`, a key of `EVALUATIONS`. Imports its module only."""
+    module, _, attribute = EVALUATIONS[name].partition(":")
+    evaluation: Evaluation = getattr(import_module(module), attribute)()
+    return evaluation

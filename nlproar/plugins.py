@@ -1,0 +1,75 @@
+"""Measures, tasks, models and evaluations of your own, from a file that is not a part of the package.
+
+A plug-in is a Python file or an importable module. It adds entries to the registries when it is imported:
+
+    from nlproar.explain import MEASURES, Measure
+
+    MEASURES["first-token"] = Measure("my_measures:FirstToken", needs_model=False)
+
+`--plugin my_measures.py` (or $NLPROAR_PLUGINS, with several separated by a colon) loads it before flags are parsed, so
+that what it adds is on the command line, in studies and in the report. Imports no torch by itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nlproar.errors import UserError
+
+VARIABLE = "NLPROAR_PLUGINS"  # in the environment; the processes of a study inherit it
+
+_loaded: set[str] = set()
+
+
+def load_named(argv: Sequence[str] | None = None) -> None:
+    """Load the plug-ins that a command line and the environment name, and let processes that are started find them."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    names = [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
+    for position, word in enumerate(words):
+        if word == "--plugin" and position + 1 < len(words):
+            names += words[position + 1].split(os.pathsep)
+        elif word.startswith("--plugin="):
+            names += word.removeprefix("--plugin=").split(os.pathsep)
+    named = [load(name) for name in dict.fromkeys(names)]
+    if named:
+        os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys(named))
+
+
+def load(name: str) -> str:
+    """Load one plug-in, a file or a module, and return the name by which another process finds it.
+
+    Raises UserError where it is not there. What goes wrong within it keeps its traceback: it is the user's code.
+    """
+    path = Path(name).expanduser()
+    if path.suffix != ".py" and not path.is_file():
+        _import_module(name)
+        return name
+    if not path.is_file():
+        raise UserError(f"--plugin {name}: there is no such file; name a Python file or a module")
+    place = str(path.resolve())
+    if place not in _loaded:
+        specification = importlib.util.spec_from_file_location(path.stem, place)
+        if specification is None or specification.loader is None:
+            raise UserError(f"--plugin {name}: this is not a Python file")
+        module = importlib.util.module_from_spec(specification)
+        sys.modules[path.stem] = module  # where the registries look for what it has registered
+        specification.loader.exec_module(module)
+        _loaded.add(place)
+    return place
+
+
+def _import_module(name: str) -> None:
+    if name in _loaded:
+        return
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.partition(".")[0]:
+            raise
+        raise UserError(f"--plugin {name}: there is no such module and no such file") from error
+    _loaded.add(name)

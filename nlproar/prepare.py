@@ -1,0 +1,78 @@
+"""Fetch and encode data ahead of the runs, where there is a network: on a login node, for example."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from typing import NoReturn
+
+from nlproar import plugins, storage
+from nlproar.dataset import TASKS, load_task
+from nlproar.errors import UserError
+from nlproar.flags import add_flags
+from nlproar.model import MODELS
+from nlproar.run.config import DEFAULT_MODEL, Options, all_but
+from nlproar.run.layout import Layout
+from nlproar.script import Parser, Terminated, exit_codes, users_errors
+
+log = logging.getLogger(__name__)
+
+
+def main(description: str, argv: list[str] | None = None) -> None:
+    """Prepare the data sets that are named, or all.
+
+    Exits with 0 when they are ready, with 1 when a public one, or a named one, could not be had, else as `exit_codes`
+    says.
+    """
+    with exit_codes("interrupted; run the same command again to continue"):
+        signal.signal(signal.SIGTERM, _terminate)
+        failed = _main(description, argv)
+    sys.exit(1 if failed else 0)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    """End by an exception, so that an unfinished download is removed."""
+    raise Terminated
+
+
+def _main(description: str, argv: list[str] | None) -> bool:
+    """Prepare what is asked for, and return whether a data set could not be had that should have been."""
+    plugins.load_named(argv)
+    parser = Parser(description)
+    parser.add_argument("dataset", nargs="*", metavar="DATASET", help=f"default: all of {', '.join(TASKS)}")
+    add_flags(parser, Options, without=all_but("persistent_dir", "num_workers", "plugin"))
+    flags = parser.parse_args(argv)
+    unknown = sorted(set(flags.dataset) - set(TASKS))
+    if unknown:
+        parser.error(f"unknown data set {unknown[0]}: choose from {', '.join(TASKS)}")
+    layout = Layout.at(getattr(flags, "persistent_dir", None))
+    num_workers = getattr(flags, "num_workers", Options().num_workers)
+    failed = False
+    for name in flags.dataset or TASKS:
+        problem = _prepare(name, layout, num_workers)
+        print(f"{name}: {problem or 'ready'}", flush=True)
+        if problem and (name in flags.dataset or not load_task(name).confidential):
+            failed = True
+    return failed
+
+
+def _prepare(name: str, layout: Layout, num_workers: int) -> str | None:
+    """Bring everything that a run of data set `name` reads into place. Returns what is in the way, if something is."""
+    from nlproar.dataset import encoding
+    from nlproar.progress import show_log
+
+    show_log()
+    task = load_task(name)
+    recipe = MODELS[DEFAULT_MODEL].recipe(task)
+    try:
+        with users_errors(), storage.owner_only(task.confidential):
+            dataset = encoding.load(task, "official", layout.raw, layout.cache, num_workers)
+            recipe.fetch(layout.raw, layout.cache)
+            if recipe.is_from_file:
+                recipe.files_identity(task, dataset, 0, layout)  # cuts the vectors to the vocabulary
+    except UserError as error:
+        return str(error).replace("\n", " ")
+    except Exception as error:  # a bug in one data set must not cost the others; its message may hold a text
+        return f"unexpected {type(error).__name__}, please report it (run its script to see where)"
+    return None

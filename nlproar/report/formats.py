@@ -1,0 +1,90 @@
+"""How numbers and tables of the report are written: for people, in Markdown and in LaTeX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from nlproar import storage
+
+NOTHING = "–"
+UNDEFINED = "undefined"
+
+
+def metric_name(metric: str) -> str:
+    """Return the name of a metric for people: "macro F1"."""
+    return metric.replace("_", " ").replace("f1", "F1")
+
+
+def number(value: float | None) -> str:
+    """Return a number with one decimal, "–" for none."""
+    if value is None or pd.isna(value):
+        return NOTHING
+    return f"{value:.1f}".replace("-", "−")
+
+
+def between(low: float | None, high: float | None) -> str:
+    """Return the bounds of an interval: "32.5 to 42.4"."""
+    return NOTHING if low is None or pd.isna(low) else f"{number(low)} to {number(high)}"
+
+
+def estimate(value: float, low: float | None, high: float | None) -> str:
+    """Return a value, and its interval if there is one: 37.8 (32.5 to 42.4)."""
+    bounds = between(low, high)
+    return number(value) if bounds == NOTHING else f"{number(value)} ({bounds})"
+
+
+def small(value: float) -> str:
+    """Return a number of any size with two digits, as 0.013 or 2.4e-07; "–" for none."""
+    return NOTHING if pd.isna(value) else f"{value:.2g}"
+
+
+def p_value(p: float) -> str:
+    """Return a p value with three decimals."""
+    if pd.isna(p):
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """Return a table of Markdown, with numbers to the right."""
+    lines = [
+        [str(name).replace("|", "\\|") for name in frame.columns],
+        ["---:" if is_numeric(frame[name]) else "---" for name in frame.columns],
+    ]
+    for row in frame.itertuples(index=False):
+        lines.append([str(cell).replace("|", "\\|") for cell in row])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def is_numeric(column: pd.Series) -> bool:
+    """Return whether all cells are numbers, as they are written here, or nothing."""
+    return all(str(cell) == UNDEFINED or str(cell)[:1] in "−–-0123456789<" for cell in column)
+
+
+def latex(frame: pd.DataFrame) -> str:
+    """Return a tabular with the rules of booktabs."""
+    text = frame.map(lambda cell: str(cell).replace("−", "-").replace("–", "--") if isinstance(cell, str) else cell)
+    alignment = "".join("r" if is_numeric(frame[name]) else "l" for name in frame.columns)
+    return str(text.to_latex(index=False, escape=True, column_format=alignment))
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "-": "-{}", "–": "--", "−": "-",
+}  # fmt: skip
+
+
+def latex_text(text: str) -> str:
+    """Return `text` as LaTeX shows it, on one line: every character that is a command there is escaped, and two
+    hyphens do not become a dash."""
+    return "".join(_LATEX.get(c, c) for c in text if c.isprintable())
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a file of the report, and return its path."""
+    with storage.whole_file(path) as file:
+        file.write(text.encode())
+    return path

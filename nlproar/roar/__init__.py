@@ -1,1 +1,0 @@
-"""Remove and retrain: which tokens to mask, given importance from anywhere."""

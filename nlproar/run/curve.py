@@ -1,0 +1,133 @@
+"""The curve so far, as a table in the terminal: test performance by level, of one seed or of a study."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+
+from nlproar.errors import UserError
+from nlproar.explain import MEASURES
+from nlproar.run import record
+from nlproar.run.config import Config
+from nlproar.run.layout import Layout
+from nlproar.run.record import Record
+from nlproar.run.series import BASELINE, Panel, Series, base_of, has_curves, order, point_of, study_of, title
+
+log = logging.getLogger(__name__)
+
+
+def show(layout: Layout, config: Config, done: Record) -> str:
+    """Return the tables of the curves that a run, whose record is `done`, belongs to."""
+    asked = point_of(done).panel
+    tables = []
+    for panel, text in of_records(comparable(layout, config, done)):
+        if asked is None or _beside(panel, asked):
+            tables.append(text)
+    return "\n\n".join(tables)
+
+
+def comparable(layout: Layout, config: Config, done: Record) -> list[Record]:
+    """Return the records that differ from `done`, the record of a run, in level, measure and evaluation only."""
+    prefix = f"{config.id.partition(f'_s-{config.seed}_')[0]}_s-{config.seed}_"
+    study = study_of(done)
+    found = []
+    for path in layout.records():
+        if not path.name.startswith(prefix):
+            continue
+        try:
+            other = record.load(path)
+        except UserError as error:  # the curve of the others is still worth showing
+            log.warning("%s", error)
+            continue
+        if study_of(other) == study and other.identity["seed"] == config.seed:
+            found.append(other)
+    return found
+
+
+def _beside(panel: Panel | None, asked: Panel) -> bool:
+    return panel is None or (panel.evaluation, panel.strategy) == (asked.evaluation, asked.strategy)
+
+
+def of_study(records: Iterable[Record], seeds: Collection[int]) -> list[str]:
+    """Return the tables of all curves of a study with these seeds. Records of different data never stand in one table,
+    and no mean is shown to which a seed of the study is missing."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for one in records:
+        groups[study_of(one)].append(one)
+    return [text for group in groups.values() for _, text in of_records(group, seeds)]
+
+
+def of_records(records: Sequence[Record], of_seeds: Collection[int] = ()) -> list[tuple[Panel | None, str]]:
+    """Return a table for each evaluation and way of counting levels among records of one study, means over its seeds.
+
+    Rows are levels and columns are series. A cell is "-" where one of the seeds, those of the records and `of_seeds`,
+    has no record.
+    """
+    seeds = sorted({*of_seeds, *(int(one.identity["seed"]) for one in records)})
+    # by evaluation and level, of runs that belong to every series
+    shared: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    columns: dict[Panel, dict[tuple[Panel, Series], dict[int, list[float]]]] = {}
+    for one in records:
+        point = point_of(one)
+        if not has_curves(point.evaluation):
+            continue
+        if point.panel is None or point.series is None:
+            shared[point.evaluation][point.level].append(one.performance)
+            continue
+        table = columns.setdefault(point.panel._replace(recursive=False), {})
+        column = table.setdefault((point.panel, point.series), defaultdict(list))
+        column[point.level].append(one.performance)
+    if not columns:
+        return [(None, _table(records[0], None, seeds, {}, levels)) for levels in shared.values()]
+    tables: list[tuple[Panel | None, str]] = []
+    for panel, table in columns.items():
+        tables.append((panel, _table(records[0], panel, seeds, table, shared[base_of(panel.evaluation)])))
+    return tables
+
+
+def _table(
+    example: Record,
+    panel: Panel | None,
+    seeds: Sequence[int],
+    columns: dict[tuple[Panel, Series], dict[int, list[float]]],
+    shared: dict[int, list[float]],
+) -> str:
+    from tabulate import tabulate
+
+    keys = sorted(columns, key=lambda key: (key[1].measure != BASELINE, order(key[1], MEASURES), key[0]))
+    belongs = {k: values for k, values in shared.items() if panel is None or k == 0 or panel.strategy == "quantile"}
+    levels = {*belongs, *(k for column in columns.values() for k in column)}
+    rows = []
+    for k in sorted(levels):
+        row: list[float | None] = [k]
+        for key in keys:
+            row.append(_mean(belongs.get(k) or columns[key].get(k, []), len(seeds)))
+        if not keys:
+            row.append(_mean(belongs[k], len(seeds)))
+        rows.append(row)
+    all_series = [series for _, series in keys]
+    headers = [_column_title(one, series, all_series) for one, series in keys] or ["test"]
+    body = tabulate(rows, ["k", *headers], tablefmt="plain", floatfmt=".3f", missingval="-")
+    return f"{_heading(example, panel, seeds)}\n{body}"
+
+
+def _mean(values: Sequence[float], seeds: int) -> float | None:
+    """Return the mean over the seeds; None where a seed has no value."""
+    return sum(values) / seeds if len(values) == seeds else None
+
+
+def _column_title(panel: Panel, series: Series, others: Sequence[Series]) -> str:
+    name = title(series, others)
+    return f"{name} (recursive)" if panel.recursive else name
+
+
+def _heading(example: Record, panel: Panel | None, seeds: Sequence[int]) -> str:
+    metric = str(example.task["metric"]).replace("_", " ")
+    who = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean of {len(seeds)} seeds"
+    text = f"test {metric} of {example.task['title']}, {who}"
+    if panel is not None and panel.evaluation != "roar":
+        text += f", {panel.title}"
+    if panel is not None and panel.strategy is not None:
+        text += f", {panel.strategy}"
+    return text

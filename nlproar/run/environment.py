@@ -1,0 +1,53 @@
+"""With what a run is made: versions, device, threads, memory, commit. No name of a machine or of a user."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+_LIBRARIES = ("nlproar", "torch", "pytorch-lightning", "numpy", "torchmetrics", "spacy")
+
+
+def environment(device: str, threads: int) -> dict[str, Any]:
+    """Return what a record tells of the process that made it."""
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device,
+        "threads": threads,
+        "peak_memory_gb": _peak_memory(),
+        "commit": _commit(),
+        "versions": versions,
+    }
+
+
+def _peak_memory() -> float:
+    """Return the most that this process has held in memory so far, in GB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout this package lies in, with "+changes" if files differ; None outside one."""
+    top = Path(__file__).parents[2]
+    if not (top / ".git").exists():
+        return None
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=top, capture_output=True, text=True, check=True)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=top, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+changes" if changes.stdout else "")

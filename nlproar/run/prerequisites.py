@@ -1,0 +1,127 @@
+"""What has to be there before a run: its encoded data and the trained models that it looks at. Imports no torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cache
+
+from nlproar import storage
+from nlproar.dataset import encoding, load_task
+from nlproar.dataset.encoding import Dataset
+from nlproar.errors import UserError
+from nlproar.model import checkpoint
+from nlproar.run import overwrite, record
+from nlproar.run.config import Config
+from nlproar.run.layout import Layout
+from nlproar.run.record import Record
+
+log = logging.getLogger(__name__)
+
+
+@cache
+def load_dataset(name: str, source: str, layout: Layout, num_workers: int) -> Dataset:
+    """Return the encoded data of a task, which a process reads once."""
+    return encoding.load(load_task(name), source, layout.raw, layout.cache, num_workers)
+
+
+def models_below(config: Config) -> list[Config]:
+    """Return the runs whose models `config` looks at, directly or through one another, from the lowest level up."""
+    below: dict[Config, None] = {}
+    waiting = config.needs()
+    while waiting:
+        needed = waiting.pop()
+        below.pop(needed, None)  # it moves behind those that need it, and the whole is reversed at the end
+        below[needed] = None
+        waiting += needed.needs()
+    return list(below)[::-1]
+
+
+def missing_models(layout: Layout, config: Config) -> list[Config]:
+    """Return those of `models_below` that are not trained, or not to the end."""
+    return [needed for needed in models_below(config) if lack(layout, needed) is not None]
+
+
+def lack(layout: Layout, config: Config) -> str | None:
+    """Return why the model of a run cannot be explained, as a clause; None if it can.
+
+    It can be explained where the run has a record, and the weights that this record names. A run that was killed
+    between its checkpoint and its record is not done. Raises UserError where one of the two is damaged.
+    """
+    folder = layout.checkpoint(config)
+    done = record.read(layout.record(config), config)
+    if not checkpoint.exists(folder):
+        return "is not trained" if done is None else "has a record, but its weights are gone"
+    if done is None:
+        return "was stopped before it had its record"
+    try:
+        description = checkpoint.describe(folder)
+    except UserError as error:
+        raise UserError(f"{error}; train it again: {config.command()} --overwrite") from error
+    if done.sources["weights"] != description["sha256"]:
+        return "has other weights than its record tells of"
+    return None
+
+
+def missing_error(layout: Layout, missing: list[Config]) -> UserError:
+    """Return what to say of the runs that `missing_models` found."""
+    first = missing[0]
+    last = missing[-1]
+    has_record = storage.is_there(layout.record(first))
+    again = " --overwrite" if has_record else ""  # its weights are not there
+    more = f", after the {len(missing) - 1} before it" if len(missing) > 1 else ""
+    return UserError(
+        f"the model to explain, {last.id}, {lack(layout, last)}; train it{more} with --train-missing,"
+        f" or start with: {first.command()}{again}"
+    )
+
+
+def stale_error(config: Config) -> UserError:
+    """Return what to say of a model that was trained on other masks than the models below it give now."""
+    below = config.needs()[0]
+    return UserError(
+        f"{config.id} was trained on other masks than {below.id} gives now, as that was trained again since; train it"
+        f" again with --train-missing, or with: {config.command()} --overwrite"
+    )
+
+
+def check_vectors(layout: Layout, config: Config, used: str | None) -> None:
+    """Raise UserError where a run whose model `config` looks at, or the unmasked run, started from other vectors."""
+    others = {needed.id: needed for needed in [*config.rules.compared(config), *models_below(config)]}
+    for other in others.values():
+        if other.id == config.id:
+            continue
+        try:
+            done = record.read(layout.record(other), other)
+        except UserError as error:  # of a model that is needed, this was said before
+            log.warning("%s", error)
+            continue
+        if done is not None and done.data["vectors"] not in (None, used):  # None: of an earlier version, unknown
+            raise UserError(
+                f"{other.id} was made with other vectors than are there now; put those back,"
+                f" or make it again: {other.command()} --overwrite"
+            )
+
+
+def check_data(layout: Layout, config: Config, done: Record, vectors_now: str | None, dataset: Dataset) -> None:
+    """Raise UserError where a finished run was made from other data or vectors than are there now."""
+    path = layout.record(config)
+    if dataset.digest != done.data["digest"]:
+        raise UserError(f"{path} was made from other data than are there now; run with --overwrite")
+    if vectors_now != done.data["vectors"]:
+        raise UserError(f"{path} was made with other vectors than are there now; run with --overwrite")
+
+
+def remove_training_state(layout: Layout, config: Config) -> None:
+    """Remove what a process left beside a finished run that was killed between writing the record and removing the
+    state of the training.
+
+    It stays where another process is at work on the run, where a stopped --overwrite continues from it, and where this
+    process may not write.
+    """
+    path = layout.training_state(config)
+    if not path.exists() or not os.access(path.parent, os.W_OK) or overwrite.waits_for(layout, config):
+        return
+    with storage.lock_if_free(layout.record(config)) as held:
+        if held:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,262 @@
+"""The record of a run: one JSON file, written last. If it exists, it is whole and the run is done.
+
+A record proves itself: it carries a checksum of its content, and its name is the id of its configuration. It is read
+in one place, `load`, which checks both and the type of every value. Whoever has a `Record` need not check anything.
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlproar import storage
+from nlproar.errors import UserError
+from nlproar.evaluate import EVALUATIONS, load_evaluation
+from nlproar.run.shape import (
+    AMOUNT,
+    COUNT,
+    NUMBER,
+    PLAIN,
+    POSITIVE,
+    SHARE,
+    TEXT,
+    TRUTH,
+    Every,
+    Listed,
+    OrNull,
+    WrongShape,
+    check,
+    shown,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from nlproar.run.config import Config
+
+# Version 3 keeps the identity of a run beside its values, and names what it was made from: masks and importance.
+# `nlproar migrate` turns records of versions 1 and 2 into this one.
+VERSION = 3
+
+_IDENTITY = {
+    "schema": COUNT, "dataset": TEXT, "source": TEXT, "seed": COUNT, "model_type": TEXT, "recipe": Every(PLAIN),
+    "evaluation": TEXT, "parameters": Every(PLAIN), "importance_measure": OrNull(TEXT), "measure": Every(PLAIN),
+}  # fmt: skip
+_CONFIG = {
+    "dataset": TEXT, "source": TEXT, "seed": COUNT, "model_type": TEXT, "evaluation": TEXT,
+    "importance_measure": OrNull(TEXT),
+}  # fmt: skip
+_TASK = {
+    "title": TEXT, "labels": Listed(TEXT, least=1), "monitor": TEXT, "metric": TEXT, "confidential": TRUTH,
+    "paired": TRUTH,
+}  # fmt: skip
+_EPOCH = {"epoch": POSITIVE, "loss": NUMBER, "monitor": SHARE, "seconds": AMOUNT, "val": Every(NUMBER)}
+_OF_SPLITS = {"train": COUNT, "val": COUNT, "test": COUNT}
+_SHARE_OF_SPLITS = {"train": SHARE, "val": SHARE, "test": SHARE}
+_SHARES = ("accuracy", "macro_f1", "micro_f1", "auroc")  # metrics from 0 to 1
+
+_SHAPE = {
+    "id": TEXT,
+    "made": TEXT,
+    "identity": _IDENTITY,
+    "config": Every(PLAIN),
+    "task": _TASK,
+    "metrics": Every(Every(NUMBER)),
+    "masked": _SHARE_OF_SPLITS,
+    "training": OrNull({"epochs": Listed(_EPOCH, least=1), "best_epoch": POSITIVE, "parameters": OrNull(COUNT)}),
+    "diagnostics": Every(Every(NUMBER)),
+    "sources": {"importance": OrNull(TEXT), "explained": OrNull(TEXT), "masks": OrNull(TEXT), "weights": OrNull(TEXT)},
+    "data": {
+        "digest": TEXT, "vectors": OrNull(TEXT), "vocabulary": COUNT, "observations": _OF_SPLITS,
+        "warnings": Listed(TEXT),
+    },
+    "durations": Every(AMOUNT),
+    "environment": {
+        "python": TEXT, "system": TEXT, "device": TEXT, "threads": POSITIVE, "peak_memory_gb": AMOUNT,
+        "commit": OrNull(TEXT), "versions": Every(TEXT),
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run has found, and what it was made from."""
+
+    id: str  # the name of the run, and of the file
+    identity: Mapping[str, Any]  # see `Config.identity`
+    config: Mapping[str, Any]  # every value of the run by its flag, see `Config.values`
+    task: Mapping[str, Any]  # title, labels, monitor, metric, confidential, paired
+    metrics: Mapping[str, Mapping[str, float]]  # of "val" and "test": accuracy, macro_f1, micro_f1, ...
+    masked: Mapping[str, float]  # the share of the maskable tokens that are masked, for each split
+    training: Mapping[str, Any] | None  # epochs, best_epoch, parameters; None for a run that trains no model
+    diagnostics: Mapping[str, Mapping[str, float]]  # what a measure says of its values, by name and split
+    sources: Mapping[str, str | None]  # digests of importance, explained (weights), masks, and of the own weights
+    data: Mapping[str, Any]  # digest, vectors, vocabulary, observations, warnings
+    durations: Mapping[str, float]  # seconds of each stage
+    environment: Mapping[str, Any]  # python, system, device, threads, peak_memory_gb, commit, versions
+    made: str = field(default_factory=lambda: secrets.token_hex(8))  # tells two makings of a run apart, without clock
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took."""
+        return sum(self.durations.values())
+
+    @property
+    def performance(self) -> float:
+        """The test performance that the task reports."""
+        return self.metrics["test"][self.task["metric"]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is written, with the checksum."""
+        content = {"version": VERSION, **asdict(self)}
+        content["checksum"] = checksum(content)
+        return content
+
+
+def read(path: Path, config: Config) -> Record | None:
+    """Return the record of `config` in `path`, None if the run is not done. Raises UserError as `load` does."""
+    if not storage.is_there(path):
+        return None
+    record = load(path)
+    if record.identity != config.identity:  # the same name by chance
+        raise UserError(f"{path} is the record of another configuration; move it away or run with --overwrite")
+    check_values(path, record, config)
+    return record
+
+
+def load(path: Path) -> Record:
+    """Return any record, checked.
+
+    Raises UserError, which names the file, what is wrong and what to do, for a file that cannot be read, is not a
+    record, lacks a value or has one that cannot be, does not have the checksum that it says, or is the record of
+    another run than its name says.
+    """
+    try:
+        content = _parse(path)
+        check(content, {"version": COUNT})
+        if content["version"] in (1, 2):
+            raise UserError(f"{path} is a record of an earlier version; convert it by: nlproar migrate")
+        if content["version"] != VERSION:
+            raise UserError(
+                f"{path} has version {content['version']} of the record's format, and this program reads {VERSION};"
+                " run with --overwrite"
+            )
+        check(content, {"checksum": TEXT, **_SHAPE})
+        if content["checksum"] != checksum(content):
+            raise WrongShape("its content was changed: it does not have the checksum that it says")
+        record = Record(**{one.name: content[one.name] for one in fields(Record)})
+        _check_config(record)
+        _check_metrics(record)
+        _check_name(record, path)
+    except RecursionError as error:
+        raise UserError(f"{path} is no record, but deeply nested JSON; remove it") from error
+    except WrongShape as wrong:
+        raise _damaged(path, wrong) from wrong
+    return record
+
+
+def check_values(path: Path, record: Record, config: Config) -> None:
+    """Raise UserError where the record in `path` has other values than `config`, the run of its identity.
+
+    It may lack a flag, which was added since.
+    """
+    try:
+        _check_equal(record, config.values)
+    except WrongShape as wrong:
+        raise _damaged(path, wrong) from wrong
+
+
+def stamp(path: Path) -> str | None:
+    """Return what tells the record in `path` from every other making of the same run, also where it is damaged.
+
+    It is a checksum of the file; None where there is none.
+    """
+    try:
+        return hashlib.sha256(storage.read_bytes(path)).hexdigest()
+    except (OSError, storage.NotAFile) as error:
+        gone = isinstance(error, (FileNotFoundError, NotADirectoryError)) and not storage.is_there(path)
+        return None if gone else f"unreadable ({type(error).__name__})"
+
+
+def write(path: Path, record: Record) -> None:
+    """Write a record to `path`; the caller holds the lock of the run."""
+    check_record(record)  # one that could not be read must not be written
+    storage.write_json(path, record.as_json())
+
+
+def check_record(record: Record) -> None:
+    """Raise WrongShape where a record has a value that `load` would refuse."""
+    check(json.loads(json.dumps(record.as_json())), _SHAPE)
+    _check_config(record)
+    _check_metrics(record)
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """Return the digest of everything in a record but the checksum itself."""
+    return storage.digest({name: value for name, value in content.items() if name != "checksum"})
+
+
+def _damaged(path: Path, wrong: WrongShape) -> UserError:
+    return UserError(f"{path} is damaged: {wrong}; remove it, or run it again with --overwrite")
+
+
+def _check_config(record: Record) -> None:
+    """Raise WrongShape where a value that decides the run is missing, or is not the one in the identity."""
+    identity = record.identity
+    shape: dict[str, Any] = dict(_CONFIG)
+    for part in ("recipe", "parameters", "measure"):
+        shape |= dict.fromkeys(identity[part], PLAIN)
+    if identity["evaluation"] in EVALUATIONS:  # else nobody knows here by what its points differ
+        level = load_evaluation(identity["evaluation"]).level
+        if level is not None:
+            shape[level] = COUNT
+    check(record.config, shape, "config")
+    decided = {name: identity[name] for name in _CONFIG}
+    _check_equal(record, {**decided, **identity["recipe"], **identity["parameters"], **identity["measure"]})
+
+
+def _check_equal(record: Record, values: Mapping[str, Any]) -> None:
+    """Raise WrongShape where a value in the configuration of a record is there and is not the one in `values`."""
+    for name, value in values.items():
+        found = record.config.get(name, value)
+        if found != value:
+            raise WrongShape(f"config.{name} is {shown(found)}, and its identity says {shown(value)}")
+
+
+def _check_metrics(record: Record) -> None:
+    """Raise WrongShape where the reported metric is missing, or a share is out of its range."""
+    check(record.metrics, {"test": {record.task["metric"]: SHARE}}, "metrics")
+    for split, values in record.metrics.items():
+        for name in _SHARES:
+            if name in values:
+                check(values[name], SHARE, f"metrics.{split}.{name}")
+    training = record.training
+    if training is not None and training["best_epoch"] > len(training["epochs"]):
+        raise WrongShape(f"best_epoch is {training['best_epoch']}, and there are {len(training['epochs'])} epochs")
+
+
+def _check_name(record: Record, path: Path) -> None:
+    """Raise WrongShape where the file, its `id` and its identity do not name the same run."""
+    if path.name != f"{record.id}.json":
+        raise WrongShape(f"it is the record of another run, {shown(record.id)}")
+    if not record.id.endswith("-" + storage.digest(record.identity)[:8]):
+        raise WrongShape("its identity is the one of another run than its name says")
+
+
+def _parse(path: Path) -> Any:
+    try:
+        return json.loads(storage.read_bytes(path).decode("utf-8"))
+    except FileNotFoundError as error:
+        if storage.is_there(path):
+            raise WrongShape("it is a link to a file that is not there") from error
+        raise UserError(f"{path} is not there any more; run it again") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise WrongShape("it is not UTF-8 text") from error
+    except ValueError as error:
+        raise WrongShape(f"it is not JSON ({error})") from error

@@ -1,0 +1,145 @@
+"""Which records belong to one curve, and which curves may be compared. Imports neither torch nor pandas.
+
+This is the one definition of a series. The table at the end of a run, the table of a study and the report all use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from nlproar import storage
+from nlproar.evaluate import EVALUATIONS, load_evaluation
+from nlproar.run.record import Record
+
+BASELINE = "random"  # the measure that every other is compared with
+
+# Parameters of evaluations that a figure shows side by side instead of in one curve's name.
+_OF_PANEL = ("roar_strategy", "recursive")
+
+
+class Panel(NamedTuple):
+    """What is drawn in one coordinate system: an evaluation, how its levels count, and whether it is recursive."""
+
+    evaluation: str
+    strategy: str | None
+    recursive: bool
+
+    @property
+    def title(self) -> str:
+        """What a reader calls it: "Recursive ROAR"."""
+        if self.evaluation not in EVALUATIONS:
+            return self.evaluation
+        return load_evaluation(self.evaluation).title({"recursive": self.recursive, "evaluation": self.evaluation})
+
+
+class Series(NamedTuple):
+    """One curve of a panel: a measure, and the parameters that differ from their defaults, as (name, value)."""
+
+    measure: str
+    parameters: tuple[tuple[str, Any], ...] = ()
+
+
+class Point(NamedTuple):
+    """Where a record stands. `panel` and `series` are None for a run that all measures share."""
+
+    study: str  # equal for records that may be compared
+    evaluation: str
+    panel: Panel | None
+    series: Series | None
+    seed: int
+    level: int
+
+
+def point_of(record: Record) -> Point:
+    """Return where a record stands."""
+    identity = record.identity
+    level = level_name(record)
+    seed = int(identity["seed"])
+    k = _level(record)
+    if identity["importance_measure"] is None:
+        return Point(study_of(record), identity["evaluation"], None, None, seed, k)
+    panel = Panel(
+        identity["evaluation"], record.config.get("roar_strategy"), bool(record.config.get("recursive", False))
+    )
+    own = {**identity["measure"], **identity["parameters"]}
+    parameters = tuple((name, own[name]) for name in sorted(own) if name != level and name not in _OF_PANEL)
+    series = Series(identity["importance_measure"], parameters)
+    return Point(study_of(record), identity["evaluation"], panel, series, seed, k)
+
+
+def base_of(evaluation: str) -> str:
+    """Return the evaluation whose shared runs, k = 0 and k = 100 %, belong to the curves of an evaluation."""
+    if evaluation not in EVALUATIONS:
+        return evaluation
+    return load_evaluation(evaluation).shares_base_of or evaluation
+
+
+def has_curves(evaluation: str) -> bool:
+    """Return whether the records of an evaluation are points of curves."""
+    return evaluation not in EVALUATIONS or load_evaluation(evaluation).level is not None
+
+
+def level_name(record: Record) -> str | None:
+    """Return the parameter by which the points of the record's curve differ; None where there are no curves."""
+    evaluation = record.identity["evaluation"]
+    return load_evaluation(evaluation).level if evaluation in EVALUATIONS else "k"
+
+
+def _level(record: Record) -> int:
+    """Return the level of a record; 0 where its metric is not registered here and has another name for it."""
+    name = level_name(record)
+    level = None if name is None else record.config.get(name)
+    return level if isinstance(level, int) else 0
+
+
+def explains_unmasked(record: Record) -> bool:
+    """Return whether the importance behind a record is that of the unmasked model."""
+    step = record.identity["parameters"].get("recursive_step_size")
+    if not record.config.get("recursive", False):
+        return True
+    return step is not None and _level(record) == step
+
+
+def shared_facts(record: Record) -> dict[str, Any]:
+    """Return what all records of a study have in common: task, source, model, recipe, data and vectors."""
+    vectors = record.data["vectors"]
+    if record.config.get("vectors") in ("random", "word2vec"):  # these differ by seed
+        vectors = None
+    return {
+        "dataset": record.identity["dataset"],
+        "source": record.identity["source"],
+        "model_type": record.identity["model_type"],
+        **record.identity["recipe"],
+        "data": record.data["digest"],
+        "vectors identity": vectors,
+    }
+
+
+def study_of(record: Record) -> str:
+    """Return what identifies the study of a record."""
+    return storage.digest(shared_facts(record))
+
+
+def title(series: Series, others: Iterable[Series]) -> str:
+    """Return the measure, and as much of its parameters as tells it from the other series of the same measure."""
+    twins = [other for other in others if other.measure == series.measure]
+    own = dict(series.parameters)
+    notes = []
+    for name in _differing([dict(twin.parameters) for twin in twins]):
+        if name in own:
+            notes.append(f"{name.replace('_', ' ')} {own[name]}")
+    return f"{series.measure} ({', '.join(notes)})" if notes else series.measure
+
+
+def _differing(parameters: list[dict[str, Any]]) -> list[str]:
+    """Return the names whose values are not the same in all of `parameters`."""
+    names = sorted({name for one in parameters for name in one})
+    return [name for name in names if len({str(one.get(name)) for one in parameters}) > 1]
+
+
+def order(series: Series, measures: Mapping[str, Any]) -> tuple[int, str]:
+    """Return a key that sorts series as the registry does, measures that are not in it last."""
+    known = list(measures)
+    place = known.index(series.measure) if series.measure in known else len(known)
+    return place, str(series.parameters)

@@ -1,0 +1,101 @@
+"""What every script does: parse flags, prepare its streams, and end with the exit codes that are documented.
+
+Imports nothing that takes time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from nlproar.errors import UserError, refusal
+from nlproar.streams import lost_output, prepare_streams
+
+# Packages that a plain installation leaves out, by the extra of setup.py that brings them.
+_EXTRAS = {
+    **dict.fromkeys(("jinja2", "matplotlib", "pandas", "scipy", "sklearn", "threadpoolctl"), "report"),
+    "gensim": "word2vec",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and which takes no abbreviations of flags."""
+
+    def __init__(self, description: str | None, prog: str | None = None) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog, description=description, formatter_class=formatter, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with one line, without the usage."""
+        self.exit(2, f"error: {on_one_line(message)} (see --help)\n")
+
+
+class Terminated(BaseException):
+    """The process was asked to end by SIGTERM. A handler of that signal raises this."""
+
+
+@contextmanager
+def exit_codes(stopped: str) -> Iterator[None]:
+    """Around all that a script does: prepare its streams, and end it as the README says.
+
+    Exit code 2 and one line for what the user can mend; 130 and the line `stopped` on Ctrl-C; 143 and the same line on
+    SIGTERM, where a handler raises `Terminated`. A bug keeps its traceback. Output that was lost costs a warning only,
+    as the records are there; see `streams.require_output` for commands whose result is their output.
+    """
+    prepare_streams()
+    try:
+        with users_errors():
+            yield
+    except UserError as error:
+        print(f"error: {on_one_line(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _ignore_ctrl_c()
+        print(stopped, file=sys.stderr)
+        sys.exit(130)
+    except Terminated:
+        print(stopped, file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
+    problem = lost_output()
+    if problem:
+        print(f"warning: standard output cannot be written: {problem}", file=sys.stderr)
+
+
+def on_one_line(text: str) -> str:
+    """Return a text without breaks of lines, which what the user typed, or what a library says, may hold."""
+    return " ".join(text.splitlines())
+
+
+def _ignore_ctrl_c() -> None:
+    """An impatient second Ctrl-C must not end in a traceback while Python shuts down."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def users_errors() -> Iterator[None]:
+    """Turn what the machine refuses (no space, no permission, no memory) into a UserError; bugs keep their
+    traceback."""
+    try:
+        yield
+    except MemoryError as error:
+        raise UserError(f"there is not enough memory for this: {error}".removesuffix(": ")) from error
+    except ModuleNotFoundError as error:
+        package = (error.name or "nlproar").partition(".")[0]
+        if package == "nlproar":
+            raise
+        what = f"'.[{_EXTRAS[package]}]'" if package in _EXTRAS else "."
+        raise UserError(
+            f"the package {package} is not installed for {sys.executable}; activate the environment in which nlproar"
+            f" is installed, or install it with: pip install -c constraints.txt -e {what}"
+        ) from error
+    except OSError as error:
+        refused = refusal(error)
+        if refused is None:
+            raise
+        raise refused from error

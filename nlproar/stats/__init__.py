@@ -1,0 +1,1 @@
+"""Statistics of faithfulness: areas between curves, intervals over seeds, differences between measures."""

@@ -1,0 +1,73 @@
+"""Do metrics agree on the order of measures? Ranks, and Kendall's tau between metrics with a bootstrap interval."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+RESAMPLES = 2000
+_LEVEL = 0.95
+_SEED = 0  # of the resamples, so that the same values give the same interval
+
+
+class Tau(NamedTuple):
+    """Kendall's tau-b between two rankings, and its bootstrap interval; NaN where it is not defined."""
+
+    tau: float
+    low: float
+    high: float
+    measures: int
+    seeds: int
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Return the rank of each of M measures by its value, (M,): 1 is the largest, equal values share their mean rank.
+
+    A value of NaN has no rank. For example, [0.3, 0.5, 0.3] gives [2.5, 1, 2.5].
+    """
+    found = np.full(len(values), np.nan)
+    known = ~np.isnan(values)
+    own = values[known]
+    larger = (own[None, :] > own[:, None]).sum(axis=1)
+    equal = (own[None, :] == own[:, None]).sum(axis=1)
+    found[known] = larger + (equal + 1) / 2
+    return found
+
+
+def kendall(first: np.ndarray, second: np.ndarray) -> float:
+    """Return Kendall's tau-b of two lists of M values, in [-1, 1]: 1 if they order the measures in the same way.
+
+    NaN for fewer than two measures, and where all values of a list are equal. Kendall (1945), "The treatment of ties in
+    ranking problems", Biometrika 33.
+    """
+    upper = np.triu_indices(len(first), 1)
+    one = np.sign(first[:, None] - first[None, :])[upper]
+    other = np.sign(second[:, None] - second[None, :])[upper]
+    scale = np.sqrt(np.abs(one).sum() * np.abs(other).sum())
+    return float((one * other).sum() / scale) if scale > 0 else float("nan")
+
+
+def tau(first: np.ndarray, second: np.ndarray) -> Tau:
+    """Return Kendall's tau between two metrics, of their means over seeds, with a 95 % bootstrap interval over seeds.
+
+    first and second are (M, N): the scores of M measures by N seeds, of which column n is of the same seed in both, NaN
+    where a score is missing. Measures without any score by one of the two metrics, and seeds without a score of each
+    other measure, are left out. The interval is that of the percentiles when seeds are drawn with replacement; NaN for
+    one seed.
+    """
+    has_scores = ~np.isnan(first).all(axis=1) & ~np.isnan(second).all(axis=1)
+    first, second = first[has_scores], second[has_scores]
+    whole = ~np.isnan(first).any(axis=0) & ~np.isnan(second).any(axis=0)
+    first, second = first[:, whole], second[:, whole]
+    measures, seeds = first.shape
+    if not measures or not seeds:
+        return Tau(np.nan, np.nan, np.nan, measures, seeds)
+    value = kendall(first.mean(axis=1), second.mean(axis=1))
+    if seeds < 2 or np.isnan(value):
+        return Tau(value, np.nan, np.nan, measures, seeds)
+    rng = np.random.default_rng(_SEED)
+    drawn = rng.integers(0, seeds, (RESAMPLES, seeds))
+    resampled = np.array([kendall(first[:, own].mean(axis=1), second[:, own].mean(axis=1)) for own in drawn])
+    low, high = np.nanquantile(resampled, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return Tau(value, float(low), float(high), measures, seeds)

@@ -1,0 +1,252 @@
+"""The command line of a study. Imports no torch: that is for the workers."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+from nlproar import plugins
+from nlproar.dataset import TASKS
+from nlproar.errors import UserError
+from nlproar.evaluate import EVALUATIONS
+from nlproar.explain import MEASURES
+from nlproar.flags import add_flags, check_range, flags_of
+from nlproar.masking import STRATEGIES
+from nlproar.model import MODELS
+from nlproar.progress import show_log
+from nlproar.published import DATASETS, in_our_words
+from nlproar.run import overwrite
+from nlproar.run.cli import measure_named
+from nlproar.run.config import DEFAULT_EVALUATION, DEFAULT_MODEL, command_line, declaring
+from nlproar.run.layout import Layout
+from nlproar.run.prerequisites import remove_training_state
+from nlproar.script import Parser, Terminated, exit_codes
+from nlproar.streams import require_output
+from nlproar.study.grid import STAGES, Chain, Grid
+from nlproar.study.status import Status, look, table
+
+log = logging.getLogger(__name__)
+
+MOST_JOBS = 1000
+LARGEST_LEVEL = 10**6
+_MOST_FAILURES = 10  # that a dry run names
+
+# Flags of a run that a study declares itself, as it takes several values of them, and one that it does not pass on.
+_OF_GRID = ("seed", "roar_strategy", "k", "recursive")
+_NOT_PASSED = ("train_missing",)
+
+
+def parser(description: str, prog: str | None = None) -> Parser:
+    """Return the parser of a study: the flags that span its grid, and every other flag of a run."""
+    found = Parser(description, prog)
+    add = found.add_argument
+    add("--dataset", nargs="+", default=["all"], choices=(*TASKS, *DATASETS, "all"), metavar="TASK",
+        help=f"{_names(TASKS)} (default: all)")  # fmt: skip
+    add("--metric", nargs="+", dest="evaluations", default=[DEFAULT_EVALUATION], choices=(*EVALUATIONS, "all"),
+        metavar="METRIC", help=f"{_names(EVALUATIONS)} (default: {DEFAULT_EVALUATION})")  # fmt: skip
+    add("--importance-measure", nargs="+", default=["all"], choices=(*MEASURES, "all"), metavar="MEASURE",
+        type=measure_named, help=f"{_names(MEASURES)} (default: all)")  # fmt: skip
+    add("--model-type", choices=tuple(MODELS), default=argparse.SUPPRESS, help=f"the model (default: {DEFAULT_MODEL})")
+    add("--seed", nargs="+", type=int, default=[0],
+        help="seeds of initialisation, order and random choices (default: 0)")  # fmt: skip
+    add("--roar-strategy", nargs="+", default=["quantile"], choices=STRATEGIES,
+        help="is k a percentage or a count of tokens (default: quantile)")  # fmt: skip
+    _add_kinds(found)
+    _add_levels(found)
+    add("--source", default="official", help="where the data come from: official or, of bAbI, simulated")
+    add("--jobs", type=int, default=1, help="chains at a time, among which the cores are divided (default: 1)")
+    add("--stage", default="all", choices=("all", *STAGES),
+        help="base: only the runs that all measures share; measures: only the others (default: all)")  # fmt: skip
+    what = found.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="show what is done and what is left")
+    what.add_argument("--list", action="store_true", help="print one command for each chain that is left")
+    what.add_argument("--job-lists", action="store_true",
+                      help="write what is left into lists for batch_jobs/submit.sh")  # fmt: skip
+    for one in declaring():
+        add_flags(found, one, without=(*_OF_GRID, *_NOT_PASSED))
+    return found
+
+
+def _add_kinds(found: Parser) -> None:
+    kinds = found.add_mutually_exclusive_group()
+    for name, value, text in (
+        ("--recursive", (True,), "explain the model of the level before"),
+        ("--no-recursive", (False,), "explain the model of k = 0 (default)"),
+        ("--both", (False, True), "both of these"),
+    ):
+        kinds.add_argument(name, dest="kinds", action="store_const", const=value, default=argparse.SUPPRESS, help=text)
+
+
+def _add_levels(found: Parser) -> None:
+    levels = found.add_mutually_exclusive_group()
+    levels.add_argument(
+        "--k",
+        nargs="+",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="the levels between nothing and everything masked, which are always there",
+    )
+    levels.add_argument(
+        "--step", type=int, default=argparse.SUPPRESS, help="levels at this distance (default: 10, count 1)"
+    )
+    found.add_argument("--max-k", type=int, default=argparse.SUPPRESS, help="up to this level (default: 90, count 10)")
+
+
+def _names(registry: Iterable[str]) -> str:
+    return f"all, or some of {', '.join(registry)}"
+
+
+def parse(description: str, argv: list[str] | None = None) -> tuple[Grid, argparse.Namespace]:
+    """Return the study that a command line asks for, and the flags that say what to do with it."""
+    argv = in_our_words(argv)
+    plugins.load_named(argv)
+    flags = parser(description).parse_args(argv)
+    values = vars(flags)
+    _check_ranges(flags)
+    if "k" in values and "max_k" in values:
+        raise UserError("--max-k goes with --step; --k names the levels")
+    grid = Grid(
+        datasets=_chosen([DATASETS.get(name, name) for name in flags.dataset], TASKS),
+        measures=_chosen(flags.importance_measure, MEASURES),
+        seeds=list(dict.fromkeys(flags.seed)),
+        evaluations=_chosen(flags.evaluations, EVALUATIONS),
+        strategies=list(dict.fromkeys(flags.roar_strategy)),
+        kinds=values.get("kinds", (False,)),
+        levels=values.get("k"),
+        step=values.get("step"),
+        max_k=values.get("max_k"),
+        source=flags.source,
+        flags={name: values[name] for name in _passed() if name in values},
+    )
+    return grid, flags
+
+
+def _passed() -> list[str]:
+    """Return the flags that every run of the study has."""
+    names = ["model_type"]
+    for one in declaring():
+        names += [name for name in flags_of(one) if name not in (*_OF_GRID, *_NOT_PASSED)]
+    return names
+
+
+def _check_ranges(flags: argparse.Namespace) -> None:
+    """Raise UserError for numbers with which the grid itself could not be laid out; `resolve` checks the rest."""
+    check_range("--jobs", flags.jobs, 1, MOST_JOBS)
+    for name in ("step", "max_k"):
+        if hasattr(flags, name):
+            check_range(f"--{name.replace('_', '-')}", getattr(flags, name), 1, LARGEST_LEVEL)
+    for k in getattr(flags, "k", ()):
+        check_range("--k", k, 0, LARGEST_LEVEL)
+
+
+def _chosen(names: Sequence[str], registry: Iterable[str]) -> list[str]:
+    return list(registry) if "all" in names else list(dict.fromkeys(names))
+
+
+def main(description: str, argv: list[str] | None = None) -> None:
+    """Run a study. Exits with 0 when every run is done, with 1 when some failed, else as a run does."""
+    with exit_codes("stopped; run the same command again to continue"):
+        grid, flags = parse(description, argv)
+        chains = [chain for chain in grid.chains() if flags.stage in ("all", chain.stage)]
+        layout = Layout.at(getattr(flags, "persistent_dir", None))
+        layout.check()
+        again = getattr(flags, "overwrite", False)
+        code = 0
+        if flags.dry_run:
+            _show(chains, look_at(layout, chains, again), flags.jobs)
+        elif flags.list:
+            _list(chains, look_at(layout, chains, again))
+        elif flags.job_lists:
+            _write_job_lists(layout, chains, look_at(layout, chains, again))
+        else:
+            code = _carry_out(layout, chains, flags.jobs, again)
+    if code:
+        sys.exit(code)
+
+
+def look_at(layout: Layout, chains: Sequence[Chain], again: bool, begins: bool = False) -> Status:
+    """Return the state of a study; with `again`, as --overwrite finds it.
+
+    What `begins` to carry the study out leaves a note, so that it can be stopped and continued.
+    """
+    if not again:
+        return look(layout, chains)
+    runs = [config for chain in chains for config in chain.configs]
+    replaces = overwrite.begin(layout, runs) if begins else overwrite.left(layout, runs)
+    return look(layout, chains, replaces)
+
+
+def _show(chains: Sequence[Chain], status: Status, jobs: int) -> None:
+    """What a dry run prints: why runs count as failed, then how many are in which state."""
+    for config, reason in list(status.failures.items())[:_MOST_FAILURES]:
+        print(f"failed: {config.id}: {reason}")
+    if len(status.failures) > _MOST_FAILURES:
+        print(f"failed: {len(status.failures) - _MOST_FAILURES} more")
+    print(table(chains, status, jobs))
+    require_output()
+
+
+def _list(chains: Sequence[Chain], status: Status) -> None:
+    """Print a command for each chain that is left. Its bytes are those of the file names, whatever the terminal's
+    encoding, so that a shell finds the same files."""
+    for chain in chains:
+        missing = status.missing(chain)
+        if missing:
+            command = command_line(chain.arguments(missing))
+            sys.stdout.buffer.write(os.fsencode(command) + b"\n")
+    require_output()
+
+
+def _write_job_lists(layout: Layout, chains: Sequence[Chain], status: Status) -> None:
+    from nlproar.study import job_lists
+
+    queue = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read().decode(errors="replace")
+    show_log()
+    lists = job_lists.plan(chains, status, job_lists.in_queue(layout, queue.splitlines()))
+    print("\n".join(job_lists.write(layout, lists, status)))
+    require_output()
+
+
+def _carry_out(layout: Layout, chains: Sequence[Chain], jobs: int, again: bool) -> int:
+    """Run what is left, or with `again` everything, and return the exit code.
+
+    The curves come last on stdout, what failed on stderr.
+    """
+    from nlproar.run import curve
+    from nlproar.study.scheduler import Scheduler
+
+    show_log()
+    layout.make()
+    status = look_at(layout, chains, again, begins=True)
+    signal.signal(signal.SIGTERM, _terminate)
+    scheduler = Scheduler(layout, chains, status, jobs)
+    try:
+        scheduler.carry_out()
+        overwrite.end(layout)
+        status.look_again(layout, chains)
+        for config in status.records:
+            remove_training_state(layout, config)
+    finally:
+        done = len(status.records)
+        failed = len(status.failures)
+        skipped = len(scheduler.skipped)
+        log.info(
+            "%d runs: %d done, %d failed, %d skipped because of them, %d not tried",
+            scheduler.runs, done, failed, skipped, scheduler.runs - done - failed - skipped,
+        )  # fmt: skip
+        for config, reason in status.failures.items():
+            log.error("%s: %s", config.id, reason)
+    for warning in status.warnings():
+        log.warning("%s", warning)
+    seeds = {chain.configs[0].seed for chain in chains}
+    print("\n\n".join(curve.of_study(status.records.values(), seeds)))
+    return 1 if status.failures else 0
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated

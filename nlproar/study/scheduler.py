@@ -1,0 +1,103 @@
+"""Carry out the chains of a study, several at a time, each once what it needs is done. Imports no torch."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from nlproar import process
+from nlproar.run import failure
+from nlproar.run.config import Config
+from nlproar.run.layout import Layout
+from nlproar.run.record import Record
+from nlproar.study import workers
+from nlproar.study.display import Display
+from nlproar.study.grid import Chain
+from nlproar.study.status import Estimates, Status, duration, time_left
+from nlproar.study.workers import Worker
+
+log = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LOOKS = 0.2
+
+
+class Scheduler:
+    """The state of a study while it runs. `status` is kept up to date; what failed or was skipped stays missing."""
+
+    def __init__(self, layout: Layout, chains: Sequence[Chain], status: Status, jobs: int) -> None:
+        self.layout, self.status, self.jobs = layout, status, jobs
+        self.threads = process.share_of_threads(jobs)
+        self.estimates = Estimates(status.records.values())
+        self.runs = sum(len(chain.configs) for chain in chains)
+        self.skipped: list[Config] = []
+        self.running: list[Worker] = []
+        todo = {chain: missing for chain in chains if (missing := status.missing(chain))}
+        # first what others wait for, then the longest, so that none is left alone at the end
+        order = sorted(todo, key=lambda c: (c.stage != "base", -self.estimates.total(todo[c])[0]))
+        self.waiting = {chain: todo[chain] for chain in order}
+        self.awaited = {config for todo in self.waiting.values() for config in todo}  # not done, and not failed yet
+
+    def carry_out(self) -> None:
+        """Run everything. However this ends, no worker is left behind."""
+        for config in [config for todo in self.waiting.values() for config in todo]:
+            if self.status.failures.pop(config, None):  # it is tried again
+                failure.clear(self.layout, config)
+        done = self.runs - sum(len(todo) for todo in self.waiting.values())
+        with Display(self.runs, done, min(self.jobs, len(self.waiting))) as display:
+            try:
+                while self.waiting or self.running:
+                    self._start_what_can()
+                    display.show([worker.doing() for worker in self.running])
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+                    for worker in list(self.running):
+                        self._look_at(worker, display)
+            finally:
+                workers.stop(self.running)
+
+    def _start_what_can(self) -> None:
+        for chain, todo in list(self.waiting.items()):
+            if len(self.running) == self.jobs:
+                return
+            needs = chain.needs
+            if any(needed in self.status.failures or needed in self.skipped for needed in needs):
+                del self.waiting[chain]
+                self.skipped += todo
+                self.awaited.difference_update(todo)
+            elif self.awaited.isdisjoint(needs):
+                del self.waiting[chain]
+                self.running.append(workers.start(self.layout, chain, todo, self.threads))
+
+    def _look_at(self, worker: Worker, display: Display) -> None:
+        ended = worker.process.poll() is not None  # asked first: what it wrote before it ended is seen below
+        for config, done in workers.new_records(self.layout, worker, self.status.replaces):
+            self.status.records[config] = done
+            self.awaited.discard(config)
+            self.estimates.add(done)
+            display.done(_result(worker.chain, config, done), self._time_left())
+        if ended:
+            self.running.remove(worker)
+            if worker.todo:
+                self._failed(worker)
+
+    def _failed(self, worker: Worker) -> None:
+        """Note what a worker that ended left undone; a base that failed lets nobody wait any longer."""
+        failed, *rest = worker.todo
+        why = workers.reason(worker)
+        self.status.failures[failed] = why
+        self.skipped += rest
+        self.awaited.difference_update(worker.todo)
+        if failure.of(self.layout, failed) is None:  # the worker could not say so itself
+            failure.note(self.layout, failed, why)
+        log.error("%s, k = %d: %s; see %s", worker.chain.title, failed.at_level, why, worker.log)
+
+    def _time_left(self) -> str:
+        left = [config for todo in self.waiting.values() for config in todo]
+        left += [config for worker in self.running for config in worker.todo]
+        return time_left(self.estimates, left, self.jobs)
+
+
+def _result(chain: Chain, config: Config, done: Record) -> str:
+    metric = str(done.task["metric"]).replace("_", " ")
+    level = config.at_level
+    return f"{chain.title}, k = {level}: test {metric} {done.performance:.4f}, {duration(done.seconds)}"

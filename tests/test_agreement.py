@@ -1,0 +1,119 @@
+"""Ranks and Kendall's tau between metrics, and the table that compares every metric with every other."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from nlproar.report import agreement, frame, page, panels, summary
+from nlproar.report.frame import Found
+from nlproar.report.results import collect
+from nlproar.run.config import resolve
+from nlproar.run.layout import Layout
+from nlproar.stats.agreement import kendall, ranks, tau
+from tests import made_records
+
+VALUES = st.lists(st.integers(0, 5), min_size=2, max_size=8)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=8))
+def test_tau_is_the_tau_b_of_a_reference(pairs):
+    first, second = np.array(pairs, float).T
+    expected = stats.kendalltau(first, second).statistic
+    assert kendall(first, second) == pytest.approx(expected, nan_ok=True)
+
+
+@given(VALUES)
+def test_ranks_are_those_of_a_reference_and_share_their_mean_where_values_are_equal(values):
+    values = np.array(values, float)
+    assert (ranks(values) == stats.rankdata(-values)).all()
+
+
+def test_a_value_that_is_missing_has_no_rank():
+    assert ranks(np.array([1.0, np.nan, 2.0])).tolist()[::2] == [2, 1] and np.isnan(ranks(np.array([1, np.nan]))[1])
+
+
+def test_a_metric_agrees_with_itself_and_not_with_its_opposite():
+    scores = np.random.default_rng(0).normal(size=(5, 4)) + np.arange(5)[:, None] * 10
+    assert tau(scores, scores)[:3] == (1, 1, 1) and tau(scores, -scores)[:3] == (-1, -1, -1)
+
+
+def test_the_interval_of_noise_holds_zero_and_one_seed_has_none():
+    rng = np.random.default_rng(1)
+    found = tau(rng.normal(size=(6, 5)), rng.normal(size=(6, 5)))
+    assert found.low < 0 < found.high and found.measures == 6 and found.seeds == 5
+    assert np.isnan(tau(rng.normal(size=(6, 1)), rng.normal(size=(6, 1))).low)
+
+
+def test_a_measure_that_one_metric_does_not_know_is_left_out():
+    first = np.array([[1.0, 1], [2, 2], [3, 3]])
+    second = np.array([[1.0, 1], [np.nan, np.nan], [3, 3]])
+    assert tau(first, second).measures == 2
+
+
+@pytest.fixture
+def studies(tmp_path):
+    """Records of three metrics: sufficiency orders the measures as RACU does, comprehensiveness the other way round."""
+    made_records.study(tmp_path, "babi-1", measures=["gradient", "integrated-gradient"], source="simulated")
+    for seed in (0, 1, 2):
+        for measure, value in (("random", 0.0), ("gradient", 0.2), ("integrated-gradient", 0.4)):
+            config = resolve(
+                "babi-1", "simulated", seed=seed, importance_measure=measure, evaluation="erasure", vectors="random",
+                persistent_dir=str(tmp_path),
+            )  # fmt: skip
+            test = {"accuracy": 0.9, "comprehensiveness": 0.5 - value, "sufficiency": 0.5 - value + 0.01 * seed}
+            made_records.made(config, 0.9, metrics={"val": {"accuracy": 0.9}, "test": test}, training=None)
+    return frame.load([Layout(tmp_path)]).studies
+
+
+def test_scores_ranks_and_taus_of_records(studies):
+    assert len(studies) == 1
+    by_seed = summary.racu_by_seed(frame.points(studies))
+    found = agreement.scores(studies, by_seed)
+    table = agreement.summary(found).set_index(["metric", "series"])
+    assert table.loc[("Recursive ROAR: RACU", "integrated-gradient"), "rank"] == 1
+    assert table.loc[("Erasure: sufficiency", "integrated-gradient"), "rank"] == 1
+    assert table.loc[("Erasure: comprehensiveness", "random"), "rank"] == 1
+    assert table.loc[("Erasure: sufficiency", "gradient"), "score"] == pytest.approx(31)
+    pairs = agreement.taus(found).set_index(["first", "second"])["tau"]
+    assert pairs["Recursive ROAR: RACU", "Erasure: sufficiency"] == 1
+    assert pairs["Recursive ROAR: RACU", "Erasure: comprehensiveness"] == -1
+    shown = agreement.to_read(agreement.summary(found), agreement.taus(found), agreement.cost(studies))
+    assert "31.0 (2)" in set(shown["agreement"]["Erasure: sufficiency"]) and len(shown["agreement_taus"]) == 3
+
+
+def test_cost_counts_trainings_and_the_models_that_are_shared(studies):
+    table = agreement.cost(studies).set_index("metric")
+    # Three seeds: k = 0, k = 100, four levels of random masking are shared, and two measures have four levels each.
+    assert table.loc["Recursive ROAR", "trainings"] == 3 * (2 + 2 * 4)
+    assert table.loc["Erasure", "trainings"] == 3 * 2 and table.loc["Erasure", "runs"] == 3 * (2 + 3)
+
+
+def test_the_picture_draws_every_measure_in_a_panel_for_each_task(studies):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    found = agreement.summary(agreement.scores(studies, summary.racu_by_seed(frame.points(studies))))
+    picture = agreement.picture(found)
+    figure, ax = pyplot.subplots()
+    picture.panels[0].draw(ax)
+    assert len(ax.lines) == 3 and ax.get_ylim() == (3.5, 0.5)
+    pyplot.close(figure)
+    results = collect(Found(studies, {}), "cpu", None)
+    assert "agreement" in [shown.name for shown in panels.everything(results)]
+    html = page.render(results, panels.everything(results))
+    assert "Do the metrics agree?" in html and "Erasure: sufficiency" in html
+    one = found[found["metric"] == "Erasure: sufficiency"]
+    assert agreement.picture(one) is None
+
+
+def test_of_nothing_there_is_an_empty_table():
+    empty = pd.DataFrame(columns=["study", "strategy", "masking", "series", "measure", "seed", "racu"])
+    found = agreement.scores([SimpleNamespace(records=[], label="x")], empty)
+    assert agreement.summary(found).empty and agreement.taus(found).empty

@@ -1,0 +1,173 @@
+"""Masked fine-tuning and erasure: values by hand, limits, and what is computed once."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from nlproar.dataset.batch import RandomlyMaskedBatches, TrainingBatches
+from nlproar.dataset.encoding import Split
+from nlproar.dataset.vocabulary import CLS, EOS, MASK
+from nlproar.errors import UserError
+from nlproar.evaluate import erasure
+from nlproar.masking import mask_at_random, mask_most_important
+from nlproar.model import train
+from nlproar.model.classifier import Classifier, Prediction
+from nlproar.run import context as context_module
+from nlproar.run.layout import Layout
+from nlproar.run.run import run
+
+
+def flat(*texts):
+    """Tokens and offsets of texts that are given without [CLS] and [EOS]."""
+    rows = [[CLS, *text, EOS] for text in texts]
+    return np.concatenate(rows).astype(np.int32), np.cumsum([0, *map(len, rows)])
+
+
+# ---- masks of masked fine-tuning ----
+
+
+def test_half_of_the_observations_are_masked_each_to_another_extent_and_never_a_special_token():
+    tokens, offsets = flat(*[[7] * 100] * 4000)
+    maskable = tokens >= MASK
+    masked = mask_at_random(maskable, offsets, np.random.default_rng(0), 0.5)
+    assert not (masked & ~maskable).any()
+    ratio = np.add.reduceat(masked, offsets[:-1]) / 100
+    assert abs((ratio > 0).mean() - 0.5) < 0.03
+    uniform = np.sort(ratio[ratio > 0])
+    assert np.abs(uniform - np.linspace(0, 1, len(uniform))).max() < 0.05
+
+
+def test_other_masks_are_drawn_at_every_pass_and_the_same_ones_after_a_state_is_set():
+    tokens, offsets = flat(*[[7] * 10] * 50)
+    batches = RandomlyMaskedBatches(Split(tokens, offsets, np.zeros(50, np.int64)), 10, 0)
+    first = [batch.tokens for batch in batches]
+    state = batches.state
+    second = [batch.tokens for batch in batches]
+    batches.state = state
+    again = [batch.tokens for batch in batches]
+    assert all(torch.equal(one, other) for one, other in zip(second, again, strict=True))
+    assert not all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_without_masks_the_order_of_the_batches_is_as_ever():
+    tokens, offsets = flat(*[[7] * length for length in range(50)])
+    split = Split(tokens, offsets, np.zeros(50, np.int64))
+    rng = np.random.default_rng(3)
+    order = rng.permutation(50)
+    order = order[np.argsort(split.lengths[order], kind="stable")]
+    expected = [order[10 * number : 10 * number + 10] for number in rng.permutation(5)]
+    found = [batch.observation.numpy() for batch in TrainingBatches(split, 10, 3)]
+    assert all((one == other).all() for one, other in zip(found, expected, strict=True))
+
+
+def test_a_split_followed_by_another_has_the_observations_of_both():
+    one = Split(*flat([5, 6], [7]), np.array([0, 1]), *flat([8], [9, 9]))
+    both = one.followed_by(one.masked(one.maskable))
+    assert len(both) == 4 and both.tokens[both.offsets[2] : both.offsets[3]].tolist() == [CLS, MASK, MASK, EOS]
+    assert both.query_tokens[both.query_offsets[3] : both.query_offsets[4]].tolist() == [CLS, 9, 9, EOS]
+
+
+# ---- erasure by hand ----
+
+
+class Lookup(Classifier):
+    """Class 1 has logit 2 where the word 7 is in the text, else -2; class 0 has 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, batch, embedded=None):
+        found = (batch.tokens == 7).any(dim=1).float()
+        return Prediction(torch.stack([0 * found, 4 * found - 2], dim=1), None)
+
+
+def changes(importance, of_class):
+    """Of two texts, of which the first has the word at its beginning."""
+    tokens, offsets = flat([7, 5, 5, 5], [5, 5, 5, 5])
+    split = Split(tokens, offsets, np.array([0, 0]))
+    values = np.zeros(len(tokens), np.float32)
+    values[split.maskable] = importance
+    context = SimpleNamespace(dataset=SimpleNamespace(splits={"test": split}))
+    explained = SimpleNamespace(of_split={"test": SimpleNamespace(values=values)})
+    return erasure._changes(Lookup(), context, explained, of_class)
+
+
+HIGH, LOW = 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(2))  # the probabilities of the likely and of the other class
+
+
+def test_where_the_one_word_that_counts_is_the_most_important_all_is_lost_without_it_and_nothing_with_it():
+    found = changes([9, 1, 1, 1, 9, 1, 1, 1], "predicted")
+    assert np.allclose(found["comprehensiveness"], [[HIGH - LOW] * 5, [0] * 5])
+    assert np.allclose(found["sufficiency"], 0)
+
+
+def test_where_it_is_the_least_important_nothing_is_lost_without_the_others_and_all_with_them():
+    found = changes([0, 1, 1, 1, 0, 1, 1, 1], "predicted")
+    assert np.allclose(found["comprehensiveness"], 0)
+    assert np.allclose(found["sufficiency"], [[HIGH - LOW] * 5, [0] * 5])
+
+
+def test_of_the_gold_class_the_probability_can_rise():
+    found = changes([9, 1, 1, 1, 9, 1, 1, 1], "gold")
+    assert np.allclose(found["comprehensiveness"], [[LOW - HIGH] * 5, [0] * 5])
+
+
+def test_ranks_order_tokens_as_masking_does():
+    rng = np.random.default_rng(0)
+    tokens, offsets = flat(*[rng.integers(5, 9, length) for length in rng.integers(1, 30, 40)])
+    maskable = tokens > EOS
+    importance = rng.integers(0, 4, len(tokens)).astype(np.float32)  # many ties
+    rank = erasure.ranks(importance, maskable, offsets)
+    for k in (1, 2, 5):
+        masked = mask_most_important(importance, maskable, offsets, "count", k)
+        assert (masked == ((rank < k) & maskable)).all()
+
+
+# ---- runs ----
+
+
+@pytest.mark.slow
+def test_a_curve_of_masked_fine_tuning_costs_one_training(small_run, monkeypatch):
+    trainings = []
+    fit = train.fit
+    monkeypatch.setattr(train, "fit", lambda *args, **flags: trainings.append(flags) or fit(*args, **flags))
+    flags = {"evaluation": "masked-fine-tuning", "roar_strategy": "quantile", "recursive_step_size": 50}
+    unmasked = run(small_run(**flags))
+    for recursive in (False, True):
+        for k in (50, 100):
+            done = run(small_run(importance_measure="gradient", k=k, recursive=recursive, **flags))
+            assert done.sources["explained"] == unmasked.sources["weights"] and done.training is None
+            assert (done.masked["test"] == 1) == (k == 100)
+    assert [flags["mask_at_random"] for flags in trainings] == [True]
+
+
+@pytest.mark.slow
+def test_two_metrics_share_one_importance(small_run, monkeypatch):
+    explained = []
+    explain = context_module.explain
+    monkeypatch.setattr(context_module, "explain", lambda *args: explained.append(args[3]) or explain(*args))
+    run(small_run(importance_measure="gradient", k=1, train_missing=True))
+    assert sorted(explained) == ["test", "train", "val"]
+    run(small_run(importance_measure="gradient", evaluation="erasure"))
+    assert len(explained) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["plain", "masked-fine-tuning"])
+def test_erasure_records_the_means_of_what_it_keeps_of_every_observation(small_run, model):
+    config = small_run(importance_measure="attention", evaluation="erasure", erasure_model=model, train_missing=True)
+    done = run(config)
+    assert run(config) == done
+    with np.load(Layout.of(config).observations(config)) as kept:
+        for name in ("comprehensiveness", "sufficiency"):
+            assert kept[name].shape == (60, len(erasure.BINS)) and np.abs(kept[name]).max() <= 1
+            assert done.metrics["test"][name] == pytest.approx(kept[name].mean())
+            assert done.diagnostics[name]["50"] == pytest.approx(kept[name][:, -1].mean())
+
+
+def test_erasure_without_a_trained_model_says_what_to_do(small_run):
+    with pytest.raises(UserError, match="--train-missing"):
+        run(small_run(importance_measure="gradient", evaluation="erasure"))

@@ -1,0 +1,76 @@
+"""Results that were packed and unpacked elsewhere give the same report, and what is confidential stays at home."""
+
+import shutil
+import stat
+import subprocess
+import tarfile
+
+import pytest
+
+from nlproar.errors import UserError
+from nlproar.report import frame
+from nlproar.run import pack, record
+from nlproar.run.layout import Layout
+from nlproar.run.run import run
+from tests import made_records
+from tests.conftest import ROOT
+
+
+def unpacked(path, folder):
+    with tarfile.open(path) as archive:
+        archive.extractall(folder, filter="data")
+    return Layout(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["all.tar", "all.tar.gz", "all.tar.xz"])
+def test_the_report_reads_the_same_records_masks_and_importance_elsewhere(small_run, tmp_path, name):
+    config = small_run(importance_measure="gradient", k=1, train_missing=True)
+    run(config)
+    home = Layout.of(config)
+    there = unpacked_of(home, tmp_path, name)
+    assert [path.name for path in there.records()] == [path.name for path in home.records()]
+    for path in there.records():
+        assert record.load(path) == record.load(home.results / "roar" / path.name)
+    for folder in ("encoded", "masks", "importance"):
+        packed = {path.name: path.read_bytes() for path in (there.cache / folder).iterdir()}
+        kept = {path.name: path.read_bytes() for path in (home.cache / folder).iterdir() if path.name[0] != "."}
+        assert packed == kept and packed
+    assert not (there.root / "checkpoints").exists() and not list(there.root.rglob(".*"))
+    assert len(frame.load([there]).studies) == 1
+
+
+def unpacked_of(home, tmp_path, name):
+    out = tmp_path / name
+    number = pack.pack(home, out)
+    there = unpacked(out, tmp_path / "elsewhere")
+    assert number == sum(path.is_file() for path in there.root.rglob("*"))
+    return there
+
+
+def test_of_a_confidential_task_only_records_are_packed_for_their_owner(tmp_path):
+    home = Layout(tmp_path / "home")
+    made_records.study(home.root, "mimic-anemia", seeds=[0], measures=["gradient"])
+    (home.cache / "encoded").mkdir(parents=True)
+    (home.cache / "encoded" / "texts.npz").write_bytes(b"secret")
+    out = tmp_path / "all.tar"
+    for caches, expected in ((None, False), (True, True)):
+        pack.pack(home, out, caches)
+        assert stat.S_IMODE(out.stat().st_mode) == 0o600
+        with tarfile.open(out) as archive:
+            assert ("cache/encoded/texts.npz" in archive.getnames()) == expected
+
+
+def test_no_record_and_another_name_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no record"):
+        pack.pack(Layout(tmp_path), tmp_path / "all.tar")
+    with pytest.raises(UserError, match=r"\.tar\.gz"):
+        pack.pack(Layout(tmp_path), tmp_path / "all.zip")
+
+
+def test_the_job_that_makes_the_report_is_submitted_with_its_flags():
+    bash = shutil.which("bash")
+    line = [bash, "batch_jobs/report.sh", "--persistent-dir", "a folder"]
+    environment = {"SBATCH": "echo", "PATH": "/usr/bin:/bin", "NLPROAR_ACCOUNT": "me"}
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == "--account=me batch_jobs/report.sh --persistent-dir a folder"

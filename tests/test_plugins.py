@@ -1,0 +1,64 @@
+"""A measure, a task, a model and a metric of a user's own go everywhere without an edit of the package."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+PLUGIN = str(ROOT / "tests" / "plugin.py")
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    """Run `nlproar` in a folder of its own, with the plug-in, and return what it printed."""
+    folder = tmp_path_factory.mktemp("plugins")
+
+    def call(name, *words, plugin=("--plugin", PLUGIN)):
+        line = [sys.executable, "-m", "nlproar", name, *map(str, words), *plugin]
+        done = subprocess.run(line, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    call.folder = folder
+    return call
+
+
+@pytest.mark.slow
+def test_what_is_registered_is_on_the_command_line_with_its_parameters(command):
+    said = command("run", "--help")
+    for word in ("films", "favourite", "--favourite", "bag", "--size", "erase"):
+        assert word in said
+    assert "films" not in command("run", "--help", plugin=())
+
+
+@pytest.mark.slow
+def test_a_study_of_a_task_a_model_a_measure_and_two_metrics_of_ones_own_and_its_report(command):
+    """The measure is right for one label of two, so masking what it finds takes performance half way down."""
+    grid = ["--dataset", "films", "--model-type", "bag", "--importance-measure", "favourite", "random"]
+    grid += ["--metric", "roar", "erase", "--roar-strategy", "count", "--k", 1, "--favourite", "good"]
+    said = command("study", *grid)
+    assert "test accuracy of Films, seed 0, count" in said and "test accuracy of Films, seed 0, Erasing, count" in said
+    _, erased = said.strip().split("\n\n")
+    header, unmasked, masked = (line.split() for line in erased.splitlines()[-3:])
+    at = {measure: float(masked[header.index(measure)]) for measure in header[1:]}
+    assert float(unmasked[1]) == 1 and at["favourite"] < at["random"] < 1
+    *_, total = command("study", *grid, "--dry-run").splitlines()
+    assert total.split()[:6] == ["all", "5", "0", "0", "0", "5"]
+
+    command("report")
+    curves = (command.folder / "persistent/tables/curves.csv").read_text()
+    for words in ("Films", "Erasing", "favourite"):
+        assert words in curves
+    assert "Erasing" in (command.folder / "persistent/report.html").read_text()
+    assert "favourite" in command("ls")
+    assert command("prepare", "films") == "films: ready\n"
+
+
+@pytest.mark.slow
+def test_a_parameter_of_a_measure_is_a_part_of_the_identity_and_a_column_of_its_own(command):
+    words = ["--dataset", "films", "--model-type", "bag", "--importance-measure", "favourite", "--k", 1]
+    said = command("run", *words, "--favourite", "bad")
+    assert "favourite (favourite bad)" in said
+    assert "done already" not in said
