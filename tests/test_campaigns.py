@@ -17,7 +17,7 @@ def test_a_damaged_file_is_made_again_or_named():
 
 @pytest.mark.slow
 def test_what_is_killed_at_any_file_operation_or_moment_continues_with_nothing_lost_or_trained_again():
-    command = [sys.executable, "-m", "tests.campaigns.kill", "--kills", "24", "--scenarios", "chain", "overwrite"]
+    command = [sys.executable, "-m", "tests.campaigns.kill", "--kills", "12", "--scenarios", "chain", "overwrite"]
     done = subprocess.run([*command, "--ways", "operations", "moments"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "kills: 0 wrong, 0 lost, 0 left over, 0 trained again" in done.stdout
