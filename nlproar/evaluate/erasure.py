@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class Erasure(Evaluation):
 
     Parameters = ErasureParameters
     level = None  # a run measures all bins
-    splits = ("test",)
+    scores: ClassVar[Mapping[str, bool]] = {"comprehensiveness": True, "sufficiency": False}
 
     def canonical(self, config: Config) -> Config:
         """See `Evaluation.canonical`."""
@@ -80,7 +80,7 @@ class Erasure(Evaluation):
         """See `Evaluation.importance`: that of the unmasked test data."""
         needs_model = MEASURES[str(config.importance_measure)].needs_model
         model_of = self.trained(config) if needs_model else None
-        return context.importance(config, model_of, Masks.nothing(context.dataset), self.splits)
+        return context.importance(config, model_of, Masks.nothing(context.dataset), ("test",))
 
     def carry_out(self, config: Config, context: Context) -> Record:
         """See `Evaluation.carry_out`: explain, and compare the answers of the model."""
@@ -103,7 +103,7 @@ class Erasure(Evaluation):
                 config, key, lambda: _changes(model, context, importance, config.parameters.erasure_class)
             )
         diagnostics = {}
-        for name in ("comprehensiveness", "sufficiency"):
+        for name in self.scores:
             metrics["test"][name] = float(changes[name].mean())
             of_bins = changes[name].mean(axis=0)
             diagnostics[name] = {str(share): float(value) for share, value in zip(BINS, of_bins, strict=True)}
@@ -130,7 +130,13 @@ class Erasure(Evaluation):
 
     def title(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.title`."""
-        return "Erasure"
+        model = " of masked fine-tuning" if values.get("erasure_model") == "masked-fine-tuning" else ""
+        of_class = ", gold class" if values.get("erasure_class") == "gold" else ""
+        return f"Erasure{model}{of_class}"
+
+    def base_of(self, values: Mapping[str, Any]) -> str:
+        """See `Evaluation.base_of`: the evaluation whose model is measured."""
+        return _MODELS[values["erasure_model"]]
 
 
 def _changes(model: Classifier, context: Context, importance: Importance, of_class: str) -> storage.Arrays:

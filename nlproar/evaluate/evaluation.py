@@ -25,6 +25,10 @@ class Evaluation(ABC):
     level: ClassVar[str | None] = "k"  # the parameter by which the points of a curve differ; None without curves
     shares_base_of: ClassVar[str | None] = None  # the evaluation whose shared runs begin its curves, if not its own
 
+    # Test metrics of a record that score its measure, and whether a higher value means more faithful. Curves are scored
+    # by their RACU instead.
+    scores: ClassVar[Mapping[str, bool]] = {}
+
     @abstractmethod
     def canonical(self, config: Config) -> Config:
         """Return the same run without values that cannot change its numbers. Raises UserError for what cannot be.
@@ -71,6 +75,10 @@ class Evaluation(ABC):
     def describe(self, config: Config) -> list[str]:
         """Return the words that tell a curve from the others of its task and seed: "gradient", "recursive"."""
         return [config.importance_measure or "base"]
+
+    def base_of(self, values: Mapping[str, Any]) -> str:
+        """Return the evaluation whose shared runs a run with these values of a configuration builds on."""
+        return self.shares_base_of or str(values["evaluation"])
 
     def title(self, values: Mapping[str, Any]) -> str:
         """Return what a reader calls this evaluation with these values of a configuration: "Recursive ROAR"."""

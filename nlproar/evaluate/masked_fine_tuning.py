@@ -44,17 +44,9 @@ class MaskedFineTuning(Roar):
 
     def carry_out(self, config: Config, context: Context) -> Record:
         """See `Evaluation.carry_out`: train at k = 0, else explain, mask and test."""
-        with context.timed("explain"):
-            importance = self.importance(config, context)
-            if importance is not None:
-                importance.compute()
-        with context.timed("mask"):
-            masks = self.masks(config, context)
+        importance, masks = self.explain_and_mask(config, context)
         if config.at_level == 0:
-            model, trained = context.train(config, masks, mask_at_random=True)
-            metrics = context.test(model, masks)
-            weights = context.save(config, model, masks)
-            return context.record(config, metrics, masks, trained, weights=weights)
+            return self.train_and_test(config, context, masks, importance, mask_at_random=True)
         (trained_run,) = self.needs(config)
         metrics = context.test(context.load_model(trained_run), masks)
         return context.record(config, metrics, masks, importance=importance, model_of=trained_run)

@@ -105,13 +105,29 @@ class Roar(Evaluation):
 
     def carry_out(self, config: Config, context: Context) -> Record:
         """See `Evaluation.carry_out`: explain, mask, train, test."""
+        importance, masks = self.explain_and_mask(config, context)
+        return self.train_and_test(config, context, masks, importance)
+
+    def explain_and_mask(self, config: Config, context: Context) -> tuple[Importance | None, Masks]:
+        """Return the importance behind a run, computed (None where nothing is explained), and its masks."""
         with context.timed("explain"):
             importance = self.importance(config, context)
             if importance is not None:
                 importance.compute()
         with context.timed("mask"):
             masks = self.masks(config, context)
-        model, trained = context.train(config, masks)
+        return importance, masks
+
+    def train_and_test(
+        self,
+        config: Config,
+        context: Context,
+        masks: Masks,
+        importance: Importance | None,
+        mask_at_random: bool = False,
+    ) -> Record:
+        """Train a model on the data with `masks`, save it, and return the record of the run."""
+        model, trained = context.train(config, masks, mask_at_random)
         metrics = context.test(model, masks)
         weights = context.save(config, model, masks)
         return context.record(config, metrics, masks, trained, importance, weights)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -10,16 +12,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from nlproar.report.figures import Look, Panel, Picture, look
+from nlproar.evaluate import EVALUATIONS, load_evaluation
+from nlproar.report import figures
+from nlproar.report.figures import Look, Picture, look
 from nlproar.report.formats import NOTHING, number
 from nlproar.report.frame import Study
 from nlproar.run.record import Record
-from nlproar.run.series import Series, base_of, has_curves, point_of, title
+from nlproar.run.series import BASELINE, Panel, Series, has_curves, metric_title, point_of, title
 from nlproar.stats import agreement
 from nlproar.stats.intervals import t_interval
-
-_LOWER_IS_BETTER = ("sufficiency",)
-_MODELS = {"plain": "", "masked-fine-tuning": ", masked fine-tuning"}
 
 
 def scores(studies: Sequence[Study], racu_by_seed: pd.DataFrame) -> pd.DataFrame:
@@ -30,46 +31,27 @@ def scores(studies: Sequence[Study], racu_by_seed: pd.DataFrame) -> pd.DataFrame
     """
     rows: list[dict[str, Any]] = []
     for row in racu_by_seed.itertuples():
-        score = 100 * row.racu
-        rows.append(_score(row.study, f"{row.masking}: RACU", row.series, row.measure, row.seed, score))
+        place = {"study": row.study, "metric": f"{row.masking}: RACU", "series": row.series, "measure": row.measure}
+        rows.append({**place, "seed": row.seed, "score": 100 * row.racu, "faithful": 100 * row.racu})
     for study in studies:
-        own = [one for one in study.records if not has_curves(one.identity["evaluation"])]
-        series = [_series(one) for one in own]
-        for one, of_record in zip(own, series, strict=True):
-            for name in ("comprehensiveness", "sufficiency"):
-                if name not in one.metrics["test"]:
-                    continue
-                metric = f"Erasure: {name}{_which(one)}"
+        scored = [one for one in study.records if not has_curves(one.identity["evaluation"])]
+        series = [_series(one) for one in scored]
+        for one, of_record in zip(scored, series, strict=True):
+            rules = load_evaluation(one.identity["evaluation"])
+            place = {"study": study.label, "series": title(of_record, series), "measure": of_record.measure}
+            for name, higher_is_better in rules.scores.items():
                 score = 100 * one.metrics["test"][name]
+                faithful = score if higher_is_better else -score
+                metric = f"{metric_title(one)}: {name}"
                 seed = int(one.identity["seed"])
-                rows.append(_score(study.label, metric, title(of_record, series), of_record.measure, seed, score))
+                rows.append({**place, "metric": metric, "seed": seed, "score": score, "faithful": faithful})
     columns = ["study", "metric", "series", "measure", "seed", "score", "faithful"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _score(study: str, metric: str, series: str, measure: str, seed: int, score: float) -> dict[str, Any]:
-    lower_is_better = any(name in metric for name in _LOWER_IS_BETTER)
-    return {
-        "study": study,
-        "metric": metric,
-        "series": series,
-        "measure": measure,
-        "seed": seed,
-        "score": score,
-        "faithful": -score if lower_is_better else score,
-    }
 
 
 def _series(one: Record) -> Series:
     """Return the measure behind a record, with its own parameters only."""
     return Series(str(one.identity["importance_measure"]), tuple(sorted(one.identity["measure"].items())))
-
-
-def _which(one: Record) -> str:
-    """Return what tells an erasure from the usual one: its model, and its class."""
-    model = _MODELS.get(str(one.config.get("erasure_model")), "")
-    of_class = ", gold class" if one.config.get("erasure_class") == "gold" else ""
-    return model + of_class
 
 
 def summary(found: pd.DataFrame) -> pd.DataFrame:
@@ -109,22 +91,11 @@ def taus(found: pd.DataFrame) -> pd.DataFrame:
 def cost(studies: Sequence[Study]) -> pd.DataFrame:
     """Return what each metric has cost: its runs, the models trained for it, and their seconds together.
 
-    A model that two metrics look at, as the unmasked one, is counted for each of them.
+    What several metrics need, such as the unmasked model and the curve of random masking, is counted for each of them.
     """
     rows = []
     for study in studies:
-        base: dict[str, list[Record]] = {}
-        own: dict[str, list[Record]] = {}
-        for one in study.records:
-            point = point_of(one)
-            if point.panel is None:
-                base.setdefault(point.evaluation, []).append(one)
-            else:
-                shown = point.panel.title if has_curves(point.evaluation) else f"{point.panel.title}{_which(one)}"
-                own.setdefault(shown, []).append(one)
-        for metric, records in own.items():
-            needed = _base_of(records[0])
-            runs = [*base.get(needed, []), *records]
+        for metric, runs in _runs_of_metrics(study).items():
             row = {"study": study.label, "metric": metric, "runs": len(runs)}
             row["trainings"] = sum(one.training is not None for one in runs)
             row["seconds"] = sum(one.seconds for one in runs)
@@ -132,13 +103,30 @@ def cost(studies: Sequence[Study]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["study", "metric", "runs", "trainings", "seconds"])
 
 
+def _runs_of_metrics(study: Study) -> dict[str, list[Record]]:
+    """Return the records behind each metric of a study, those that it shares with others included."""
+    shared: dict[str, list[Record]] = defaultdict(list)  # k = 0 and k = 100 %, by evaluation
+    random: dict[Panel, list[Record]] = defaultdict(list)  # the baseline of all curves beside it
+    own: dict[tuple[str, Panel], list[Record]] = defaultdict(list)
+    for one in study.records:
+        point = point_of(one)
+        if point.panel is None or point.series is None:
+            shared[point.evaluation].append(one)
+        elif point.series.measure == BASELINE and has_curves(point.evaluation):
+            random[point.panel].append(one)
+        else:
+            own[metric_title(one), point.panel].append(one)
+    found: dict[str, list[Record]] = defaultdict(list)
+    for (metric, panel), records in own.items():
+        needed = shared[_base_of(records[0])] + random[panel._replace(recursive=False)]
+        found[metric] += [one for one in [*needed, *records] if one not in found[metric]]
+    return found
+
+
 def _base_of(one: Record) -> str:
-    """Return the evaluation whose k = 0 is the model behind a record."""
-    if one.config.get("erasure_model") == "plain":
-        return "roar"
-    if one.config.get("erasure_model") is not None:
-        return str(one.config["erasure_model"])
-    return base_of(one.identity["evaluation"])
+    """Return the evaluation whose shared runs a record builds on."""
+    evaluation = one.identity["evaluation"]
+    return load_evaluation(evaluation).base_of(one.config) if evaluation in EVALUATIONS else evaluation
 
 
 def to_read(found: pd.DataFrame, between: pd.DataFrame, costs: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -193,14 +181,8 @@ def picture(found: pd.DataFrame) -> Picture | None:
         words = "; ".join(
             f"{metric}: {', '.join(own.sort_values('rank')['series'])}" for metric, own in part.groupby("metric")
         )
-        args = part, metrics, styles
-        panels.append(
-            Panel(
-                str(study),
-                f"From the most to the least faithful by {words}",
-                lambda ax, args=args: _draw(ax, *args),  # type: ignore[misc]
-            )
-        )
+        draw = partial(_draw, part=part, metrics=metrics, styles=styles)
+        panels.append(figures.Panel(str(study), f"From the most to the least faithful by {words}", draw))
     if not panels:
         return None
     caption = (

@@ -11,7 +11,7 @@ from nlproar.run import record
 from nlproar.run.config import Options, all_but
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
-from nlproar.run.series import point_of
+from nlproar.run.series import metric_title, point_of
 from nlproar.script import Parser, exit_codes
 from nlproar.streams import require_output
 
@@ -44,7 +44,7 @@ def _table(records: list[Record]) -> str:
         point = point_of(one)
         metric = str(one.task["metric"]).replace("_", " ")
         row = [one.identity["dataset"], one.identity["model_type"], point.seed]
-        row += [point.panel.title if point.panel else "", point.series.measure if point.series else "", point.level]
+        row += [metric_title(one) if point.panel else "", point.series.measure if point.series else "", point.level]
         rows.append([*row, f"{metric} {one.performance:.4f}", f"{one.seconds:.0f} s", one.id])
     headers = ["task", "model", "seed", "metric", "measure", "k", "test", "time", "id"]
     return str(tabulate(rows, headers, tablefmt="plain"))

@@ -68,6 +68,12 @@ def point_of(record: Record) -> Point:
     return Point(study_of(record), identity["evaluation"], panel, series, seed, k)
 
 
+def metric_title(record: Record) -> str:
+    """Return what a reader calls the metric of a record: "Recursive ROAR", "Erasure, gold class"."""
+    evaluation = str(record.identity["evaluation"])
+    return load_evaluation(evaluation).title(record.config) if evaluation in EVALUATIONS else evaluation
+
+
 def base_of(evaluation: str) -> str:
     """Return the evaluation whose shared runs, k = 0 and k = 100 %, belong to the curves of an evaluation."""
     if evaluation not in EVALUATIONS:
