@@ -61,7 +61,7 @@ def _parse(description: str, argv: list[str] | None) -> tuple[Config, Sequence[s
     add("--source", default="official", help="where the data come from (default: official)")
     add("--split", nargs="+", default=list(SPLITS), choices=SPLITS, help="which splits (default: all)")
     add("--out", metavar="FILE", help="where the table is written (default: in results/importance_measure)")
-    add("--show-texts", action="store_true", help="write the tokens of a confidential task, too")
+    add("--show-texts", action="store_true", help="write a table of a confidential task, which holds its texts")
     flags = vars(found.parse_args(words))
     own = {name: flags.pop(name) for name in ("split", "out", "show_texts")}
     flags.setdefault("k", [1])  # at the first level, the importance is that of the unmasked model
@@ -76,15 +76,17 @@ def write(config: Config, splits: Sequence[str] = SPLITS, out: Path | None = Non
     """Write the importance by which the run `config` masks, and return the path of the table.
 
     The table is a CSV file, compressed if its name ends in `.gz`. It has a row for every token that can be masked,
-    in the order of the text; see `columns`. Of a confidential task the file is for its owner only, and the
-    column of tokens is empty unless `show_texts`. Raises UserError where the model that is explained is not trained
-    (unless `train_missing` is set), or where the run explains nothing.
+    in the order of the text; see `columns`. Raises UserError where the model that is explained is not trained (unless
+    `train_missing` is set), and where the run explains nothing. The table holds the texts, so that of a confidential
+    task is refused unless `show_texts`, and is for its owner only.
     """
     from nlproar.run.context import Context
     from nlproar.run.run import run
 
     layout = Layout.of(config)
     confidential = config.task.confidential
+    if confidential and not show_texts:
+        raise UserError(f"the table holds the texts of {config.task.title}, which are confidential; add --show-texts")
     path = out or layout.importance_table(config)
     with storage.owner_only(confidential):
         layout.make()
@@ -98,7 +100,6 @@ def write(config: Config, splits: Sequence[str] = SPLITS, out: Path | None = Non
         if importance is None:
             raise UserError(f"{config.id} explains nothing; choose an --importance-measure and a level --k above 0")
         dataset = context.dataset
-        vocabulary = None if confidential and not show_texts else dataset.vocabulary
         with storage.whole_file(path) as file:
             if confidential:
                 os.fchmod(file.fileno(), 0o600)
@@ -108,7 +109,7 @@ def write(config: Config, splits: Sequence[str] = SPLITS, out: Path | None = Non
                 split = dataset.splits[name]
                 with stage(f"writing {name}", len(split), "observations") as bar:
                     for first, last in _parts(split):
-                        part = columns(split, importance.of_split[name], vocabulary, first, last)
+                        part = columns(split, importance.of_split[name], dataset.vocabulary, first, last)
                         target.write(_as_csv(_lines(name, part)))
                         bar.update(last - first)
             if target is not file:
@@ -117,29 +118,27 @@ def write(config: Config, splits: Sequence[str] = SPLITS, out: Path | None = Non
 
 
 def columns(
-    split: Split, importance: SplitImportance, vocabulary: Vocabulary | None, first: int, last: int
+    split: Split, importance: SplitImportance, vocabulary: Vocabulary, first: int, last: int
 ) -> dict[str, np.ndarray]:
     """Return the columns of a table for the observations from `first` to before `last` of a split.
 
     There is a row for every token that can be masked. The columns are the number of the observation in the split, the
-    position of the token (0 is `[CLS]`), the token as text (empty without a `vocabulary`), its importance (larger is
-    more important), and the seconds that explaining this observation took: those of its batch, divided by the number of
-    observations in the batch (NaN where this is not known).
+    position of the token (0 is `[CLS]`), the token as text, its importance (larger is more important), and the seconds
+    that explaining this observation took: those of its batch, divided by the number of observations in the batch (NaN
+    where this is not known).
     """
     tokens = slice(split.offsets[first], split.offsets[last])
     lengths = np.diff(split.offsets[first : last + 1])
     inside = split.maskable[tokens]
     position = np.arange(tokens.start, tokens.stop) - np.repeat(split.offsets[first:last], lengths)
-    texts = np.full(len(position), "", dtype=object)
-    if vocabulary is not None:
-        texts = np.array([*SPECIALS, *vocabulary.words], dtype=object)[split.tokens[tokens]]
+    names = np.array([*SPECIALS, *vocabulary.words], dtype=object)
     seconds = np.full(last - first, np.nan)
     if importance.seconds is not None:
         seconds = importance.seconds[first:last]
     return {
         "observation": np.repeat(np.arange(first, last), lengths)[inside],
         "position": position[inside],
-        "token": texts[inside],
+        "token": names[split.tokens[tokens]][inside],
         "importance": importance.values[tokens][inside],
         "seconds": np.repeat(seconds, lengths)[inside],
     }
