@@ -6,13 +6,5 @@ here=${0%/*}
 [ -f "$here/job.py" ] || here=batch_jobs  # Slurm runs a copy of this script, in the folder of the checkout
 [ -f "$here/job.py" ] || { echo "error: $PWD is not the checkout of nlproar, where a job starts" >&2; exit 2; }
 . "$here/python.sh"
-if [ -n "${NLPROAR_MODULES:-}" ]; then
-  command -v module >/dev/null || fail "NLPROAR_MODULES is set, and there is no command 'module' on $(hostname)"
-  for name in $NLPROAR_MODULES; do module load "$name" || fail "module load $name failed"; done
-fi
-if [ -n "${VIRTUAL_ENV:-}" ]; then
-  [ -f "$VIRTUAL_ENV/bin/activate" ] || fail "the environment $VIRTUAL_ENV is not there"
-  . "$VIRTUAL_ENV/bin/activate"
-fi
-find_python
+prepare_job
 exec "$python" "$here/job.py" "$@"  # in place of this shell, so that the signal before the time limit reaches it

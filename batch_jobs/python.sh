@@ -13,3 +13,16 @@ find_python() {
   done
   fail "no Python 3.11 or later is on PATH: activate the environment in which nlproar is installed"
 }
+
+# In a job: load the modules and activate the environment that were there at submission, and set $python.
+prepare_job() {
+  if [ -n "${NLPROAR_MODULES:-}" ]; then
+    command -v module >/dev/null || fail "NLPROAR_MODULES is set, and there is no command 'module' on $(hostname)"
+    for name in $NLPROAR_MODULES; do module load "$name" || fail "module load $name failed"; done
+  fi
+  if [ -n "${VIRTUAL_ENV:-}" ]; then
+    [ -f "$VIRTUAL_ENV/bin/activate" ] || fail "the environment $VIRTUAL_ENV is not there"
+    . "$VIRTUAL_ENV/bin/activate"
+  fi
+  find_python
+}

@@ -83,6 +83,8 @@ def test_stages_submitted_one_after_the_other_wait_and_are_not_submitted_twice(o
     wait_for(lambda: not queue(), lambda: (queue(), logs(tmp_path)))
     found = records(tmp_path / "nlproar")
     assert len(found) == RUNS, logs(tmp_path)
+    on(tmp_path, "bash", "batch_jobs/report.sh", "--no-convergence")
+    wait_for((tmp_path / "nlproar" / "report.html").exists, lambda: (queue(), logs(tmp_path)))
     assert "nothing to submit" in on(tmp_path, *base) and "nothing to submit" in on(tmp_path, *measures)
 
     # the same work in another folder, submitted in one go and by two at once, cancelled midway, and submitted again

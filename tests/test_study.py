@@ -212,3 +212,13 @@ def test_records_of_other_data_are_named_and_stand_in_no_table(undisturbed, few_
     assert done.returncode == 1 and "4 runs: 1 done, 3 failed" in done.stderr and "Traceback" not in done.stderr
     assert len([line for line in done.stderr.splitlines() if "from other data than are there now" in line]) == 3
     assert [row.split()[0] for row in done.stdout.splitlines()[2:]] == ["40"]
+
+
+def test_a_file_in_the_current_folder_hides_no_module_from_a_worker(tmp_path):
+    folder = tmp_path / "of the user"
+    folder.mkdir()
+    (folder / "numpy.py").write_text("raise SystemExit(1)")
+    command = [sys.executable, "-P", "-m", "nlproar", "study", "--dataset", "babi-1", "--source", "simulated"]
+    command += ["--importance-measure", "random", "--roar-strategy", "count", "--k", "1", "--max-epochs", "1"]
+    done = subprocess.run(command, cwd=folder, env=world_of(tmp_path, 60, 20), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

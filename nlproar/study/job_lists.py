@@ -285,6 +285,7 @@ def become(list_file: str, start: str) -> None:
     command = _of_element(Path(list_file), int(start) + int(index)).command
     cores = process.leading_number("SLURM_CPUS_PER_TASK")
     os.environ["OMP_NUM_THREADS"] = str(cores or 1)
+    os.environ["PYTHONSAFEPATH"] = "1"  # a file numpy.py in the current folder is not the library
     print(shlex.join(command), flush=True)
     try:
         os.execv(command[0], command)  # in place of this process, so that the signal before the time limit reaches it

@@ -49,6 +49,7 @@ def start(layout: Layout, chain: Chain, todo: list[Config], threads: int) -> Wor
     log = layout.log(chain.configs[-1])
     command = [sys.executable, *chain.arguments(todo)]
     environment = {**os.environ, PARENT: str(os.getpid()), "OMP_NUM_THREADS": str(threads)}
+    environment["PYTHONSAFEPATH"] = "1"  # a file numpy.py in the current folder is not the library
     with storage.owner_only(chain.configs[0].task.confidential), storage.open_log(log) as file:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
