@@ -54,6 +54,8 @@ def wait_for(condition, what=lambda: "it never happened", seconds=120):
 
 def _real(folder: str) -> Path:
     named = os.environ.get("NLPROAR_TEST_DATA")
+    if not named and os.environ.get("CI"):
+        pytest.fail("CI has no real data: NLPROAR_TEST_DATA names no folder")
     if not named:
         pytest.skip("NLPROAR_TEST_DATA names no folder of real data")
     path = (ROOT / named).resolve().parent / folder if folder != "data" else (ROOT / named).resolve()
