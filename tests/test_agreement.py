@@ -111,6 +111,8 @@ def test_the_picture_draws_every_measure_in_a_panel_for_each_task(studies):
     assert "Do the metrics agree?" in html and "Erasure: sufficiency" in html
     one = found[found["metric"] == "Erasure: sufficiency"]
     assert agreement.picture(one) is None
+    alone = found[(found["metric"] != "Erasure: sufficiency") | (found["measure"] == "gradient")]
+    assert "sufficiency" not in agreement.picture(alone).panels[0].description
 
 
 def test_of_nothing_there_is_an_empty_table():

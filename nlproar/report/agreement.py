@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,10 @@ def summary(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def taus(found: pd.DataFrame) -> pd.DataFrame:
-    """Return Kendall's tau between every two metrics of a study: tau, low, high, and of how many measures and seeds."""
+    """Return Kendall's tau between every two metrics of a study that have two measures or more in common.
+
+    Columns: study, first, second, tau, low, high, measures, seeds (how many there are in common).
+    """
     rows = []
     for study, part in found.groupby("study", sort=False):
         tables = {}
@@ -83,6 +87,8 @@ def taus(found: pd.DataFrame) -> pd.DataFrame:
             tables[metric] = own.pivot_table(index="series", columns="seed", values="faithful", dropna=False)
         for first, second in combinations(tables, 2):
             one, other = tables[first].align(tables[second], join="inner")
+            if len(one) < 2:
+                continue
             tau = agreement.tau(one.to_numpy(float), other.to_numpy(float))
             rows.append({"study": study, "first": first, "second": second, **tau._asdict()})
     return pd.DataFrame(rows, columns=["study", "first", "second", "tau", "low", "high", "measures", "seeds"])
@@ -173,6 +179,8 @@ def picture(found: pd.DataFrame) -> Picture | None:
     panels = []
     legend: dict[str, Look] = {}
     for study, part in found.groupby("study", sort=False):
+        ranked = part.groupby("metric")["rank"].transform("count") > 1  # one measure alone has no order
+        part = part[ranked]
         metrics = list(dict.fromkeys(part["metric"]))
         if len(metrics) < 2:
             continue
@@ -197,7 +205,7 @@ def _draw(ax: Axes, part: pd.DataFrame, metrics: Sequence[str], styles: dict[str
         style = styles[str(series)]
         rank = own.set_index("metric")["rank"].reindex(metrics)
         ax.plot(range(len(metrics)), rank, markersize=6, **style.style())
-    ax.set_xticks(range(len(metrics)), [metric.replace(": ", ":\n").replace(", ", ",\n") for metric in metrics])
+    ax.set_xticks(range(len(metrics)), [fill(metric, 18, break_long_words=False) for metric in metrics])
     ax.set_xlim(-0.3, len(metrics) - 0.7)
     most = int(np.nanmax(part["rank"])) if part["rank"].notna().any() else 1
     ax.set_ylim(most + 0.5, 0.5)
