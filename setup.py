@@ -10,6 +10,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "nlproar/__init__.py").re
 
 REPORT = ["jinja2>=3.1", "matplotlib>=3.8", "pandas>=2.2", "scikit-learn>=1.4", "scipy>=1.11", "threadpoolctl>=3.1"]
 WORD2VEC = ["gensim>=4.3"]
+CAPTUM = ["captum>=0.7", "scikit-learn>=1.4"]
 TENSORBOARD = ["tensorboard>=2.16"]
 TEST = [
     "build>=1.0",
@@ -47,9 +48,10 @@ setup(
     ],
     extras_require={
         "report": REPORT,  # nlproar report, nlproar synthetic, and the tables of nlproar.api
+        "captum": CAPTUM,  # the measures of nlproar/explain/perturbation.py
         "tensorboard": TENSORBOARD,  # --tensorboard
         "word2vec": WORD2VEC,  # the vectors of MIMIC
-        "all": REPORT + TENSORBOARD + WORD2VEC,
-        "test": REPORT + TENSORBOARD + WORD2VEC + TEST,
+        "all": REPORT + CAPTUM + TENSORBOARD + WORD2VEC,
+        "test": REPORT + CAPTUM + TENSORBOARD + WORD2VEC + TEST,
     },
 )

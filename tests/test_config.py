@@ -12,7 +12,7 @@ from nlproar import storage
 from nlproar.dataset import TASKS, load_task
 from nlproar.errors import UserError
 from nlproar.evaluate.roar import Level, Roar
-from nlproar.explain import MEASURES, QuadraturePoints
+from nlproar.explain import MEASURES, IntegrationPath
 from nlproar.flags import flag, flags_of, values_of
 from nlproar.model import MODELS
 from nlproar.run import cli
@@ -109,13 +109,24 @@ def test_every_other_flag_enters_the_id(tmp_path):
     changes = {
         "seed": 1, "importance_measure": "gradient", "roar_strategy": "quantile", "k": 20, "recursive": False,
         "recursive_step_size": 5, "riemann_samples": 9, "max_epochs": 3, "batch_size": 4, "vectors": str(vectors),
-        "hidden_size": 4, "learning_rate": 0.1, "weight_decay": 0.1,
+        "hidden_size": 4, "learning_rate": 0.1, "weight_decay": 0.1, "target": "predicted", "tolerance": 0.01,
     }  # fmt: skip
+    of_measures = {
+        "smoothgrad": {"smoothgrad_samples": 2, "smoothgrad_noise": 0.5},
+        "gradient-shap": {"gradient_shap_samples": 2},
+        "leave-one-out": {"leave_one_out_of": "logit"},
+        "lime": {"perturbations": 2},
+    }
     of_erasure = {"erasure_model": "masked-fine-tuning", "erasure_class": "gold"}
     others = {"model_type", "evaluation"}
-    assert set(changes) | set(of_erasure) == known_flags() - set(flags_of(Options)) - others
+    of_one_measure = {name for values in of_measures.values() for name in values}
+    assert set(changes) | set(of_erasure) | of_one_measure == known_flags() - set(flags_of(Options)) - others
     ids = {resolve("sst", **{**base, name: value}).id for name, value in changes.items()}
     assert len(ids | {resolve("sst", **base).id}) == len(changes) + 1
+    for measure, values in of_measures.items():
+        own = {"importance_measure": measure, "k": 10}
+        ids = {resolve("sst", **own, **{name: value}).id for name, value in values.items()}
+        assert len(ids | {resolve("sst", **own).id}) == len(values) + 1
     base = {"importance_measure": "gradient", "evaluation": "erasure"}
     ids = {resolve("sst", **{**base, name: value}).id for name, value in of_erasure.items()}
     ids |= {resolve("sst", **base).id, resolve("sst", importance_measure="gradient", evaluation="roar", k=1).id}
@@ -200,7 +211,7 @@ def test_a_new_flag_with_its_default_renames_no_run(monkeypatch):
     assert before.identity["measure"] == {"riemann_samples": 7}
 
     @dataclass(frozen=True)
-    class More(QuadraturePoints):
+    class More(IntegrationPath):
         baseline: str = flag("zero", "where the path begins", choices=("zero", "mask"))
 
     @dataclass(frozen=True)
@@ -216,9 +227,11 @@ def test_a_new_flag_with_its_default_renames_no_run(monkeypatch):
 
 
 def test_the_defaults_of_this_schema_are_those_it_was_made_with():
-    """A default that changes changes what an identity means: then SCHEMA has to be raised, and this table with it."""
+    """A default that changes changes what an identity means: then SCHEMA has to be raised, and this table with it; of
+    a measure, its version. What is added with a default is added to the table."""
     defaults = {name: values_of(MODELS["rnn"].recipe(load_task(name))) for name in TASKS}
     defaults["level"] = values_of(Level())
     for name, measure in MEASURES.items():
-        defaults[name] = values_of(measure.parameters()) if measure.parameters else {}
-    assert (SCHEMA, storage.digest(defaults)[:16]) == (2, "1207dd68135f0004")
+        parameters = values_of(measure.parameters()) if measure.parameters else {}
+        defaults[name] = {**parameters, "version": measure.version}
+    assert (SCHEMA, storage.digest(defaults)[:16]) == (2, "e987c480bed99970")

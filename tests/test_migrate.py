@@ -204,6 +204,41 @@ def test_records_and_models_are_converted_with_the_same_numbers(runs, monkeypatc
     assert len(trainings) == 1 and run(runs[1]).metrics == before[1][0]
 
 
+@pytest.fixture
+def of_first_integral(small_world, tmp_path):
+    """A run of an integrated gradient of 30 points, with its record, as when these were the default."""
+    flags = {"importance_measure": "integrated-gradient", "k": 1, "train_missing": True, "riemann_samples": 30}
+    config = resolve("babi-1", "simulated", persistent_dir=str(tmp_path / "p"), max_epochs=1, device="cpu", **flags)
+    done = run(config)
+    layout = Layout.of(config)
+    identity = {**config.identity, "measure": {}}
+    del identity["measure_version"]
+    name = f"{config.id.rpartition('-')[0]}-{storage.digest(identity)[:8]}"
+    content = {**done.as_json(), "id": name, "identity": identity}
+    del content["config"]["tolerance"]
+    content["checksum"] = record.checksum(content)
+    layout.record(config).unlink()
+    path = layout.results / "roar" / f"{name}.json"
+    path.write_text(json.dumps(content))
+    folder = layout.root / "checkpoints" / name
+    layout.checkpoint(config).rename(folder)
+    checkpoint.describe_again(folder, {**checkpoint.describe(folder), "config": identity})
+    return config, done, path
+
+
+def test_a_run_of_the_first_integrated_gradient_becomes_one_with_its_number_of_points(of_first_integral, capsys):
+    config, done, path = of_first_integral
+    layout = Layout.of(config)
+    with pytest.raises(UserError, match="earlier version of integrated-gradient; convert it by: nlproar migrate"):
+        record.load(path)
+    assert call(layout) == 0 and not path.exists()
+    assert f"{path.stem} -> {config.id}" in capsys.readouterr().out
+    assert numbers(read(config)) == numbers(done)
+    assert lack(layout, config) is None
+    assert (layout.root / "earlier" / "measures" / path.name).exists()
+    assert call(layout) == 0 and "0 records converted, 0 left" in capsys.readouterr().out
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-30])
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nlproar import masking
 from nlproar.dataset.batch import FixedBatches, make_batch
-from nlproar.explain import QuadraturePoints
+from nlproar.explain import IntegrationPath
 from nlproar.explain.importance import Explained, build, side_by_side
 from nlproar.model import bilstm_attention, recurrence
 from nlproar.model.bilstm_attention import BiLSTMAttention
@@ -164,7 +164,9 @@ def explained(model, split, samples=30, tokens_per_batch=16_384):
     from nlproar.dataset.vocabulary import Vocabulary
 
     words = Vocabulary(tuple(f"w{i:03d}" for i in range(VOCABULARY - 5)))
-    return Explained(model, Dataset(words, {"train": split}, "d"), 2, 0, QuadraturePoints(samples), tokens_per_batch)
+    return Explained(
+        model, Dataset(words, {"train": split}, "d"), 2, 0, IntegrationPath(riemann_samples=samples), tokens_per_batch
+    )
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")

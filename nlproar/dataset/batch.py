@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,14 @@ class SequenceBatch:
     def repeat(self, times: int) -> SequenceBatch:
         """All B observations `times` times: (times * B) rows."""
         return self._map(lambda value: value.repeat(times, *[1] * (value.dim() - 1)))
+
+    def rows(self, chosen: Tensor) -> SequenceBatch:
+        """Return the observations `chosen` of the batch: their numbers (n,) int64, or (B,) bool."""
+        return self._map(lambda value: value[chosen])
+
+    def with_tokens(self, tokens: Tensor) -> SequenceBatch:
+        """Return the batch with other tokens (B, T), of which as many are padding."""
+        return replace(self, tokens=tokens)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> SequenceBatch:
         values = {f.name: getattr(self, f.name) for f in fields(self)}

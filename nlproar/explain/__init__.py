@@ -11,6 +11,10 @@ from typing import NamedTuple
 
 from nlproar.flags import flag
 
+TARGETS = ("gold", "predicted")
+"""The class that a measure explains. A mask that is made for the gold label can reveal the label (Jethani et al. 2023,
+arXiv 2211.14646); what a model predicts is what its user sees."""
+
 
 class Measure(NamedTuple):
     """Where a measure is, and what must be known of it before it is made."""
@@ -20,38 +24,129 @@ class Measure(NamedTuple):
     reranks: bool = True  # False: its ranking cannot change from level to level, so it is never recursive
     random: bool = False  # True: it draws at random, so the seed of the run is a part of what decides its values
     parameters: type | None = None  # the dataclass of its parameters
-    version: int = 1  # raise it when the values of the measure change, so that cached ones are not used
+    version: int = (
+        1  # raise it when the values of the measure change: then it is another measure, see `Config.identity`
+    )
+    published: bool = False  # True: it is one of those that a study has by default
+    signed: bool = False  # True: a positive value speaks for the class that is explained, and a negative one against it
+    slow: bool = False  # True: it asks the model about many texts for each token; a study has it only if it is named
 
 
 @dataclass(frozen=True)
-class QuadraturePoints:
-    """Parameters of an integrated gradient by Gauss-Legendre quadrature."""
+class Target:
+    """Parameters of a measure that explains one class."""
 
-    riemann_samples: int = flag(
-        30, "points of an integrated gradient (default: 30 Gauss-Legendre, published 50)", limits=(1, 1000)
+    target: str = flag("gold", "the class that is explained: the label, or what the model predicts", choices=TARGETS)
+
+
+@dataclass(frozen=True)
+class IntegrationPath(Target):
+    """Parameters of an integrated gradient."""
+
+    tolerance: float = flag(
+        0.001,
+        "an integrated gradient takes more points until its completeness error is below this share",
+        limits=(1e-6, 1.0),
+    )
+    riemann_samples: int | None = flag(
+        None,
+        "a fixed number of points of an integrated gradient (default: as many as --tolerance needs, published 50)",
+        convert=int,
+        limits=(1, 1000),
     )
 
 
 @dataclass(frozen=True)
-class RiemannSteps:
+class RiemannSteps(Target):
     """Parameters of the integrated gradient of the published code."""
 
     riemann_samples: int = flag(
-        50, "points of an integrated gradient (default: 30 Gauss-Legendre, published 50)", limits=(1, 1000)
+        50,
+        "a fixed number of points of an integrated gradient (default: as many as --tolerance needs, published 50)",
+        limits=(1, 1000),
+    )
+
+
+@dataclass(frozen=True)
+class Noise(Target):
+    """Parameters of SmoothGrad."""
+
+    smoothgrad_samples: int = flag(20, "how many noisy copies SmoothGrad averages", limits=(1, 1000))
+    smoothgrad_noise: float = flag(
+        0.15, "standard deviation of the noise of SmoothGrad, as a share of the range of the embeddings", limits=(0, 10)
+    )
+
+
+@dataclass(frozen=True)
+class Baselines(Target):
+    """Parameters of GradientSHAP."""
+
+    gradient_shap_samples: int = flag(20, "how many baselines GradientSHAP draws", limits=(1, 10_000))
+
+
+@dataclass(frozen=True)
+class Removal(Target):
+    """Parameters of leave-one-out."""
+
+    leave_one_out_of: str = flag(
+        "probability", "what leave-one-out compares: the probability or the logit", choices=("probability", "logit")
+    )
+
+
+@dataclass(frozen=True)
+class Perturbations(Target):
+    """Parameters of the measures of Captum that draw perturbed texts."""
+
+    perturbations: int = flag(
+        25,
+        "permutations of Shapley sampling, or perturbed texts for each token of KernelSHAP and LIME",
+        limits=(1, 10_000),
     )
 
 
 MEASURES = {
-    "random": Measure("nlproar.explain.random:Random", needs_model=False, reranks=False, random=True),
-    "mutual-information": Measure("nlproar.explain.mutual_information:MutualInformation", needs_model=False),
-    "attention": Measure("nlproar.explain.attention:Attention"),
-    "gradient": Measure("nlproar.explain.gradient:Gradient"),
-    "input-times-gradient": Measure("nlproar.explain.gradient:InputTimesGradient"),
+    "random": Measure("nlproar.explain.random:Random", needs_model=False, reranks=False, random=True, published=True),
+    "mutual-information": Measure(
+        "nlproar.explain.mutual_information:MutualInformation", needs_model=False, published=True
+    ),
+    "attention": Measure("nlproar.explain.attention:Attention", published=True),
+    "gradient": Measure("nlproar.explain.gradient:Gradient", parameters=Target, published=True),
+    "input-times-gradient": Measure("nlproar.explain.gradient:InputTimesGradient", parameters=Target, published=True),
     "integrated-gradient": Measure(
-        "nlproar.explain.integrated_gradient:IntegratedGradient", parameters=QuadraturePoints
+        "nlproar.explain.integrated_gradient:IntegratedGradient", parameters=IntegrationPath, version=2, published=True
     ),
     "integrated-gradient-published": Measure(
-        "nlproar.explain.integrated_gradient:PublishedIntegratedGradient", parameters=RiemannSteps
+        "nlproar.explain.integrated_gradient:PublishedIntegratedGradient", parameters=RiemannSteps, published=True
+    ),
+    "input-times-gradient-signed": Measure(
+        "nlproar.explain.gradient:SignedInputTimesGradient", signed=True, parameters=Target
+    ),
+    "integrated-gradient-signed": Measure(
+        "nlproar.explain.integrated_gradient:SignedIntegratedGradient", signed=True, parameters=IntegrationPath
+    ),
+    "attention-times-gradient": Measure("nlproar.explain.attention:AttentionTimesGradient", parameters=Target),
+    "smoothgrad": Measure("nlproar.explain.smoothgrad:SmoothGrad", random=True, parameters=Noise),
+    "gradient-shap": Measure("nlproar.explain.gradient_shap:GradientShap", random=True, parameters=Baselines),
+    "leave-one-out": Measure("nlproar.explain.leave_one_out:LeaveOneOut", parameters=Removal),
+    "leave-one-out-signed": Measure("nlproar.explain.leave_one_out:SignedLeaveOneOut", signed=True, parameters=Removal),
+    "feature-ablation": Measure("nlproar.explain.perturbation:FeatureAblation", parameters=Target, slow=True),
+    "shapley-sampling": Measure(
+        "nlproar.explain.perturbation:ShapleySampling",
+        random=True,
+        parameters=Perturbations,
+        slow=True,
+    ),
+    "kernel-shap": Measure(
+        "nlproar.explain.perturbation:KernelShap",
+        random=True,
+        parameters=Perturbations,
+        slow=True,
+    ),
+    "lime": Measure(
+        "nlproar.explain.perturbation:Lime",
+        random=True,
+        parameters=Perturbations,
+        slow=True,
     ),
 }
 

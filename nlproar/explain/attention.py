@@ -1,12 +1,14 @@
-"""The attention weights of the model."""
+"""Measures from the attention weights of the model."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from nlproar.dataset.batch import SequenceBatch
 from nlproar.errors import UserError
 from nlproar.explain.importance import Explained, Scores
+from nlproar.model.classifier import Prediction
 
 
 class Attention:
@@ -19,7 +21,31 @@ class Attention:
     @torch.no_grad()
     def __call__(self, batch: SequenceBatch) -> Scores:
         """Return importance (B, T), in [0, 1], which sums to 1 over the maskable tokens; 0 elsewhere."""
-        attention = self.view.predict(batch, self.view.inputs(batch)).attention
-        if attention is None:
-            raise UserError("this model has no attention weights; choose another --importance-measure")
-        return Scores(attention)
+        return Scores(_weights(self.view.predict(batch, self.view.inputs(batch))))
+
+
+class AttentionTimesGradient:
+    """|α · d logit / d α|: the weight of a token times the effect of changing it (Serrano & Smith 2019, arXiv
+    1906.03731)."""
+
+    def __init__(self, explained: Explained) -> None:
+        assert explained.model is not None
+        self.view = explained.model.view()
+
+    def __call__(self, batch: SequenceBatch) -> Scores:
+        """Return importance (B, T), >= 0; 0 at padding."""
+        inputs = self.view.inputs(batch)
+        values = inputs.values.detach().requires_grad_()  # so that the weights are a part of the graph
+        with torch.enable_grad():
+            prediction = self.view.predict(batch, inputs.at(values))
+            attention = _weights(prediction)
+            logit = prediction.logits.gather(1, batch.label[:, None])
+        (gradient,) = torch.autograd.grad(logit.sum(), attention)
+        return Scores((attention.detach() * gradient).abs())
+
+
+def _weights(prediction: Prediction) -> Tensor:
+    """Return the attention weights, (B, T). Raises UserError for a model that has none."""
+    if prediction.attention is None:
+        raise UserError("this model has no attention weights; choose another --importance-measure")
+    return prediction.attention

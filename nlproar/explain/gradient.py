@@ -1,4 +1,4 @@
-"""Measures from the gradient of the logit of the gold label with respect to the tokens."""
+"""Measures from the gradient of the logit of the class that is explained with respect to the tokens."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from nlproar.explain.importance import Explained, Scores
 from nlproar.model.classifier import Inputs, View
 
 
-def input_gradient(view: View, batch: SequenceBatch, inputs: Inputs) -> Tensor:
-    """Return d logit[gold] / d inputs, (B, T, P); 0 at padding."""
+def gold_gradient(view: View, batch: SequenceBatch, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """Return d logit / d inputs of the class that is explained, (B, T, P), 0 at padding, and that logit, (B,)."""
     values = inputs.values.detach().requires_grad_()
     with torch.enable_grad():
         logits = view.predict(batch, inputs.at(values)).logits
-        gold = logits.gather(1, batch.label[:, None])
+        gold = logits.gather(1, batch.label[:, None]).squeeze(1)
     (gradient,) = torch.autograd.grad(gold.sum(), values)
+    return gradient, gold.detach()
+
+
+def input_gradient(view: View, batch: SequenceBatch, inputs: Inputs) -> Tensor:
+    """Return d logit / d inputs of the class that is explained, (B, T, P); 0 at padding."""
+    gradient, _ = gold_gradient(view, batch, inputs)
     return gradient
 
 
@@ -35,22 +41,29 @@ class FromGradient:
         self.view = self.model.view() if self.invariant else View(self.model)
 
 
-class Gradient(FromGradient):
-    """L2 norm over the vocabulary of d logit[gold] / d one-hot(token), ‖g Wᵀ‖₂ (Madsen et al. 2022, section 4).
+def vocabulary_factor(matrix: Tensor) -> Tensor:
+    """Return an (E, E) factor L of W (V, E), for which ‖g Wᵀ‖ = ‖g L‖ for every g (E,): L Lᵀ = WᵀW.
 
-    g is the gradient at the embedding of the token, W (V, E) the embedding matrix. The (B, T, V) product is never made:
-    ‖g Wᵀ‖ = ‖g L‖ with the E x E factor L Lᵀ = WᵀW. The factor comes from an eigendecomposition, as WᵀW is singular
-    where the vocabulary is smaller than E.
+    It comes from an eigendecomposition, as WᵀW is singular where the vocabulary is smaller than E.
+    """
+    weight = matrix.double()
+    values, vectors = torch.linalg.eigh(weight.T @ weight)
+    factor: Tensor = vectors * values.clamp(min=0).sqrt()
+    return factor.to(matrix.dtype)
+
+
+class Gradient(FromGradient):
+    """L2 norm over the vocabulary of d logit / d one-hot(token), ‖g Wᵀ‖₂ (Madsen et al. 2022, section 4).
+
+    g is the gradient at the embedding of the token, W (V, E) the embedding matrix. The (B, T, V) product is never made,
+    see `vocabulary_factor`.
     """
 
     invariant = True
 
     def __init__(self, explained: Explained) -> None:
         super().__init__(explained)
-        matrix = self.model.embedding_matrix
-        weight = matrix.double()
-        values, vectors = torch.linalg.eigh(weight.T @ weight)
-        factor = (vectors * values.clamp(min=0).sqrt()).to(matrix.dtype)
+        factor = vocabulary_factor(self.model.embedding_matrix)
         self.factor = self.view.project(factor.T).T  # (P, E), for the gradient at the inputs
 
     def __call__(self, batch: SequenceBatch) -> Scores:
@@ -59,13 +72,21 @@ class Gradient(FromGradient):
         return Scores((gradient @ self.factor).norm(dim=2))
 
 
-class InputTimesGradient(FromGradient):
-    """|g · W[token]|, the gradient times the one-hot input (Madsen et al. 2022, section 4)."""
+class SignedInputTimesGradient(FromGradient):
+    """g · W[token], the gradient times the one-hot input."""
 
     invariant = True
 
     def __call__(self, batch: SequenceBatch) -> Scores:
-        """Return importance (B, T), >= 0; 0 at padding."""
+        """Return importance (B, T), positive for what speaks for the class; 0 at padding."""
         inputs = self.view.inputs(batch)
         gradient = input_gradient(self.view, batch, inputs)
-        return Scores((gradient * inputs.values).sum(dim=2).abs())
+        return Scores((gradient * inputs.values).sum(dim=2))
+
+
+class InputTimesGradient(SignedInputTimesGradient):
+    """|g · W[token]|, the absolute value (Madsen et al. 2022, section 4)."""
+
+    def __call__(self, batch: SequenceBatch) -> Scores:
+        """Return importance (B, T), >= 0; 0 at padding."""
+        return Scores(super().__call__(batch).importance.abs())

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
@@ -40,20 +40,26 @@ TOKENS_PER_BATCH = {"cpu": 16384, "cuda": 65536, "mps": 16384}
 class Explained:
     """What a measure may look at. `model` is None for a measure that needs none.
 
-    The model that is given here stays as it is. Measures get a copy that shares its weights, in evaluation mode and
-    without a gradient of its weights, see `nlproar.model.modes.frozen`.
+    The class that is explained is in the `label` of each batch: the gold label, or what the model predicts, see
+    `target`. The model that is given here stays as it is. Measures get a copy that shares its weights, in evaluation
+    mode and without a gradient of its weights, see `nlproar.model.modes.frozen`.
     """
 
     model: Classifier | None
     dataset: Dataset  # as the model was trained on it
     num_classes: int
-    seed: int  # of measures that draw at random
+    seed: int  # of measures that draw at random, and of nothing else
     parameters: Any  # of the measure: an instance of the dataclass that its registry entry names, or None
     tokens_per_batch: int  # bounds memory; changes no value but for rounding
 
     def __post_init__(self) -> None:
         if self.model is not None:
             object.__setattr__(self, "model", frozen(self.model))
+
+    @property
+    def target(self) -> str:
+        """Which class is explained, one of `nlproar.explain.TARGETS`."""
+        return str(getattr(self.parameters, "target", "gold"))
 
     @property
     def device(self) -> torch.device:
@@ -82,7 +88,7 @@ class Explainer(Protocol):
     """
 
     def __call__(self, batch: SequenceBatch) -> Scores:
-        """Return the importance of each token for the gold label."""
+        """Return the importance of each token for the class in `batch.label`."""
         ...
 
 
@@ -171,7 +177,7 @@ def explain(measure: str, explainer: Explainer, explained: Explained, name: str)
     plan = FixedBatches(split, explained.tokens_per_batch).plan()
     description = f"explaining {name} by {measure}"
     with stage(description, len(split), "observations") as bar, side_by_side(device) as each:
-        for rows, scores, elapsed in each(partial(_explain_batch, explainer, split, device), plan):
+        for rows, scores, elapsed in each(partial(_explain_batch, explainer, explained, split), plan):
             importance = scores.importance.numpy()
             seconds[rows] = elapsed / len(rows)
             position = np.arange(importance.shape[1])
@@ -194,7 +200,9 @@ def explain(measure: str, explainer: Explainer, explained: Explained, name: str)
 def _tell_error(error: float) -> None:
     """Log a completeness error, as a warning if it is large."""
     if error > TOLERATED_ERROR:
-        log.warning("completeness error %.2g %%; more --riemann-samples would be closer", 100 * error)
+        log.warning(
+            "completeness error %.2g %%; a smaller --tolerance, or more --riemann-samples, would be closer", 100 * error
+        )
     else:
         log.info("completeness error %.2g %%", 100 * error)
 
@@ -203,15 +211,24 @@ _Planned = tuple[np.ndarray, int, int]  # the rows of a batch, its width, the wi
 
 
 def _explain_batch(
-    explainer: Explainer, split: Split, device: torch.device, planned: _Planned
+    explainer: Explainer, explained: Explained, split: Split, planned: _Planned
 ) -> tuple[np.ndarray, Scores, float]:
     """Return the rows of one batch, their scores with the importance on the CPU, and the seconds that this took."""
     rows, width, query_width = planned
     started = time.perf_counter()
-    batch = make_batch(split, rows, width, query_width)
-    scores = explainer(batch.to(device))
+    batch = make_batch(split, rows, width, query_width).to(explained.device)
+    if explained.target == "predicted":
+        batch = _with_predictions(explained, batch)
+    scores = explainer(batch)
     on_cpu = scores._replace(importance=scores.importance.float().cpu())
     return rows, on_cpu, time.perf_counter() - started
+
+
+@torch.no_grad()
+def _with_predictions(explained: Explained, batch: SequenceBatch) -> SequenceBatch:
+    """Return the batch with what the model predicts in the place of the labels."""
+    assert explained.model is not None
+    return replace(batch, label=explained.model(batch).logits.argmax(dim=1))
 
 
 @contextmanager

@@ -13,9 +13,10 @@ from scipy import stats
 from nlproar import storage
 from nlproar.dataset.batch import FixedBatches
 from nlproar.dataset.encoding import Dataset, Split
-from nlproar.explain import QuadraturePoints
+from nlproar.explain import IntegrationPath
 from nlproar.explain.importance import Explained
 from nlproar.explain.integrated_gradient import IntegratedGradient
+from nlproar.explain.quadrature import right_riemann
 from nlproar.masking import masked_count
 from nlproar.model.classifier import Classifier
 from nlproar.model.device import choose_device
@@ -27,10 +28,10 @@ _DECIMALS = 12  # of a rank error: what is beyond them is rounding, as ranks are
 class RightRiemann(IntegratedGradient):
     """The same integral by the right ends of equal steps."""
 
-    def __init__(self, explained: Explained) -> None:
-        super().__init__(explained)
-        self.points = np.arange(1, self.samples + 1) / self.samples
-        self.weights = np.full(self.samples, 1 / self.samples)
+    @staticmethod
+    def rule(samples: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `IntegratedGradient.rule`."""
+        return right_riemann(samples)
 
 
 Top = tuple[str, int]  # which tokens of an observation are at its top: a strategy of masking and its level
@@ -63,7 +64,7 @@ def measure_errors(
 
     def explain(rule: type[IntegratedGradient], samples: int) -> tuple[np.ndarray, float]:
         """Return the signed values, and the seconds that they took."""
-        explained = Explained(model, dataset, classes, 0, QuadraturePoints(samples), _TOKENS_PER_BATCH)
+        explained = Explained(model, dataset, classes, 0, IntegrationPath(riemann_samples=samples), _TOKENS_PER_BATCH)
         explainer = rule(explained)
         started = time.perf_counter()
         values = _signed(explainer, split, explained.device)
@@ -156,7 +157,7 @@ def _signed(explainer: IntegratedGradient, split: Split, device: torch.device) -
     """The signed values of every token, (S,) float64."""
     values = np.zeros(len(split.tokens))
     for rows, batch in FixedBatches(split, _TOKENS_PER_BATCH):
-        found = explainer.signed(batch.to(device)).double().cpu().numpy()[: len(rows)]
+        found = explainer.integral(batch.to(device)).signed.double().cpu().numpy()[: len(rows)]
         position = np.arange(found.shape[1])
         inside = position < split.lengths[rows][:, None]
         values[(split.offsets[rows][:, None] + position)[inside]] = found[inside]

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from nlproar.dataset.batch import SequenceBatch
+from nlproar.explain.draws import generator
 from nlproar.explain.importance import Explained, Scores
 
 
@@ -21,8 +22,5 @@ class Random:
     def __call__(self, batch: SequenceBatch) -> Scores:
         """Return importance (B, T), uniform also at padding."""
         width = batch.tokens.size(1)
-        draws = [
-            np.random.Generator(np.random.Philox(key=[self.seed, number])).random(width, dtype=np.float32)
-            for number in batch.observation.tolist()
-        ]
+        draws = [generator(self.seed, number).random(width, dtype=np.float32) for number in batch.observation.tolist()]
         return Scores(torch.from_numpy(np.stack(draws)))

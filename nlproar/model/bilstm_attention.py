@@ -227,6 +227,11 @@ class _Projected(Inputs):
         query = None if self.query is None else self.query.repeat(times, 1)
         return _Projected(values, query)
 
+    def rows(self, chosen: Tensor) -> _Projected:
+        """See `Inputs.rows`."""
+        query = None if self.query is None else self.query[chosen]
+        return _Projected(self.values[chosen], query)
+
 
 class _ProjectedVocabulary(View):
     """All words of a model, projected once, for many batches."""

@@ -91,6 +91,10 @@ class Inputs:
         """Return other values for the same batch, of which each observation is repeated `times` times."""
         return Inputs(values)
 
+    def rows(self, chosen: Tensor) -> Inputs:
+        """Return the observations `chosen`: their numbers (n,) int64, or (B,) bool."""
+        return Inputs(self.values[chosen])
+
 
 class View:
     """A model as measures look at it: its inputs, and predictions from other inputs.

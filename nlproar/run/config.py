@@ -102,9 +102,10 @@ class Config:
     def identity(self) -> dict[str, Any]:
         """Everything that decides the numbers of this run: the schema and the values that differ from its defaults.
 
-        A flag that is added with a default therefore renames no run that is done.
+        A flag that is added with a default therefore renames no run that is done. A measure whose values have changed
+        since its first version is another measure.
         """
-        return {
+        identity = {
             "schema": SCHEMA,
             "dataset": self.dataset,
             "source": self.source,
@@ -114,8 +115,17 @@ class Config:
             "evaluation": self.evaluation,
             "parameters": changed(self.parameters, self.rules.Parameters()),
             "importance_measure": self.importance_measure,
-            "measure": changed(self.measure, usual_measure(self.importance_measure)),
+            "measure": self.measure_changes,
         }
+        version = measure_version(self.importance_measure)
+        if version != 1:
+            identity["measure_version"] = version
+        return identity
+
+    @property
+    def measure_changes(self) -> dict[str, Any]:
+        """The parameters of the measure that differ from their defaults."""
+        return changed(self.measure, usual_measure(self.importance_measure))
 
     @cached_property
     def id(self) -> str:
@@ -192,7 +202,7 @@ class Config:
         values: dict[str, Any] = changed(self.parameters, self.rules.Parameters())
         if levels and self.rules.level is not None:
             values[self.rules.level] = levels
-        values |= changed(self.measure, usual_measure(self.importance_measure))
+        values |= self.measure_changes
         values |= changed(self.recipe, MODELS[self.model_type].recipe(self.task))
         values |= self.recipe.paths()
         values |= changed(replace(self.options, train_missing=False, overwrite=False), Options())
@@ -223,6 +233,11 @@ def usual_measure(name: str | None) -> Any:
     """Return the parameters of a measure with their defaults; None for a measure that has none."""
     parameters = None if name is None else MEASURES[name].parameters
     return None if parameters is None else parameters()
+
+
+def measure_version(name: str | None) -> int:
+    """Return the version of the values of a measure; 1 for no measure, and for one that is not registered here."""
+    return MEASURES[name].version if name in MEASURES else 1
 
 
 def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
@@ -273,7 +288,7 @@ def from_identity(identity: Mapping[str, Any]) -> Config:
         raise UserError(f"its configuration is not known here ({error})") from error
     if isinstance(vectors, str) and isinstance(config.recipe, BiLSTMRecipe):
         config = replace(config, recipe=replace(config.recipe, vectors=vectors))
-    if config.identity != identity:
+    if config.identity != dict(identity):
         raise UserError("no run has this combination of level, strategy, measure and parameters")
     return config
 

@@ -4,6 +4,9 @@ Versions 1 and 2 of the record named a run by its whole configuration, the facts
 flag would have renamed every run. Here a record gets the identity it has now (see `Config.identity`), its model moves
 to the new name, and the old file goes to `earlier/version-1/` or `earlier/version-2/`. No number changes, and nothing
 is trained again. A run whose task is declared otherwise now is another run: it is named and left as it is.
+
+Version 3 is the present one. A record of it is converted where the measure has other values now than when it was made,
+and a parameter gives the earlier ones: the integrated gradient had 30 points, where it takes as many as it needs now.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import json
 import logging
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,11 +25,12 @@ from nlproar.dataset import TASKS, encoding
 from nlproar.dataset.encoding import Dataset
 from nlproar.errors import UserError
 from nlproar.evaluate.masks import Masks
+from nlproar.explain import MEASURES
 from nlproar.flags import add_flags
 from nlproar.model import MODELS, checkpoint
 from nlproar.model.recipes import BiLSTMRecipe
 from nlproar.run import record
-from nlproar.run.config import Config, Options, all_but, resolve
+from nlproar.run.config import Config, Options, all_but, from_identity, resolve
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
 from nlproar.run.shape import COUNT, check
@@ -58,7 +62,7 @@ def main(description: str, argv: list[str] | None = None) -> None:
         for path in layout.records():
             try:
                 content = _read(path)
-                if content["version"] not in (1, 2):
+                if content["version"] not in (1, 2) and not _is_of_earlier_measure(content):
                     continue
                 config = convert(layout, path, content)
             except Different as reason:
@@ -84,13 +88,28 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
+# The parameters that give a measure its earlier values, by its name and the version of these values.
+_EARLIER_MEASURES = {("integrated-gradient", 1): {"riemann_samples": 30}}
+
+
+def _is_of_earlier_measure(content: Mapping[str, Any]) -> bool:
+    """Return whether a record of the present version has values of a measure that are others now."""
+    if content["version"] != record.VERSION:
+        return False
+    try:
+        return record.is_of_earlier_measure(content["identity"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Different("it is damaged: its identity is not understood") from error
+
+
 def convert(layout: Layout, path: Path, content: Mapping[str, Any]) -> Config:
     """Convert one record and its model, and return the run as it is named now. Raises Different where it cannot be.
 
     Whoever is killed meanwhile leaves the old record, and the next call continues from there: the model may have its
     new name already, and the new record may be there.
     """
-    config, converted = _converted(path, content)
+    of_measure = content["version"] == record.VERSION
+    config, converted = _with_measure(path, content) if of_measure else _converted(path, content)
     place = layout.record(config)
     with storage.lock(place):
         try:
@@ -102,10 +121,37 @@ def convert(layout: Layout, path: Path, content: Mapping[str, Any]) -> Config:
             record.write(place, replace(converted, sources={**converted.sources, "weights": weights}))
         elif replace(there, made=converted.made, sources=converted.sources) != converted:
             raise Different(f"{place} is there, and was made by another process")
-    retired = layout.root / "earlier" / f"version-{content['version']}"
+    retired = layout.root / "earlier" / ("measures" if of_measure else f"version-{content['version']}")
     retired.mkdir(parents=True, exist_ok=True)
     path.rename(retired / path.name)
     return config
+
+
+def _with_measure(path: Path, content: Mapping[str, Any]) -> tuple[Config, Record]:
+    """Return the run that has the numbers of a record of an earlier measure, and its record. Raises Different where
+    the record is damaged, or no parameter gives the earlier values."""
+    if content.get("checksum") != record.checksum(content):
+        raise Different("its content does not have the checksum that it says")
+    identity = content["identity"]
+    name = identity["importance_measure"]
+    earlier = _EARLIER_MEASURES.get((name, identity.get("measure_version", 1)))
+    if earlier is None:
+        raise Different(f"{name} has other values now, and no parameter gives the earlier ones; run it again")
+    identity = {
+        **identity,
+        "measure": {**earlier, **identity["measure"]},
+        "measure_version": MEASURES[name].version,
+    }
+    try:
+        config = from_identity(identity)
+        known = {one.name: content[one.name] for one in fields(Record)}
+        converted = Record(**{**known, "id": config.id, "identity": config.identity, "config": config.values})
+        record.check_record(converted)
+    except KeyError as error:
+        raise Different(f"its content is not understood ({error.args[0]} is missing)") from error
+    except (TypeError, AttributeError, ValueError, UserError) as error:
+        raise Different(f"its content is not understood ({error})") from error
+    return config, converted
 
 
 def _converted(path: Path, content: Mapping[str, Any]) -> tuple[Config, Record]:
@@ -157,7 +203,7 @@ def _move_model(layout: Layout, config: Config, old_name: str, content: Mapping[
     A model is kept if it is the one of the record, and if the masks that it was trained on are known: those of an
     unmasked or fully masked run, or of one whose masks are still cached.
     """
-    told: str | None = content.get("weights")  # version 1 did not tell
+    told: str | None = content.get("weights", content.get("sources", {}).get("weights"))  # version 1 did not tell
     old = layout.root / "checkpoints" / old_name
     new = layout.checkpoint(config)
     if not checkpoint.exists(old):

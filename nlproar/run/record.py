@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nlproar import storage
 from nlproar.errors import UserError
 from nlproar.evaluate import EVALUATIONS, load_evaluation
+from nlproar.explain import MEASURES
 from nlproar.run.shape import (
     AMOUNT,
     COUNT,
@@ -57,7 +58,8 @@ _TASK = {
 _EPOCH = {"epoch": POSITIVE, "loss": NUMBER, "monitor": SHARE, "seconds": AMOUNT, "val": Every(NUMBER)}
 _OF_SPLITS = {"train": COUNT, "val": COUNT, "test": COUNT}
 _SHARE_OF_SPLITS = {"train": SHARE, "val": SHARE, "test": SHARE}
-_SHARES = ("accuracy", "macro_f1", "micro_f1", "auroc")  # metrics from 0 to 1
+SHARES = ("accuracy", "macro_f1", "micro_f1", "auroc", "macro_f1_at_best_threshold")
+"""The test metrics that can be shown as performance: they lie from 0 to 1, and higher is better."""
 
 _SHAPE = {
     "id": TEXT,
@@ -148,6 +150,11 @@ def load(path: Path) -> Record:
         check(content, {"checksum": TEXT, **_SHAPE})
         if content["checksum"] != checksum(content):
             raise WrongShape("its content was changed: it does not have the checksum that it says")
+        if is_of_earlier_measure(content["identity"]):
+            raise UserError(
+                f"{path} was made by an earlier version of {content['identity']['importance_measure']}; convert it by:"
+                " nlproar migrate"
+            )
         record = Record(**{one.name: content[one.name] for one in fields(Record)})
         _check_config(record)
         _check_metrics(record)
@@ -157,6 +164,12 @@ def load(path: Path) -> Record:
     except WrongShape as wrong:
         raise _damaged(path, wrong) from wrong
     return record
+
+
+def is_of_earlier_measure(identity: Mapping[str, Any]) -> bool:
+    """Return whether the values of the measure of a run are others now than when it was made."""
+    name = identity["importance_measure"]
+    return name in MEASURES and identity.get("measure_version", 1) != MEASURES[name].version
 
 
 def check_values(path: Path, record: Record, config: Config) -> None:
@@ -231,7 +244,7 @@ def _check_metrics(record: Record) -> None:
     """Raise WrongShape where the reported metric is missing, or a share is out of its range."""
     check(record.metrics, {"test": {record.task["metric"]: SHARE}}, "metrics")
     for split, values in record.metrics.items():
-        for name in _SHARES:
+        for name in SHARES:
             if name in values:
                 check(values[name], SHARE, f"metrics.{split}.{name}")
     training = record.training

@@ -49,8 +49,9 @@ def parser(description: str, prog: str | None = None) -> Parser:
         help=f"{_names(TASKS)} (default: all)")  # fmt: skip
     add("--metric", nargs="+", dest="evaluations", default=[DEFAULT_EVALUATION], choices=(*EVALUATIONS, "all"),
         metavar="METRIC", help=f"{_names(EVALUATIONS)} (default: {DEFAULT_EVALUATION})")  # fmt: skip
-    add("--importance-measure", nargs="+", default=["all"], choices=(*MEASURES, "all"), metavar="MEASURE",
-        type=measure_named, help=f"{_names(MEASURES)} (default: all)")  # fmt: skip
+    add("--importance-measure", nargs="+", default=["published"], choices=(*MEASURES, *_GROUPS), metavar="MEASURE",
+        type=measure_named, help=f"some of {', '.join(MEASURES)}; published: those of the paper (default); all: all"
+        f" but {', '.join(_slow_measures())}, which take long")  # fmt: skip
     add("--model-type", choices=tuple(MODELS), default=argparse.SUPPRESS, help=f"the model (default: {DEFAULT_MODEL})")
     add("--seed", nargs="+", type=int, default=[0],
         help="seeds of initialisation, order and random choices (default: 0)")  # fmt: skip
@@ -112,7 +113,7 @@ def parse(description: str, argv: list[str] | None = None) -> tuple[Grid, argpar
         raise UserError("--max-k goes with --step; --k names the levels")
     grid = Grid(
         datasets=_chosen([DATASETS.get(name, name) for name in flags.dataset], TASKS),
-        measures=_chosen(flags.importance_measure, MEASURES),
+        measures=_chosen_measures(flags.importance_measure),
         seeds=list(dict.fromkeys(flags.seed)),
         evaluations=_chosen(flags.evaluations, EVALUATIONS),
         strategies=list(dict.fromkeys(flags.roar_strategy)),
@@ -142,6 +143,27 @@ def _check_ranges(flags: argparse.Namespace) -> None:
             check_range(f"--{name.replace('_', '-')}", getattr(flags, name), 1, LARGEST_LEVEL)
     for k in getattr(flags, "k", ()):
         check_range("--k", k, 0, LARGEST_LEVEL)
+
+
+_GROUPS = ("published", "all")  # of measures
+
+
+def _slow_measures() -> list[str]:
+    """Return the measures that a study has only if they are named."""
+    return [name for name, measure in MEASURES.items() if measure.slow]
+
+
+def _chosen_measures(names: Sequence[str]) -> list[str]:
+    """Return the measures that are named, groups replaced by their members, each once."""
+    slow = _slow_measures()
+    groups = {
+        "published": [name for name, measure in MEASURES.items() if measure.published],
+        "all": [name for name in MEASURES if name not in slow],
+    }
+    chosen: list[str] = []
+    for name in names:
+        chosen += groups.get(name, [name])
+    return list(dict.fromkeys(chosen))
 
 
 def _chosen(names: Sequence[str], registry: Iterable[str]) -> list[str]:

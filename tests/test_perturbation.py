@@ -1,0 +1,103 @@
+"""The measures of Captum against their definitions, and Captum's integrated gradient against ours."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import IntegratedGradients
+
+from nlproar.dataset.batch import make_batch
+from nlproar.dataset.vocabulary import MASK
+from nlproar.explain import MEASURES
+from nlproar.explain.importance import build
+from tests.test_measures import explained, scores
+
+pytestmark = pytest.mark.slow
+
+MEASURES_OF_CAPTUM = [name for name, measure in MEASURES.items() if measure.slow]
+
+
+def short(dataset, observations=3):
+    """The shortest test observations with a token that can be masked, as a batch."""
+    split = dataset.splits["test"]
+    known = np.add.reduceat(split.maskable, split.offsets[:-1]) > 1
+    rows = np.flatnonzero(known)
+    return make_batch(split, rows[np.argsort(split.lengths[rows], kind="stable")][:observations])
+
+
+@torch.no_grad()
+def logit(model, batch, is_there):
+    """The logit of the label of each observation with `[MASK]` where `is_there` (B, T) is false."""
+    tokens = torch.where(is_there | ~batch.maskable, batch.tokens, MASK)
+    return model(batch.with_tokens(tokens)).logits.gather(1, batch.label[:, None]).squeeze(1)
+
+
+@pytest.mark.parametrize("measure", MEASURES_OF_CAPTUM)
+def test_an_observation_has_the_same_values_in_any_company(world, measure):
+    model, dataset = world
+    batch = short(dataset)
+    together = scores(measure, explained(model, dataset), batch)
+    assert together.shape == batch.tokens.shape and not together[~batch.maskable].any()
+    for row in range(len(batch.label)):
+        alone = scores(measure, explained(model, dataset, tokens_per_batch=1), batch.rows(torch.tensor([row])))
+        torch.testing.assert_close(alone[0], together[row], rtol=1e-2, atol=1e-3)  # LIME's solver amplifies rounding
+
+
+def test_feature_ablation_is_leave_one_out_of_the_logit(world):
+    model, dataset = world
+    batch = short(dataset)
+    found = scores("feature-ablation", explained(model, dataset), batch)
+    expected = scores("leave-one-out", explained(model, dataset, leave_one_out_of="logit"), batch)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=1e-5)
+
+
+def test_shapley_values_sum_to_the_difference_from_the_masked_text(world):
+    model, dataset = world
+    batch = short(dataset)
+    measure = build("shapley-sampling", explained(model, dataset))
+    everywhere = torch.ones_like(batch.maskable)
+    expected = logit(model, batch, everywhere) - logit(model, batch, ~everywhere)
+    torch.testing.assert_close(measure.signed(batch).sum(dim=1), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_shapley_sampling_and_kernel_shap_come_near_the_exact_shapley_values(world):
+    model, dataset = world
+    batch = short(dataset, 1)
+    positions = batch.maskable[0].nonzero().squeeze(1)[:6]
+    others = batch.maskable.clone()
+    others[0, positions] = False
+    batch = batch.with_tokens(torch.where(others, 2, batch.tokens))  # [EOS], so that few tokens can be masked
+    n = len(positions)
+    value = {}
+    for chosen in itertools.product([False, True], repeat=n):
+        is_there = torch.zeros_like(batch.maskable)
+        is_there[0, positions] = torch.tensor(chosen)
+        value[chosen] = float(logit(model, batch, is_there))
+    exact = []
+    for i in range(n):
+        total = 0.0
+        for chosen in value:
+            if not chosen[i]:
+                size = sum(chosen)
+                weight = math.factorial(size) * math.factorial(n - size - 1) / math.factorial(n)
+                total += weight * (value[(*chosen[:i], True, *chosen[i + 1 :])] - value[chosen])
+        exact.append(total)
+    exact = torch.tensor(exact)
+    for measure in ("shapley-sampling", "kernel-shap"):
+        explainer = build(measure, explained(model, dataset, perturbations=200))
+        found = explainer.signed(batch)[0, positions]
+        assert (found - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+def test_integrated_gradient_is_that_of_captum(world):
+    model, dataset = world
+    batch = short(dataset, 8)
+    embedded = model.embed(batch).detach()
+    peer = IntegratedGradients(lambda values: model(batch.repeat(len(values) // len(batch.label)), values).logits)
+    theirs = peer.attribute(embedded, target=batch.label, n_steps=50, method="gausslegendre").sum(dim=2)
+    ours = build("integrated-gradient-signed", explained(model, dataset, 50))(batch).importance
+    torch.testing.assert_close(ours, theirs.float().detach(), rtol=1e-3, atol=1e-5)
+    to_tolerance = build("integrated-gradient-signed", explained(model, dataset, None, tolerance=1e-5))(batch)
+    torch.testing.assert_close(to_tolerance.importance, theirs.float().detach(), rtol=1e-3, atol=1e-4)
