@@ -15,6 +15,7 @@ EVALUATIONS = {
     "roar": "nlproar.evaluate.roar:Roar",
     "masked-fine-tuning": "nlproar.evaluate.masked_fine_tuning:MaskedFineTuning",
     "erasure": "nlproar.evaluate.erasure:Erasure",
+    "leave-one-out": "nlproar.evaluate.leave_one_out:LeaveOneOutCorrelation",
 }
 
 

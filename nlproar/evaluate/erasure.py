@@ -15,19 +15,15 @@ measures a model that was trained to predict them, see `nlproar.evaluate.masked_
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from nlproar import storage
-from nlproar.errors import UserError
-from nlproar.evaluate import load_evaluation
-from nlproar.evaluate.evaluation import Evaluation
 from nlproar.evaluate.masks import Masks
-from nlproar.evaluate.roar import Level
-from nlproar.explain import MEASURES
+from nlproar.evaluate.of_one_model import ErasedModel, OfOneModel, of_model, short_name
 from nlproar.flags import flag
 
 if TYPE_CHECKING:
@@ -36,51 +32,26 @@ if TYPE_CHECKING:
     from nlproar.run.config import Config
     from nlproar.run.context import Context
     from nlproar.run.record import Record
-    from nlproar.study.grid import Grid
 
 BINS = (1, 5, 10, 20, 50)  # per cent of the tokens, as in ERASER
 
 _VERSION = 1  # raise it when the values of observations change
-_MODELS = {"plain": "roar", "masked-fine-tuning": "masked-fine-tuning"}  # the evaluation whose k = 0 trains it
 
 
 @dataclass(frozen=True)
-class ErasureParameters:
+class ErasureParameters(ErasedModel):
     """Which model is measured, and the probability of which class."""
 
-    erasure_model: str = flag("plain", "the model whose answers erasure compares", choices=tuple(_MODELS))
     erasure_class: str = flag(
         "predicted", "the class whose probability erasure compares", choices=("predicted", "gold")
     )
 
 
-class Erasure(Evaluation):
+class Erasure(OfOneModel):
     """Comprehensiveness and sufficiency of the explanations of one model, on the test split."""
 
     Parameters = ErasureParameters
-    level = None  # a run measures all bins
     scores: ClassVar[Mapping[str, bool]] = {"comprehensiveness": True, "sufficiency": False}
-
-    def canonical(self, config: Config) -> Config:
-        """See `Evaluation.canonical`."""
-        if config.importance_measure is None:
-            raise UserError("erasure needs an --importance-measure")
-        return config
-
-    def trained(self, config: Config) -> Config:
-        """Return the run that trains the model that is measured."""
-        name = _MODELS[config.parameters.erasure_model]
-        return load_evaluation(name).canonical(replace(config, evaluation=name, parameters=Level(k=0)))
-
-    def needs(self, config: Config) -> list[Config]:
-        """See `Evaluation.needs`."""
-        return [self.trained(config)]
-
-    def importance(self, config: Config, context: Context) -> Importance:
-        """See `Evaluation.importance`: that of the unmasked test data."""
-        needs_model = MEASURES[str(config.importance_measure)].needs_model
-        model_of = self.trained(config) if needs_model else None
-        return context.importance(config, model_of, Masks.nothing(context.dataset), ("test",))
 
     def carry_out(self, config: Config, context: Context) -> Record:
         """See `Evaluation.carry_out`: explain, and compare the answers of the model."""
@@ -90,7 +61,7 @@ class Erasure(Evaluation):
             importance.compute()
         model = context.load_model(trained)
         masks = Masks.nothing(context.dataset)
-        metrics = context.test(model, masks)
+        metrics = context.test(config, model, masks)
         key = {
             "version": _VERSION,
             "importance": importance.digest,
@@ -109,34 +80,15 @@ class Erasure(Evaluation):
             diagnostics[name] = {str(share): float(value) for share, value in zip(BINS, of_bins, strict=True)}
         return context.record(config, metrics, masks, importance=importance, model_of=trained, diagnostics=diagnostics)
 
-    def base(self, grid: Grid, dataset: str, seed: int) -> Iterator[Config]:
-        """See `Evaluation.base`: the run that trains the model."""
-        evaluation = _MODELS[grid.flags.get("erasure_model", ErasureParameters().erasure_model)]
-        yield grid.config(dataset, seed, evaluation=evaluation, k=0)
-
-    def chains(self, grid: Grid, dataset: str, seed: int, measure: str) -> Iterator[list[Config]]:
-        """See `Evaluation.chains`: one run for each measure."""
-        yield [grid.config(dataset, seed, importance_measure=measure)]
-
     def name_parts(self, config: Config) -> list[str]:
         """See `Evaluation.name_parts`."""
         own = config.parameters
-        model = "mft" if own.erasure_model != "plain" else "plain"
-        return ["erasure", model, own.erasure_class, f"m-{config.importance_measure}"]
-
-    def describe(self, config: Config) -> list[str]:
-        """See `Evaluation.describe`."""
-        return ["erasure", str(config.importance_measure)]
+        return ["erasure", short_name(own.erasure_model), own.erasure_class, f"m-{config.importance_measure}"]
 
     def title(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.title`."""
-        model = " of masked fine-tuning" if values.get("erasure_model") == "masked-fine-tuning" else ""
         of_class = ", gold class" if values.get("erasure_class") == "gold" else ""
-        return f"Erasure{model}{of_class}"
-
-    def base_of(self, values: Mapping[str, Any]) -> str:
-        """See `Evaluation.base_of`: the evaluation whose model is measured."""
-        return _MODELS[values["erasure_model"]]
+        return f"Erasure{of_model(values)}{of_class}"
 
 
 def _changes(model: Classifier, context: Context, importance: Importance, of_class: str) -> storage.Arrays:

@@ -48,7 +48,7 @@ class MaskedFineTuning(Roar):
         if config.at_level == 0:
             return self.train_and_test(config, context, masks, importance, mask_at_random=True)
         (trained_run,) = self.needs(config)
-        metrics = context.test(context.load_model(trained_run), masks)
+        metrics = context.test(config, context.load_model(trained_run), masks)
         return context.record(config, metrics, masks, importance=importance, model_of=trained_run)
 
     def is_stale(self, config: Config, context: Context) -> bool:

@@ -128,7 +128,7 @@ class Roar(Evaluation):
     ) -> Record:
         """Train a model on the data with `masks`, save it, and return the record of the run."""
         model, trained = context.train(config, masks, mask_at_random)
-        metrics = context.test(model, masks)
+        metrics = context.test(config, model, masks)
         weights = context.save(config, model, masks)
         return context.record(config, metrics, masks, trained, importance, weights)
 
