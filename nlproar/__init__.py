@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nlproar.api import importance, load_dataset, mask, performance, racu, run_experiment
+    from nlproar.api import importance, load_dataset, mask, performance, predictions, racu, run_experiment
     from nlproar.run.config import resolve
 
 __version__ = "0.2.0"
@@ -19,12 +19,23 @@ _FROM = {
     "load_dataset": "nlproar.api",
     "mask": "nlproar.api",
     "performance": "nlproar.api",
+    "predictions": "nlproar.api",
     "racu": "nlproar.api",
     "resolve": "nlproar.run.config",
     "run_experiment": "nlproar.api",
 }
 
-__all__ = ["__version__", "importance", "load_dataset", "mask", "performance", "racu", "resolve", "run_experiment"]
+__all__ = [
+    "__version__",
+    "importance",
+    "load_dataset",
+    "mask",
+    "performance",
+    "predictions",
+    "racu",
+    "resolve",
+    "run_experiment",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -88,6 +88,21 @@ def performance(persistent_dir: str) -> pd.DataFrame:
     return frame.points(frame.load([Layout(Path(persistent_dir))]).studies)
 
 
+def predictions(config: Config) -> dict[str, np.ndarray]:
+    """Return the class probabilities of a finished run for "val" and "test", (N, C) each, in the order of the data.
+
+    Raises UserError if the run is not done, or was made before predictions were kept.
+    """
+    from nlproar.run import predictions as kept
+    from nlproar.run import record
+
+    layout = Layout.of(config)
+    done = record.read(layout.record(config), config)
+    if done is None:
+        raise UserError(f"{config.id} is not done; run it by: {config.command()}")
+    return kept.load(layout, done)
+
+
 def racu(points: pd.DataFrame) -> pd.DataFrame:
     """Return RACU of every curve of `performance`, as mean over seeds with its 95 % interval.
 

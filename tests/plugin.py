@@ -146,7 +146,7 @@ class Erase(Roar):
     def carry_out(self, config, context):
         importance = self.importance(config, context)
         masks = self.masks(config, context)
-        metrics = context.test(context.load_model(_unmasked(config)), masks)
+        metrics = context.test(config, context.load_model(_unmasked(config)), masks)
         return context.record(config, metrics, masks, importance=importance)
 
     def base(self, grid, dataset: str, seed: int) -> Iterator:

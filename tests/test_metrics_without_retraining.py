@@ -5,12 +5,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 
+import nlproar
+from nlproar import metrics
 from nlproar.dataset.batch import RandomlyMaskedBatches, TrainingBatches
 from nlproar.dataset.encoding import Split
 from nlproar.dataset.vocabulary import CLS, EOS, MASK
 from nlproar.errors import UserError
-from nlproar.evaluate import erasure
+from nlproar.evaluate import erasure, leave_one_out
 from nlproar.masking import mask_at_random, mask_most_important
 from nlproar.model import train
 from nlproar.model.classifier import Classifier, Prediction
@@ -171,3 +174,74 @@ def test_erasure_records_the_means_of_what_it_keeps_of_every_observation(small_r
 def test_erasure_without_a_trained_model_says_what_to_do(small_run):
     with pytest.raises(UserError, match="--train-missing"):
         run(small_run(importance_measure="gradient", evaluation="erasure"))
+
+
+# ---- leave-one-out by hand ----
+
+
+def importances(*values):
+    return SimpleNamespace(of_split={"test": SimpleNamespace(values=np.array(values, np.float32))})
+
+
+def test_tau_is_one_for_the_same_order_minus_one_for_the_reverse_and_nan_without_an_order():
+    tokens, offsets = flat([7, 5, 6], [5, 6, 7], [5], [5, 6])
+    split = Split(tokens, offsets, np.zeros(4, np.int64))
+    first = importances(9, 3, 2, 1, 9, 9, 1, 2, 3, 9, 9, 1, 9, 9, 1, 1, 9)
+    second = importances(0, 0.3, 0.2, 0.1, 0, 0, 0.3, 0.2, 0.1, 0, 0, 1, 0, 0, 1, 2, 0)
+    found = leave_one_out.taus(first, second, split)
+    assert found[:2].tolist() == [1, -1] and np.isnan(found[2:]).all()
+
+
+@pytest.mark.slow
+def test_leave_one_out_agrees_wholly_with_itself_and_not_with_random(small_run):
+    flags = {"evaluation": "leave-one-out", "train_missing": True}
+    itself = run(small_run(importance_measure="leave-one-out", **flags))
+    signed = run(small_run(importance_measure="leave-one-out-signed", **flags))
+    random = run(small_run(importance_measure="random", **flags))
+    assert itself.metrics["test"]["tau"] == pytest.approx(1) and signed.metrics["test"]["tau"] == pytest.approx(1)
+    assert abs(random.metrics["test"]["tau"]) < 0.3
+
+
+# ---- predictions ----
+
+
+@pytest.mark.slow
+def test_the_predictions_of_a_run_are_kept_and_give_its_metrics(small_run):
+    config = small_run()
+    done = run(config)
+    kept = nlproar.predictions(config)
+    labels = nlproar.load_dataset(config).splits["test"].label
+    assert np.allclose(kept["test"].sum(axis=1), 1)
+    assert (kept["test"].argmax(axis=1) == labels).mean() == pytest.approx(done.metrics["test"]["accuracy"])
+    likelihood = -np.log(kept["test"][np.arange(len(labels)), labels]).mean()
+    assert likelihood == pytest.approx(done.metrics["test"]["cross_entropy"], rel=1e-5)
+    with pytest.raises(UserError, match="is not done; run it by"):
+        nlproar.predictions(small_run(seed=5))
+    Layout.of(config).predictions(config.id).unlink()
+    with pytest.raises(UserError, match="is not there; run it again"):
+        nlproar.predictions(config)
+
+
+def logits_of(score):
+    return torch.stack([torch.zeros(len(score)), torch.tensor(score)], dim=1)
+
+
+def test_macro_f1_at_the_best_threshold_is_whole_where_only_the_threshold_has_drifted():
+    label = torch.tensor([0, 0, 1, 1])
+    val, test = logits_of([1.0, 2.0, 3.0, 4.0]), logits_of([1.1, 2.1, 2.9, 4.0])
+    assert metrics.evaluate(test, label)["macro_f1"] == pytest.approx(1 / 3)
+    assert metrics.at_best_threshold(val, label, test, label) == 1
+
+
+def test_the_best_threshold_is_the_best_of_all_that_can_be():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        n = int(rng.integers(1, 12))
+        score = rng.integers(0, 5, n).astype(float)  # with ties
+        label = rng.integers(0, 2, n)
+        found = f1_score(
+            label, score > metrics._best_threshold(score, label), average="macro", labels=[0, 1], zero_division=0
+        )
+        candidates = np.concatenate([[-1], np.unique(score) + 0.5])
+        best = max(f1_score(label, score > t, average="macro", labels=[0, 1], zero_division=0) for t in candidates)
+        assert found == pytest.approx(best)

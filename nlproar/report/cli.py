@@ -16,6 +16,7 @@ from nlproar import plugins, storage
 from nlproar.errors import UserError
 from nlproar.flags import add_flags
 from nlproar.paths import user_path
+from nlproar.run import record
 from nlproar.run.config import Options, all_but
 from nlproar.run.layout import Layout
 from nlproar.script import Parser, exit_codes
@@ -42,6 +43,11 @@ def main(description: str, argv: list[str] | None = None) -> None:
         " (default: the persistent directory)",
     )
     parser.add_argument(
+        "--metric-shown",
+        choices=record.SHARES,
+        help="the test metric of curves and RACU, where all records of a task have it (default: that of the task)",
+    )
+    parser.add_argument(
         "--convergence",
         default=True,
         action=argparse.BooleanOptionalAction,
@@ -62,7 +68,8 @@ def main(description: str, argv: list[str] | None = None) -> None:
         others = [Layout(Path(user_path("--compare", name))) for name in flags.compare]
         output = Layout(Path(user_path("--out", flags.out))) if "out" in flags else own
         _check(own, others, output)
-        _report([own, *others], output, getattr(flags, "device", "auto"), flags.convergence, flags.example)
+        device = getattr(flags, "device", "auto")
+        _report([own, *others], output, device, flags.convergence, flags.example, flags.metric_shown)
 
 
 def _check(own: Layout, others: list[Layout], output: Layout) -> None:
@@ -90,7 +97,14 @@ def _is_folder(path: Path) -> bool:
         raise UserError(f"{path} cannot be looked into: {error.strerror}") from error
 
 
-def _report(layouts: list[Layout], output: Layout, device: str, with_convergence: bool, asked: list[list[str]]) -> None:
+def _report(
+    layouts: list[Layout],
+    output: Layout,
+    device: str,
+    with_convergence: bool,
+    asked: list[list[str]],
+    metric: str | None,
+) -> None:
     from nlproar.progress import show_log
     from nlproar.report import frame
 
@@ -106,7 +120,7 @@ def _report(layouts: list[Layout], output: Layout, device: str, with_convergence
         examples.check(example, studies)
     with _writing(output, layouts[0]), storage.lock(output.report):
         output.sweep()
-        found = frame.load(layouts)  # again: the report that held the lock may have taken minutes
+        found = frame.load(layouts, metric)  # again: the report that held the lock may have taken minutes
         for reason in found.left_out.values():
             log.warning("left out: %s", reason)
         results = collect(found, device, output if with_convergence else None)

@@ -34,6 +34,7 @@ class Study:
     facts: Mapping[str, Any]  # see `series.shared_facts`
     task: Mapping[str, Any]  # what the records tell of their task
     records: tuple[Record, ...]
+    wanted: str | None = None  # the test metric that the user asked for
 
     @property
     def dataset(self) -> str:
@@ -42,8 +43,15 @@ class Study:
 
     @property
     def metric(self) -> str:
-        """The test metric that the task reports."""
+        """The test metric that is shown: the one that was asked for if all records have it, else that of the task."""
+        if self.wanted is not None and all(self.wanted in one.metrics["test"] for one in self.records):
+            return self.wanted
         return str(self.task["metric"])
+
+    @property
+    def shows_metric_of_task(self) -> bool:
+        """Whether the metric that is shown is the one that the task reports, and that others have published."""
+        return self.metric == str(self.task["metric"])
 
     @property
     def confidential(self) -> bool:
@@ -75,8 +83,10 @@ class Found:
     left_out: dict[Path, str]
 
 
-def load(layouts: Iterable[Layout]) -> Found:
+def load(layouts: Iterable[Layout], metric: str | None = None) -> Found:
     """Return all records in these persistent directories, sorted into studies, by task.
+
+    `metric` is the test metric to show where all records of a study have it; by default it is that of the task.
 
     A file that is not a record, or not the one its name says, is left out and named. Raises UserError if a directory
     may not be read or holds no record at all, and if every record had to be left out.
@@ -102,7 +112,7 @@ def load(layouts: Iterable[Layout]) -> Found:
     studies = []
     for key, group in groups.items():
         layout, _ = facts[key]
-        studies.append(Study(layout, labels[key], shared_facts(group[0]), group[0].task, tuple(group)))
+        studies.append(Study(layout, labels[key], shared_facts(group[0]), group[0].task, tuple(group), metric))
     known = list(TASKS)
     studies.sort(key=lambda study: (_place(study.dataset, known), study.label))
     return Found(studies, left_out)

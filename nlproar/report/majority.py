@@ -10,7 +10,9 @@ def majority_performance(train_label: np.ndarray, test_label: np.ndarray, metric
     ones the first. Macro F1 as in `nlproar.metrics`: over the classes that are a label or a prediction."""
     answer = np.bincount(train_label).argmax()
     right = float((test_label == answer).mean())
-    if metric != "macro_f1":
+    if metric == "auroc":
+        return 0.5
+    if not metric.startswith("macro_f1"):
         return right  # accuracy, micro F1
     classes = np.union1d(test_label, [answer])
     return 2 * right / (1 + right) / len(classes)

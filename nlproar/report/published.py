@@ -53,4 +53,5 @@ def performance(study: Study, quantity: str) -> list[Published]:
 
 
 def _comparable(study: Study) -> bool:
-    return bool(study.facts["source"] == "official" and study.facts["model_type"] == "rnn")
+    is_same_model = study.facts["source"] == "official" and study.facts["model_type"] == "rnn"
+    return is_same_model and study.shows_metric_of_task

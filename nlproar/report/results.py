@@ -21,6 +21,7 @@ from nlproar.run.series import explains_unmasked, point_of
 from nlproar.stats import intervals
 
 _LISTED = 12  # levels that a note names
+_DRIFT = 0.05  # of macro F1, from which a note tells of it
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
         *_missing_levels(missing),
         *_undefined(by_seed),
         *_wide_intervals(points),
+        *_other_metric(studies),
+        *_drifted(studies),
     ]
     errors = {}
     for cache in caches if output else []:
@@ -133,6 +136,41 @@ def _wide_intervals(points: pd.DataFrame) -> list[Note]:
                 " above 100 %, where performance cannot be; they are cut there"
             )
             notes.append(Note(text, study))
+    return notes
+
+
+def _other_metric(studies: Sequence[Study]) -> list[Note]:
+    """Return that a study shows another metric than was asked for."""
+    notes = []
+    for study in studies:
+        if study.wanted not in (None, study.metric):
+            text = f"not all of its records have {study.wanted}, so {study.metric} is shown"
+            notes.append(Note(text, study.label))
+    return notes
+
+
+def _drifted(studies: Sequence[Study]) -> list[Note]:
+    """Return the levels where macro F1 is low because the threshold between the classes has drifted: with the one that
+    is best on validation data it is higher by more than `_DRIFT`."""
+    levels: dict[tuple[str, str, str, int], list[int]] = {}
+    for study in studies:
+        if study.metric != "macro_f1":
+            continue
+        for one in study.records:
+            point = point_of(one)
+            values = one.metrics["test"]
+            if values.get("macro_f1_at_best_threshold", 0.0) - values["macro_f1"] <= _DRIFT or point.panel is None:
+                continue
+            series = str(one.identity["importance_measure"])
+            levels.setdefault((study.label, point.panel.title, series, point.seed), []).append(point.level)
+    notes = []
+    for (label, masking, series, seed), own in levels.items():
+        text = (
+            f"macro F1 is more than {100 * _DRIFT:g} points higher with the threshold between the classes that is best"
+            f" on validation data, at k = {_list_levels(sorted(own))}: there the threshold has drifted, and the model"
+            " tells the classes apart better than macro F1 says (--metric-shown auroc)"
+        )
+        notes.append(Note(text, label, masking, series, seed))
     return notes
 
 

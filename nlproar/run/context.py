@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nlproar import masking, storage
+from nlproar import masking, metrics, storage
 from nlproar.dataset.encoding import Dataset
 from nlproar.dataset.task import SPLITS, Task
 from nlproar.errors import UserError
@@ -31,12 +31,11 @@ from nlproar.explain.importance import (
     build,
     explain,
 )  # fmt: skip
-from nlproar.flags import values_of
 from nlproar.model import checkpoint
 from nlproar.model import train as training
 from nlproar.model.classifier import Classifier, Start, class_of
 from nlproar.model.device import choose_device, name_of
-from nlproar.run import prerequisites
+from nlproar.run import predictions, prerequisites
 from nlproar.run.config import Config
 from nlproar.run.environment import environment
 from nlproar.run.layout import Layout
@@ -135,7 +134,7 @@ class Context:
             "version": IMPORTANCE_VERSION,
             "measure": name,
             "measure_version": measure.version,
-            "parameters": values_of(config.measure),
+            "parameters": config.measure_changes,
             "seed": config.seed if measure.random else None,
             "weights": None if model_of is None else self.weights(model_of),
             "data": self.dataset.digest,
@@ -213,17 +212,29 @@ class Context:
         self.durations["train"] += trained.earlier_seconds
         return model, trained
 
-    def test(self, model: Classifier, masks: Masks) -> dict[str, dict[str, float]]:
-        """Return the performance of a model on validation and test data with `masks`."""
+    def test(self, config: Config, model: Classifier, masks: Masks) -> dict[str, dict[str, float]]:
+        """Return the performance of a model on validation and test data with `masks`, for the run `config`.
+
+        The logits are kept, so that other metrics can be had later without the model.
+        """
         masked = self.dataset.masked(masks.of_split)
-        found = {}
+        logits, labels, found = {}, {}, {}
         with self.timed("test"):
             for name in ("val", "test"):
-                found[name] = training.test(model, masked.splits[name])
+                logits[name] = training.predict(model, masked.splits[name])
+                labels[name] = torch.from_numpy(masked.splits[name].label)
+                found[name] = metrics.evaluate(logits[name], labels[name])
+            if len(self.task.labels) == 2:
+                found["test"]["macro_f1_at_best_threshold"] = metrics.at_best_threshold(
+                    logits["val"], labels["val"], logits["test"], labels["test"]
+                )
         for split, values in found.items():
             for metric, value in values.items():
                 if not np.isfinite(value):
                     raise UserError(f"{split} {metric} is {value}; are the numbers of the vectors very large?")
+        key = predictions.key(self.dataset.digest, masks.digest, found)
+        arrays = {name: values.float().numpy() for name, values in logits.items()}
+        storage.write_arrays(self.layout.predictions(config.id), key, arrays)
         return found
 
     def save(self, config: Config, model: Classifier, masks: Masks) -> str:
@@ -244,7 +255,7 @@ class Context:
     def record(
         self,
         config: Config,
-        metrics: Mapping[str, Mapping[str, float]],
+        performance: Mapping[str, Mapping[str, float]],
         masks: Masks,
         trained: training.Training | None = None,
         importance: Importance | None = None,
@@ -266,7 +277,7 @@ class Context:
             identity=config.identity,
             config=config.values,
             task=self.task.described(),
-            metrics=metrics,
+            metrics=performance,
             masked=masks.share(dataset),
             training=None if trained is None else trained.as_record(),
             diagnostics={**(diagnostics or {}), **({} if importance is None else importance.diagnostics)},
@@ -290,4 +301,8 @@ class Context:
 
 def _explain(name: str, explained: Callable[[], tuple[Explainer, Explained]], split: str) -> storage.Arrays:
     explainer, whole = explained()
+    if MEASURES[name].slow:
+        each = getattr(whole.parameters, "perturbations", 1)
+        texts = each * int(whole.dataset.splits[split].maskable.sum())
+        log.info("%s asks the model about %s texts, %d for each token of %s", name, f"{texts:,}", each, split)
     return explain(name, explainer, whole, split).arrays()

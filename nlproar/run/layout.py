@@ -132,6 +132,10 @@ class Layout:
         """Return the place of the values of single observations that a run has found."""
         return self.cache / "observations" / f"{config.id}.npz"
 
+    def predictions(self, run: str) -> Path:
+        """Return the place of the logits of a run, by its id."""
+        return self.cache / "predictions" / f"{run}.npz"
+
     def tensorboard(self, config: Config) -> Path:
         """Return the folder of the curves of a training."""
         return self.root / "tensorboard" / config.id

@@ -23,7 +23,7 @@ from nlproar.run.layout import Layout
 from nlproar.script import Parser, exit_codes
 
 _PATTERNS = ("results/*/*", "logs/failed/*.txt")
-_CACHES = ("encoded", "masks", "importance", "observations", "convergence")
+_CACHES = ("encoded", "masks", "importance", "observations", "predictions", "convergence")
 _FORMATS = {".tar": "w", ".gz": "w:gz", ".xz": "w:xz"}
 
 
