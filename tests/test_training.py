@@ -543,3 +543,16 @@ def test_tensorboard_gets_the_loss_and_the_metrics_of_every_epoch_that_the_recor
         assert shown == [(epoch["epoch"], pytest.approx(epoch["val"][name])) for epoch in epochs]
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx([e["loss"] for e in epochs])
     assert run(small_run(max_epochs=2)) == done  # it is no part of the identity
+
+
+def test_without_the_flag_no_curves_are_written_and_their_package_is_not_imported(few_questions, tmp_path):
+    code = (
+        "import sys, nlproar\n"
+        "config = nlproar.resolve('babi-1', 'simulated', max_epochs=1, persistent_dir='p', device='cpu')\n"
+        "nlproar.run_experiment(config)\n"
+        "assert 'torch' in sys.modules\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] == 'tensorboard']\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=few_questions, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "p" / "tensorboard").exists()
