@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 SHAPES = ("sst", "imdb", "babi-1", "mimic")
 MEASURES = ("attention", "gradient", "input-times-gradient", "integrated-gradient", "mutual-information")
 FEWER = "integrated-gradient-10"  # 10 points, more accurate than the baseline's 50, instead of the default
-STAGES = ("epoch", *MEASURES, FEWER, "mask", "read", "step", "help")
+CAPTUM = "integrated-gradient-captum"  # beside Captum's on the same model, instead of the published code
+STAGES = ("epoch", *MEASURES, FEWER, CAPTUM, "mask", "read", "step", "help")
 PERCENT = 10  # of the tokens are masked
 TOGETHER = 8  # observations of one length in small samples, as in a whole data set many share a width
 MOST_ROUNDS = 1000
@@ -174,6 +175,26 @@ def explaining(measure: str, samples: int | None = None) -> Callable[[World], Pa
     return stage
 
 
+def beside_captum(world: World) -> Pair:
+    """The integrated gradient of our model by Captum, and by ours to its tolerance."""
+    from baseline import peers
+
+    from nlproar.explain.importance import TOKENS_PER_BATCH
+
+    split = world.split(world.shape.integrated)
+    tokens = TOKENS_PER_BATCH[world.device.type]
+    exact = world.explain("integrated-gradient", split, 200)
+
+    def theirs() -> Any:
+        return peers.integrated_gradient(world.ours, split, tokens)
+
+    def ours() -> Any:
+        return world.explain("integrated-gradient", split)
+
+    errors = difference(ours(), [exact]), difference(theirs(), [exact])
+    return theirs, ours, f"{len(split)} observations, error {errors[0]:.0e}, of Captum {errors[1]:.0e}"
+
+
 def information(world: World, rows: Any) -> Any:
     """The mutual information of each token of each row, as the baseline calculates it."""
     from baseline import published
@@ -304,6 +325,7 @@ STAGE: dict[str, Callable[[World], Pair]] = {
     "epoch": training,
     **{measure: explaining(measure) for measure in MEASURES},
     FEWER: explaining("integrated-gradient", 10),
+    CAPTUM: beside_captum,
     "mask": storing(read=False),
     "read": storing(read=True),
     "step": recursive_step,
@@ -378,7 +400,12 @@ def what_is_timed(flags: argparse.Namespace) -> dict[str, list[str]]:
         shape = SHAPE[name]
         if stage == "help":  # it knows no data, and is timed once
             return bool(name == flags.shape[0])
-        sizes = {"step": shape.step, "integrated-gradient": shape.integrated, FEWER: shape.integrated}
+        sizes = {
+            "step": shape.step,
+            "integrated-gradient": shape.integrated,
+            FEWER: shape.integrated,
+            CAPTUM: shape.integrated,
+        }
         return bool(sizes.get(stage, True))
 
     for stage in flags.stage if flags.named else ():

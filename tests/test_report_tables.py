@@ -304,6 +304,20 @@ def test_all_tables_are_written_in_three_forms(study, few_tokens, tmp_path, monk
     assert (found["low"] <= found["share"]).all() and (found["share"] <= found["high"]).all()
     whole = (tmp_path / "report.html").read_text()
     assert whole.count("<summary>In numbers") == 4  # curves, two of sparsity, convergence
+    if shutil.which("pdflatex"):
+        compile_latex(tmp_path, sorted((tmp_path / "tables").glob("*.tex")))
+
+
+def compile_latex(folder, files):
+    """Typeset files together; fails, with what LaTeX says, if one of them is refused."""
+    inputs = "".join(f"\\input{{{path}}}\n" for path in files)
+    packages = r"\usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}\usepackage{booktabs,xcolor,textcomp}"
+    (folder / "all.tex").write_text(
+        f"\\documentclass{{article}}{packages}\\begin{{document}}\n{inputs}\\end{{document}}\n"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 # -------------------------------------------------------------------------------- examples as LaTeX

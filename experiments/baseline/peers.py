@@ -1,0 +1,49 @@
+"""Other libraries on our own model, with their usual settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from captum.attr import IntegratedGradients
+from torch import Tensor
+
+from nlproar.dataset.batch import FixedBatches, SequenceBatch
+from nlproar.dataset.encoding import Split
+from nlproar.model.classifier import Classifier
+from nlproar.model.modes import frozen
+
+STEPS = 50  # Captum's default
+
+
+def integrated_gradient(model: Classifier, split: Split, tokens_per_batch: int, steps: int = STEPS) -> np.ndarray:
+    """Return the absolute value of Captum's integrated gradient of every token of a split, (S,).
+
+    Captum gets the same batches as ours, and as many points at once as fit into `tokens_per_batch` tokens.
+    """
+    explained = frozen(model)
+    device = next(explained.parameters()).device
+    values = np.zeros(len(split.tokens), np.float32)
+
+    def forward(embedded: Tensor, *tensors: Tensor) -> Tensor:
+        logits: Tensor = explained(SequenceBatch(*tensors), embedded).logits
+        return logits
+
+    method: Any = IntegratedGradients(forward)
+    for rows, whole in FixedBatches(split, tokens_per_batch):
+        batch = whole.to(device)
+        tensors = [batch.tokens, batch.length, batch.label, batch.observation]
+        if batch.query_tokens is not None and batch.query_length is not None:
+            tensors += [batch.query_tokens, batch.query_length]
+        attributions = method.attribute(
+            explained.embed(batch).detach(),
+            target=batch.label,
+            additional_forward_args=tuple(tensors),
+            n_steps=steps,
+            internal_batch_size=max(len(rows), tokens_per_batch // batch.tokens.size(1)),
+        )
+        found = attributions.sum(dim=2).abs().float().cpu().numpy()
+        position = np.arange(found.shape[1])
+        inside = position < split.lengths[rows][:, None]
+        values[(split.offsets[rows][:, None] + position)[inside]] = found[inside]
+    return values
