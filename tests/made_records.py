@@ -58,7 +58,7 @@ def record_of(config: Config, performance: float, data: str = "0123456789abcdef"
             "warnings": [],
         },
         "durations": dict.fromkeys(stages, 6.0),
-        "environment": {**environment("cpu", 1), "commit": "c" * 40},
+        "environment": {**environment("cpu", 1, cpu_seconds=1.0, model_bytes=1000), "commit": "c" * 40},
     }
     return Record(**{**fields, **changes})
 

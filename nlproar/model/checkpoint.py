@@ -65,6 +65,12 @@ def exists(folder: Path) -> bool:
     return storage.is_there(folder / DESCRIPTION)
 
 
+def size(folder: Path) -> int:
+    """Return the bytes of the weights in `folder`."""
+    weights = folder / str(describe(folder)["file"])
+    return weights.stat().st_size
+
+
 def sha256(folder: Path) -> str:
     """What identifies the weights in `folder`."""
     return str(describe(folder)["sha256"])

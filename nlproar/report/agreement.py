@@ -95,8 +95,9 @@ def taus(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost(studies: Sequence[Study]) -> pd.DataFrame:
-    """Return what each metric has cost: its runs, the models trained for it, and their seconds together.
+    """Return what each metric has cost: its runs, the models trained for it, and their seconds and bytes together.
 
+    Columns: study, metric, runs, trainings, seconds, cpu_seconds (NaN where a record does not tell them), model_bytes.
     What several metrics need, such as the unmasked model and the curve of random masking, is counted for each of them.
     """
     rows = []
@@ -105,8 +106,11 @@ def cost(studies: Sequence[Study]) -> pd.DataFrame:
             row = {"study": study.label, "metric": metric, "runs": len(runs)}
             row["trainings"] = sum(one.training is not None for one in runs)
             row["seconds"] = sum(one.seconds for one in runs)
+            row["cpu_seconds"] = sum(one.environment.get("cpu_seconds", np.nan) for one in runs)
+            row["model_bytes"] = sum(one.environment.get("model_bytes", np.nan) for one in runs)
             rows.append(row)
-    return pd.DataFrame(rows, columns=["study", "metric", "runs", "trainings", "seconds"])
+    columns = ["study", "metric", "runs", "trainings", "seconds", "cpu_seconds", "model_bytes"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _runs_of_metrics(study: Study) -> dict[str, list[Record]]:
@@ -158,8 +162,10 @@ def to_read(found: pd.DataFrame, between: pd.DataFrame, costs: pd.DataFrame) -> 
             "seeds": between["seeds"],
         }
     )
-    shown = costs.rename(columns={"study": "task"})
-    shown["seconds"] = [f"{value:,.0f}" for value in shown["seconds"]]
+    shown = costs.rename(columns={"study": "task", "cpu_seconds": "CPU seconds", "model_bytes": "models, MB"})
+    shown["models, MB"] = shown["models, MB"] / 1e6
+    for name in ("seconds", "CPU seconds", "models, MB"):
+        shown[name] = [NOTHING if np.isnan(value) else f"{value:,.0f}" for value in shown[name]]
     return {
         "agreement": pd.DataFrame(table, columns=["task", "measure", *metrics]),
         "agreement_taus": pairs,

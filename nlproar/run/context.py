@@ -65,6 +65,7 @@ class Context:
         self._encoding = 0.0  # seconds that no run has on its account yet
         self.vectors: str | None = None  # what identifies the files that the model of the run starts from
         self._importance: Importance | None = None  # the last one that was asked for
+        self._cpu_before = time.process_time()  # seconds of this process when the run began
         self._weights: dict[str, str] = {}  # id of a run -> checksum of its weights, as they were first found
 
     @contextmanager
@@ -109,6 +110,7 @@ class Context:
         folder.mkdir(parents=True, exist_ok=True)  # before hours of training
         storage.sweep(folder)
         dataset = self.dataset
+        self._cpu_before = time.process_time()
         self.durations = {"encode": self._encoding}  # of the first run, also if a look at its models needed the data
         self._encoding = 0.0
         with self.timed("vectors"):
@@ -295,7 +297,12 @@ class Context:
                 "warnings": list(dataset.warnings),
             },
             durations={name: round(seconds, 3) for name, seconds in self.durations.items()},
-            environment=environment(name_of(self.device), torch.get_num_threads()),
+            environment=environment(
+                name_of(self.device),
+                torch.get_num_threads(),
+                cpu_seconds=time.process_time() - self._cpu_before,
+                model_bytes=0 if weights is None else checkpoint.size(self.layout.checkpoint(config)),
+            ),
         )
 
 

@@ -13,8 +13,8 @@ from typing import Any
 _LIBRARIES = ("nlproar", "torch", "pytorch-lightning", "numpy", "torchmetrics", "spacy")
 
 
-def environment(device: str, threads: int) -> dict[str, Any]:
-    """Return what a record tells of the process that made it."""
+def environment(device: str, threads: int, cpu_seconds: float, model_bytes: int) -> dict[str, Any]:
+    """Return what a record tells of the process that made it: where it ran, and what the run has cost."""
     versions = {}
     for name in _LIBRARIES:
         try:
@@ -27,6 +27,8 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "device": device,
         "threads": threads,
         "peak_memory_gb": _peak_memory(),
+        "cpu_seconds": round(cpu_seconds, 3),  # of all threads of the process that ended the run
+        "model_bytes": model_bytes,  # on disk; 0 for a run that trains no model
         "commit": _commit(),
         "versions": versions,
     }
