@@ -21,7 +21,7 @@ class Attention:
     @torch.no_grad()
     def __call__(self, batch: SequenceBatch) -> Scores:
         """Return importance (B, T), in [0, 1], which sums to 1 over the maskable tokens; 0 elsewhere."""
-        return Scores(_weights(self.view.predict(batch, self.view.inputs(batch))))
+        return Scores(_weights(self.view.answer(batch)))
 
 
 class AttentionTimesGradient:

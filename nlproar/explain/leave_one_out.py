@@ -40,7 +40,7 @@ class SignedLeaveOneOut:
 
     def _score(self, batch: SequenceBatch) -> Tensor:
         """Return the probability, or the logit, of the class that is explained, (B,)."""
-        logits = self.view.predict(batch, self.view.inputs(batch)).logits.double()
+        logits = self.view.answer(batch).logits.double()
         of_classes = logits.softmax(dim=1) if self.of == "probability" else logits
         return of_classes.gather(1, batch.label[:, None]).squeeze(1)
 

@@ -78,7 +78,7 @@ class _Perturbation(ABC):
         tokens = one.tokens.repeat(times, 1)
         tokens[:, positions] = torch.where(is_there > 0.5, tokens[:, positions], MASK)
         batch = one.repeat(times).with_tokens(tokens)
-        logits = self.view.predict(batch, self.view.inputs(batch)).logits
+        logits = self.view.answer(batch).logits
         return logits.gather(1, batch.label[:, None]).squeeze(1)
 
     @abstractmethod

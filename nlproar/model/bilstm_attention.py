@@ -22,6 +22,7 @@ from nlproar.model.recurrence import Recurrence, gate_order
 from nlproar.seeds import derive
 
 SMALL = 64  # states a direction up to which torch's LSTM is the faster one on a CPU (experiments/LOG.md)
+FEW = 16  # rows up to which it is, whatever the states, where no gradient is wanted
 
 
 def reverse_within(x: Tensor, length: Tensor) -> Tensor:
@@ -61,9 +62,7 @@ class BiLSTM(nn.Module):
     def forward(self, projected: Tensor, length: Tensor) -> Tensor:
         """projected (B, T, P), length (B,) to states (B, T, 2H), meaningless at padding."""
         if not self.written_out(projected.device):
-            ahead, _ = self.forward_lstm(projected)
-            mirrored, _ = self.backward_lstm(reverse_within(projected, length))
-            return torch.cat([ahead, reverse_within(mirrored, length)], dim=2)
+            return self.by_torch(projected, length)
         weight = torch.stack([gate_order(one).T for one in self._parameters_named("weight_hh")])
         biases = zip(self._parameters_named("bias_ih"), self._parameters_named("bias_hh"), strict=True)
         bias = torch.stack([gate_order(one + other)[None] for one, other in biases])
@@ -71,6 +70,12 @@ class BiLSTM(nn.Module):
         apply: Any = Recurrence.apply  # which has no types
         states: Tensor = apply(projected.transpose(0, 1), weight, bias, inside)
         return states.transpose(0, 1)
+
+    def by_torch(self, embedded: Tensor, length: Tensor) -> Tensor:
+        """Return the same states from the embeddings (B, T, E), by torch's LSTM."""
+        ahead, _ = self.forward_lstm(embedded)
+        mirrored, _ = self.backward_lstm(reverse_within(embedded, length))
+        return torch.cat([ahead, reverse_within(mirrored, length)], dim=2)
 
     def _parameters_named(self, name: str) -> tuple[Tensor, Tensor]:
         return self.forward_lstm.get_parameter(f"{name}_l0"), self.backward_lstm.get_parameter(f"{name}_l0")
@@ -160,6 +165,9 @@ class BiLSTMAttention(Classifier):
 
     def forward(self, batch: SequenceBatch, embedded: Tensor | None = None) -> Prediction:
         """Predict a batch. `embedded` (B, T, E) takes the place of the word vectors of the first sequence."""
+        if embedded is None and self.has_few_rows(batch):
+            hidden = self.encoder.by_torch(self.embed(batch), batch.length)
+            return self.decide(batch, hidden, self.encode_query(batch))
         if embedded is None:
             projected = _project_words(self.embedding, self.encoder, batch.tokens)
         else:
@@ -180,7 +188,16 @@ class BiLSTMAttention(Classifier):
 
     def predict(self, batch: SequenceBatch, projected: Tensor, query: Tensor | None) -> Prediction:
         """Predict from what enters the recurrence, (B, T, P), and from the states of the query, (B, 2H)."""
-        hidden = self.encoder(projected, batch.length)
+        return self.decide(batch, self.encoder(projected, batch.length), query)
+
+    @staticmethod
+    def has_few_rows(batch: SequenceBatch) -> bool:
+        """Return whether a loop over the tokens that is written out would take many small steps: of long texts, only a
+        few fit into a batch."""
+        return not torch.is_grad_enabled() and len(batch.tokens) <= FEW
+
+    def decide(self, batch: SequenceBatch, hidden: Tensor, query: Tensor | None) -> Prediction:
+        """Predict from the states of the first sequence, (B, T, 2H), and of the query, (B, 2H)."""
         key = self.attention["key"](hidden)
         if query is not None:
             key = key + self.attention["query"](query)[:, None]
@@ -256,6 +273,13 @@ class _ProjectedVocabulary(View):
         """See `View.predict`."""
         assert isinstance(inputs, _Projected)
         return self.model.predict(batch, inputs.values, inputs.query)
+
+    def answer(self, batch: SequenceBatch) -> Prediction:
+        """See `View.answer`."""
+        if self.model.has_few_rows(batch):
+            prediction: Prediction = self.model(batch)
+            return prediction
+        return super().answer(batch)
 
     def project(self, embedded: Tensor) -> Tensor:
         """See `View.project`."""

@@ -117,6 +117,10 @@ class View:
         prediction: Prediction = self.model(batch, inputs.values)
         return prediction
 
+    def answer(self, batch: SequenceBatch) -> Prediction:
+        """Predict a batch as it is."""
+        return self.predict(batch, self.inputs(batch))
+
     def project(self, embedded: Tensor) -> Tensor:
         """Apply to vectors (*, E) the linear map that makes inputs (*, P) of embeddings."""
         return embedded
