@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlproar.dataset import TASKS
+from nlproar.dataset import PLANTED, TASKS
 from nlproar.errors import UserError
 from nlproar.explain import MEASURES
 from nlproar.run import failure, overwrite, record
@@ -46,7 +46,8 @@ def runs(chains):
 
 
 def test_the_grid_of_the_paper_has_as_many_runs_as_counted_by_hand():
-    chains = Grid(list(TASKS), list(MEASURES), range(5), ("count", "quantile"), (False, True)).chains()
+    tasks = [task for task in TASKS if task not in PLANTED]
+    chains = Grid(tasks, list(MEASURES), range(5), ("count", "quantile"), (False, True)).chains()
     tasks_and_seeds = 8 * 5
     base = 1 + 1  # k = 0, and k = 100 %
     random = 10 + 9  # count 1..10, quantile 10..90; recursion would change nothing

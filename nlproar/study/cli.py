@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from nlproar import plugins
-from nlproar.dataset import TASKS
+from nlproar.dataset import PLANTED, TASKS
 from nlproar.errors import UserError
 from nlproar.evaluate import EVALUATIONS
 from nlproar.explain import MEASURES
@@ -45,8 +45,8 @@ def parser(description: str, prog: str | None = None) -> Parser:
     """Return the parser of a study: the flags that span its grid, and every other flag of a run."""
     found = Parser(description, prog)
     add = found.add_argument
-    add("--dataset", nargs="+", default=["all"], choices=(*TASKS, *DATASETS, "all"), metavar="TASK",
-        help=f"{_names(TASKS)} (default: all)")  # fmt: skip
+    add("--dataset", nargs="+", default=["all"], choices=(*TASKS, *DATASETS, "all", "planted"), metavar="TASK",
+        help=f"all (but planted ones), planted (all of these), or some of {', '.join(TASKS)}")  # fmt: skip
     add("--metric", nargs="+", dest="evaluations", default=[DEFAULT_EVALUATION], choices=(*EVALUATIONS, "all"),
         metavar="METRIC", help=f"{_names(EVALUATIONS)} (default: {DEFAULT_EVALUATION})")  # fmt: skip
     add("--importance-measure", nargs="+", default=["all"], choices=(*MEASURES, "all"), metavar="MEASURE",
@@ -111,7 +111,7 @@ def parse(description: str, argv: list[str] | None = None) -> tuple[Grid, argpar
     if "k" in values and "max_k" in values:
         raise UserError("--max-k goes with --step; --k names the levels")
     grid = Grid(
-        datasets=_chosen([DATASETS.get(name, name) for name in flags.dataset], TASKS),
+        datasets=_tasks(flags.dataset),
         measures=_chosen(flags.importance_measure, MEASURES),
         seeds=list(dict.fromkeys(flags.seed)),
         evaluations=_chosen(flags.evaluations, EVALUATIONS),
@@ -142,6 +142,19 @@ def _check_ranges(flags: argparse.Namespace) -> None:
             check_range(f"--{name.replace('_', '-')}", getattr(flags, name), 1, LARGEST_LEVEL)
     for k in getattr(flags, "k", ()):
         check_range("--k", k, 0, LARGEST_LEVEL)
+
+
+def _tasks(names: Sequence[str]) -> list[str]:
+    """Return the tasks that --dataset names; "all" and "planted" stand for several."""
+    found: list[str] = []
+    for name in names:
+        if name == "all":
+            found += [task for task in TASKS if task not in PLANTED]
+        elif name == "planted":
+            found += PLANTED
+        else:
+            found.append(DATASETS.get(name, name))
+    return list(dict.fromkeys(found))
 
 
 def _chosen(names: Sequence[str], registry: Iterable[str]) -> list[str]:
