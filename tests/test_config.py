@@ -28,6 +28,8 @@ SCRIPTS = {
     "mimic.py": ("--subset", {"diabetes": "mimic-diabetes", "anemia": "mimic-anemia"}),
 }
 
+ANY_TASK = [name for name, measure in MEASURES.items() if measure.role != "truth"]
+
 
 def runs_of_words(words):
     """The configurations that the words of a printed command ask for: of a script, or of `nlproar run`."""
@@ -40,7 +42,7 @@ def runs_of_words(words):
 def runs(draw):
     flags = {
         "seed": draw(st.integers(0, 3)),
-        "importance_measure": draw(st.sampled_from(list(MEASURES))),
+        "importance_measure": draw(st.sampled_from(ANY_TASK)),
         "roar_strategy": draw(st.sampled_from(["count", "quantile"])),
         "k": draw(st.sampled_from([0, 1, 10, 20, 100])),
         "recursive": draw(st.booleans()),
@@ -220,5 +222,7 @@ def test_the_defaults_of_this_schema_are_those_it_was_made_with():
     defaults = {name: values_of(MODELS["rnn"].recipe(load_task(name))) for name in TASKS if name not in PLANTED}
     defaults["level"] = values_of(Level())
     for name, measure in MEASURES.items():
+        if measure.role != "measure":
+            continue
         defaults[name] = values_of(measure.parameters()) if measure.parameters else {}
     assert (SCHEMA, storage.digest(defaults)[:16]) == (2, "1207dd68135f0004")

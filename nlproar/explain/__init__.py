@@ -21,6 +21,7 @@ class Measure(NamedTuple):
     random: bool = False  # True: it draws at random, so the seed of the run is a part of what decides its values
     parameters: type | None = None  # the dataclass of its parameters
     version: int = 1  # raise it when the values of the measure change, so that cached ones are not used
+    role: str = "measure"  # "check" and "truth" (which knows the informative tokens) serve to check metrics
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,18 @@ MEASURES = {
     ),
     "integrated-gradient-published": Measure(
         "nlproar.explain.integrated_gradient:PublishedIntegratedGradient", parameters=RiemannSteps
+    ),
+}
+
+# Measures that explain no model. They show what a metric says of the best, the worst and the idlest explanation.
+MEASURES |= {
+    "oracle": Measure("nlproar.explain.oracle:Oracle", needs_model=False, reranks=False, random=True, role="truth"),
+    "oracle-inverse": Measure(
+        "nlproar.explain.oracle:OracleInverse", needs_model=False, reranks=False, random=True, role="truth"
+    ),
+    "position": Measure("nlproar.explain.information_free:Position", needs_model=False, reranks=False, role="check"),
+    "word-frequency": Measure(
+        "nlproar.explain.information_free:WordFrequency", needs_model=False, reranks=False, role="check"
     ),
 }
 
