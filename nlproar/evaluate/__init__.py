@@ -15,6 +15,7 @@ EVALUATIONS = {
     "roar": "nlproar.evaluate.roar:Roar",
     "masked-fine-tuning": "nlproar.evaluate.masked_fine_tuning:MaskedFineTuning",
     "erasure": "nlproar.evaluate.erasure:Erasure",
+    "truth": "nlproar.evaluate.truth:Truth",
 }
 
 
