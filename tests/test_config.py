@@ -111,7 +111,7 @@ def test_every_other_flag_enters_the_id(tmp_path):
     changes = {
         "seed": 1, "importance_measure": "gradient", "roar_strategy": "quantile", "k": 20, "recursive": False,
         "recursive_step_size": 5, "riemann_samples": 9, "max_epochs": 3, "batch_size": 4, "vectors": str(vectors),
-        "hidden_size": 4, "learning_rate": 0.1, "weight_decay": 0.1,
+        "hidden_size": 4, "learning_rate": 0.1, "weight_decay": 0.1, "transform": "blur",
     }  # fmt: skip
     of_erasure = {"erasure_model": "masked-fine-tuning", "erasure_class": "gold"}
     others = {"model_type", "evaluation"}
