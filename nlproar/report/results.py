@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nlproar.explain import MEASURES
-from nlproar.report import agreement, frame, sparsity, summary, tables
+from nlproar.report import agreement, frame, leaks, sparsity, summary, tables, trust
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.convergence import convergence
 from nlproar.report.frame import Found, Study
@@ -37,6 +37,9 @@ class Results:
     agreement: pd.DataFrame
     taus: pd.DataFrame
     cost_of_metrics: pd.DataFrame
+    leaks: pd.DataFrame
+    trust: pd.DataFrame
+    plan: pd.DataFrame
     tasks: pd.DataFrame
     cost: pd.DataFrame
     sparsity: pd.DataFrame
@@ -67,6 +70,8 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
         except Gone as reason:
             notes.append(Note(f"no convergence of integrated gradient, as {reason}", cache.study.label))
     sparse = _sparsity(caches, notes)
+    revealed = leaks.leaks(caches, output)
+    verdicts = pd.concat([trust.verdicts(scores), leaks.verdicts_on_leaks(revealed)], ignore_index=True)
     return Results(
         studies=studies,
         caches=caches,
@@ -78,6 +83,9 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
         agreement=agreement.summary(scores),
         taus=agreement.taus(scores),
         cost_of_metrics=agreement.cost(studies),
+        leaks=revealed,
+        trust=verdicts,
+        plan=trust.plan(scores, trust.seconds_of_a_curve(studies)),
         tasks=tables.tasks(studies, caches),
         cost=tables.cost(studies),
         sparsity=sparse,
