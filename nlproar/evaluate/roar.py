@@ -21,8 +21,7 @@ from nlproar.dataset.task import SPLITS
 from nlproar.errors import UserError
 from nlproar.evaluate.evaluation import Evaluation
 from nlproar.evaluate.masks import Masks
-from nlproar.explain import MEASURES
-from nlproar.explain.transform import UNCHANGED
+from nlproar.explain import MEASURES, UNCHANGED
 from nlproar.flags import flag
 from nlproar.masking import STRATEGIES, mask_most_important
 from nlproar.model import checkpoint

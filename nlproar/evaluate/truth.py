@@ -25,8 +25,7 @@ from nlproar.evaluate.erasure import ranks
 from nlproar.evaluate.evaluation import Evaluation
 from nlproar.evaluate.masks import Masks
 from nlproar.evaluate.roar import Level
-from nlproar.explain import MEASURES
-from nlproar.explain.transform import UNCHANGED
+from nlproar.explain import MEASURES, UNCHANGED
 from nlproar.stats import truth
 
 if TYPE_CHECKING:

@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from nlproar.explain.transform import UNCHANGED, Transform
 from nlproar.flags import flag
+
+__all__ = ["ALIASES", "MEASURES", "UNCHANGED", "Measure", "QuadraturePoints", "RiemannSteps", "Transform"]
 
 
 class Measure(NamedTuple):
