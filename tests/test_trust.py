@@ -19,7 +19,7 @@ from nlproar.run.config import resolve
 from nlproar.run.context import Context
 from nlproar.run.layout import Layout
 from nlproar.run.run import run, run_all
-from nlproar.stats import leakage, trust
+from nlproar.stats import bias, leakage, trust
 from nlproar.stats.truth import average_precision
 from nlproar.study.grid import Grid
 
@@ -236,3 +236,25 @@ def test_a_broken_integrated_gradient_is_found_by_completeness_and_by_the_ladder
         ladder.append(score(transform.apply(one, sound.values, split.maskable, split.offsets, 0, split.first)))
     assert ladder == sorted(ladder, reverse=True)
     assert trust.noise_equivalent(np.array(steps, float), np.array(ladder), score(broken.values)) > 5
+
+
+# ---- biases ----
+
+
+def test_what_a_measure_prefers_by_hand():
+    """Two texts of four words; the first word is always the most important, an unknown word and a point come last."""
+    tokens = np.array([5, 6, 7, 4, 6, 6, 8, 4])
+    values = np.array([4, 3, 3, 0, 4, 3, 2, 0], np.float32)
+    frequency = np.array([0, 0, 0, 0, 0, 9, 8, 7, 1])
+    is_point = np.arange(9) == 8
+    found = bias.bias(values, tokens, np.ones(8, bool), np.array([0, 4, 8]), frequency, is_point, 4)
+    assert found.position == pytest.approx((bias.spearman(values[:4], np.arange(4, 0, -1)) + 1) / 2)
+    assert found.unknown == -0.5 and found.punctuation == pytest.approx(1 / 3 - 0.5)
+    assert found.ties == 2 / 8 and found.cut == 1 / 2
+    assert found.frequency > 0.7
+
+
+def test_spearman_with_ties_is_the_correlation_of_mean_ranks():
+    assert bias.mean_ranks(np.array([5, 7, 5])).tolist() == [0.5, 2, 0.5]
+    assert bias.spearman(np.array([1, 2, 3]), np.array([1, 4, 9])) == 1
+    assert np.isnan(bias.spearman(np.array([1, 1]), np.array([1, 2])))

@@ -149,6 +149,7 @@ def write(results: Results, layout: Layout) -> list[Path]:
         "trust": results.trust,
         "trust_plan": results.plan,
         "leakage": results.leaks,
+        "bias": results.biases,
         "tasks": results.tasks,
         "cost": results.cost,
         "sparsity": results.sparsity,

@@ -18,7 +18,11 @@ from nlproar.report.results import Results
 from nlproar.report.strips import strips
 from nlproar.stats.faithfulness import SMALLEST_FALL
 
-_TRUST = {"trust": "Verdicts", "trust_plan": "How many seeds would tell two measures apart"}
+_TRUST = {
+    "trust": "Verdicts",
+    "trust_plan": "How many seeds would tell two measures apart",
+    "bias": "What each measure prefers, whatever the model",
+}
 _FACTS = ("source", "model_type", "max_epochs", "batch_size", "vectors")
 
 

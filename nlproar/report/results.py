@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nlproar.explain import MEASURES
-from nlproar.report import agreement, frame, leaks, sparsity, summary, tables, trust
+from nlproar.report import agreement, biases, frame, leaks, sparsity, summary, tables, trust
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.convergence import convergence
 from nlproar.report.frame import Found, Study
@@ -40,6 +40,7 @@ class Results:
     leaks: pd.DataFrame
     trust: pd.DataFrame
     plan: pd.DataFrame
+    biases: pd.DataFrame
     tasks: pd.DataFrame
     cost: pd.DataFrame
     sparsity: pd.DataFrame
@@ -86,6 +87,7 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
         leaks=revealed,
         trust=verdicts,
         plan=trust.plan(scores, trust.seconds_of_a_curve(studies)),
+        biases=biases.biases(caches),
         tasks=tables.tasks(studies, caches),
         cost=tables.cost(studies),
         sparsity=sparse,
@@ -159,6 +161,8 @@ def _sparsity(caches: Sequence[Caches], notes: list[Note]) -> pd.DataFrame:
         for one in cache.study.records:
             point = point_of(one)
             if point.series is None or point.series.measure not in known:
+                continue
+            if one.config.get("transform", "none") != "none":  # what a transform made of a measure is not the measure
                 continue
             key = point.series.measure, point.seed
             if key in done or not explains_unmasked(one):
