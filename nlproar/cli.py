@@ -16,6 +16,7 @@ COMMANDS = {
     "importance": "write the importance of every token of a data set as a table",
     "report": "write tables, figures and a page of everything that was run",
     "ls": "list what was run",
+    "verify": "carry out a finished run again, and compare it with its record",
     "pack": "put all results into one archive, without models and raw files",
     "prepare": "download and encode data ahead of the runs",
     "synthetic": "show on a synthetic task why ROAR is made recursive",
@@ -66,6 +67,8 @@ def _command(name: str) -> Callable[[str, list[str]], None]:
         from nlproar.report.cli import main as command
     elif name == "ls":
         from nlproar.run.listing import main as command
+    elif name == "verify":
+        from nlproar.run.verify import main as command
     elif name == "pack":
         from nlproar.run.pack import main as command
     elif name == "prepare":

@@ -8,7 +8,7 @@ import sys
 from typing import NoReturn
 
 from nlproar import plugins, storage
-from nlproar.dataset import TASKS, load_task
+from nlproar.dataset import PLANTED, TASKS, load_task
 from nlproar.errors import UserError
 from nlproar.flags import add_flags
 from nlproar.model import MODELS
@@ -40,7 +40,8 @@ def _main(description: str, argv: list[str] | None) -> bool:
     """Prepare what is asked for, and return whether a data set could not be had that should have been."""
     plugins.load_named(argv)
     parser = Parser(description)
-    parser.add_argument("dataset", nargs="*", metavar="DATASET", help=f"default: all of {', '.join(TASKS)}")
+    text = f"{', '.join(TASKS)} (default: all that are not planted)"
+    parser.add_argument("dataset", nargs="*", metavar="DATASET", help=text)
     add_flags(parser, Options, without=all_but("persistent_dir", "num_workers", "plugin"))
     flags = parser.parse_args(argv)
     unknown = sorted(set(flags.dataset) - set(TASKS))
@@ -49,7 +50,7 @@ def _main(description: str, argv: list[str] | None) -> bool:
     layout = Layout.at(getattr(flags, "persistent_dir", None))
     num_workers = getattr(flags, "num_workers", Options().num_workers)
     failed = False
-    for name in flags.dataset or TASKS:
+    for name in flags.dataset or [task for task in TASKS if task not in PLANTED]:
         problem = _prepare(name, layout, num_workers)
         print(f"{name}: {problem or 'ready'}", flush=True)
         if problem and (name in flags.dataset or not load_task(name).confidential):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nlproar import storage
-from nlproar.dataset import TASKS, load_task
+from nlproar.dataset import PLANTED, TASKS, load_task
 from nlproar.errors import UserError
 from nlproar.evaluate.roar import Level, Roar
 from nlproar.explain import MEASURES, IntegrationPath
@@ -28,6 +28,8 @@ SCRIPTS = {
     "mimic.py": ("--subset", {"diabetes": "mimic-diabetes", "anemia": "mimic-anemia"}),
 }
 
+ANY_TASK = [name for name, measure in MEASURES.items() if measure.role != "truth"]
+
 
 def runs_of_words(words):
     """The configurations that the words of a printed command ask for: of a script, or of `nlproar run`."""
@@ -40,7 +42,7 @@ def runs_of_words(words):
 def runs(draw):
     flags = {
         "seed": draw(st.integers(0, 3)),
-        "importance_measure": draw(st.sampled_from(list(MEASURES))),
+        "importance_measure": draw(st.sampled_from(ANY_TASK)),
         "roar_strategy": draw(st.sampled_from(["count", "quantile"])),
         "k": draw(st.sampled_from([0, 1, 10, 20, 100])),
         "recursive": draw(st.booleans()),
@@ -110,6 +112,7 @@ def test_every_other_flag_enters_the_id(tmp_path):
         "seed": 1, "importance_measure": "gradient", "roar_strategy": "quantile", "k": 20, "recursive": False,
         "recursive_step_size": 5, "riemann_samples": 9, "max_epochs": 3, "batch_size": 4, "vectors": str(vectors),
         "hidden_size": 4, "learning_rate": 0.1, "weight_decay": 0.1, "target": "predicted", "tolerance": 0.01,
+        "transform": "blur",
     }  # fmt: skip
     of_measures = {
         "smoothgrad": {"smoothgrad_samples": 2, "smoothgrad_noise": 0.5},
@@ -229,9 +232,11 @@ def test_a_new_flag_with_its_default_renames_no_run(monkeypatch):
 def test_the_defaults_of_this_schema_are_those_it_was_made_with():
     """A default that changes changes what an identity means: then SCHEMA has to be raised, and this table with it; of
     a measure, its version. What is added with a default is added to the table."""
-    defaults = {name: values_of(MODELS["rnn"].recipe(load_task(name))) for name in TASKS}
+    defaults = {name: values_of(MODELS["rnn"].recipe(load_task(name))) for name in TASKS if name not in PLANTED}
     defaults["level"] = values_of(Level())
     for name, measure in MEASURES.items():
+        if measure.role != "measure":
+            continue
         parameters = values_of(measure.parameters()) if measure.parameters else {}
         defaults[name] = {**parameters, "version": measure.version}
     assert (SCHEMA, storage.digest(defaults)[:16]) == (2, "e987c480bed99970")

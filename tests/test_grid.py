@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlproar.dataset import TASKS
+from nlproar.dataset import PLANTED, TASKS
 from nlproar.errors import UserError
-from nlproar.explain import MEASURES
+from nlproar.explain import MEASURES as REGISTERED
 from nlproar.run import failure, overwrite, record
 from nlproar.run.config import command_line, resolve
 from nlproar.run.layout import Layout
@@ -24,6 +24,8 @@ from nlproar.study.status import Estimates, duration, look, time_left
 from tests.conftest import ROOT
 from tests.made_records import made
 from tests.test_config import runs_of_words
+
+MEASURES = [name for name, measure in REGISTERED.items() if measure.role == "measure"]  # "all" of them
 
 SMALL = Grid(["babi-1"], ["random", "gradient"], levels=[1, 2], strategies=["count"], kinds=[True], source="simulated")
 
@@ -46,7 +48,8 @@ def runs(chains):
 
 
 def test_the_grid_of_the_paper_has_as_many_runs_as_counted_by_hand():
-    chains = Grid(list(TASKS), list(MEASURES), range(5), ("count", "quantile"), (False, True)).chains()
+    tasks = [task for task in TASKS if task not in PLANTED]
+    chains = Grid(tasks, list(MEASURES), range(5), ("count", "quantile"), (False, True)).chains()
     tasks_and_seeds = 8 * 5
     base = 1 + 1  # k = 0, and k = 100 %
     random = 10 + 9  # count 1..10, quantile 10..90; recursion would change nothing

@@ -11,6 +11,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nlproar.dataset.task import Task
 
+# Tasks whose informative tokens are known. They check measures and metrics, and are not among "all" tasks of a study.
+PLANTED = {
+    "planted-keyword": "nlproar.dataset.planted",
+    "planted-redundant": "nlproar.dataset.planted",
+    "planted-conjunction": "nlproar.dataset.planted",
+    "planted-negation": "nlproar.dataset.planted",
+    "planted-position": "nlproar.dataset.planted",
+    "planted-spurious": "nlproar.dataset.planted",
+    "planted-pair": "nlproar.dataset.planted",
+}
+
 TASKS = {
     "sst": "nlproar.dataset.stanford_sentiment",
     "snli": "nlproar.dataset.stanford_nli",
@@ -20,6 +31,7 @@ TASKS = {
     "babi-1": "nlproar.dataset.babi",
     "babi-2": "nlproar.dataset.babi",
     "babi-3": "nlproar.dataset.babi",
+    **PLANTED,
 }
 
 

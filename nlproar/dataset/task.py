@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,9 @@ class Task:
     shortest: int = 0  # tokens of the text; an observation with fewer, or more than `longest`, is left out
     longest: int = 1_000_000
     confidential: bool = False  # texts must not be shown, files are for their owner only
+
+    # Which words of a text and its query are informative, for each word of the text; None where this is not known.
+    informative: Callable[[Sequence[str], Sequence[str]], list[bool]] | None = None
 
     records: str = "records"  # what `published` counts
     published: Mapping[str, int] = field(default_factory=dict)  # by the name that `read` counts in its tally

@@ -16,6 +16,7 @@ EVALUATIONS = {
     "masked-fine-tuning": "nlproar.evaluate.masked_fine_tuning:MaskedFineTuning",
     "erasure": "nlproar.evaluate.erasure:Erasure",
     "leave-one-out": "nlproar.evaluate.leave_one_out:LeaveOneOutCorrelation",
+    "truth": "nlproar.evaluate.truth:Truth",
 }
 
 

@@ -25,6 +25,8 @@ class Evaluation(ABC):
     level: ClassVar[str | None] = "k"  # the parameter by which the points of a curve differ; None without curves
     shares_base_of: ClassVar[str | None] = None  # the evaluation whose shared runs begin its curves, if not its own
 
+    needs_truth: ClassVar[bool] = False  # True: only for tasks whose informative tokens are known
+
     # Test metrics of a record that score its measure, and whether a higher value means more faithful. Curves are scored
     # by their RACU instead.
     scores: ClassVar[Mapping[str, bool]] = {}

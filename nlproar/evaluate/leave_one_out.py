@@ -19,7 +19,7 @@ import numpy as np
 
 from nlproar.evaluate.masks import Masks
 from nlproar.evaluate.of_one_model import OfOneModel, of_model, short_name
-from nlproar.explain import MEASURES, Removal
+from nlproar.explain import MEASURES, UNCHANGED, Removal
 from nlproar.stats.agreement import kendall
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class LeaveOneOutCorrelation(OfOneModel):
             config,
             importance_measure="leave-one-out-signed" if is_signed else "leave-one-out",
             measure=Removal(target=getattr(config.measure, "target", Removal().target)),
+            transform=UNCHANGED,
         )
         return context.importance(reference, self.trained(config), Masks.nothing(context.dataset), ("test",))
 

@@ -21,7 +21,7 @@ from nlproar.dataset.task import SPLITS
 from nlproar.errors import UserError
 from nlproar.evaluate.evaluation import Evaluation
 from nlproar.evaluate.masks import Masks
-from nlproar.explain import MEASURES
+from nlproar.explain import MEASURES, UNCHANGED
 from nlproar.flags import flag
 from nlproar.masking import STRATEGIES, mask_most_important
 from nlproar.model import checkpoint
@@ -71,7 +71,7 @@ class Roar(Evaluation):
         if level.k == 0 or everything:
             strategy = "quantile" if everything else None
             shared = Level(roar_strategy=strategy, k=level.k)
-            return replace(config, parameters=shared, importance_measure=None, measure=None)
+            return replace(config, parameters=shared, importance_measure=None, measure=None, transform=UNCHANGED)
         assert config.importance_measure is not None
         if level.recursive and MEASURES[config.importance_measure].reranks:
             return replace(config, parameters=replace(level, recursive_step_size=step))

@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from nlproar.explain.transform import UNCHANGED, Transform
 from nlproar.flags import flag
+
+__all__ = ["ALIASES", "MEASURES", "TARGETS", "UNCHANGED", "Measure", "Removal", "Transform"]
 
 TARGETS = ("gold", "predicted")
 """The class that a measure explains. A mask that is made for the gold label can reveal the label (Jethani et al. 2023,
@@ -24,12 +27,11 @@ class Measure(NamedTuple):
     reranks: bool = True  # False: its ranking cannot change from level to level, so it is never recursive
     random: bool = False  # True: it draws at random, so the seed of the run is a part of what decides its values
     parameters: type | None = None  # the dataclass of its parameters
-    version: int = (
-        1  # raise it when the values of the measure change: then it is another measure, see `Config.identity`
-    )
+    version: int = 1  # raise it when the values of the measure change: then it is another one, see `Config.identity`
     published: bool = False  # True: it is one of those that a study has by default
     signed: bool = False  # True: a positive value speaks for the class that is explained, and a negative one against it
     slow: bool = False  # True: it asks the model about many texts for each token; a study has it only if it is named
+    role: str = "measure"  # "check" and "truth" (which knows the informative tokens) serve to check metrics
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,18 @@ MEASURES = {
         random=True,
         parameters=Perturbations,
         slow=True,
+    ),
+}
+
+# Measures that explain no model. They show what a metric says of the best, the worst and the idlest explanation.
+MEASURES |= {
+    "oracle": Measure("nlproar.explain.oracle:Oracle", needs_model=False, reranks=False, random=True, role="truth"),
+    "oracle-inverse": Measure(
+        "nlproar.explain.oracle:OracleInverse", needs_model=False, reranks=False, random=True, role="truth"
+    ),
+    "position": Measure("nlproar.explain.information_free:Position", needs_model=False, reranks=False, role="check"),
+    "word-frequency": Measure(
+        "nlproar.explain.information_free:WordFrequency", needs_model=False, reranks=False, role="check"
     ),
 }
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import import_module
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from nlproar.explain import MEASURES
 from nlproar.model.classifier import Classifier
 from nlproar.model.modes import frozen
 from nlproar.progress import stage
+
+if TYPE_CHECKING:
+    from nlproar.dataset.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class Explained:
     seed: int  # of measures that draw at random, and of nothing else
     parameters: Any  # of the measure: an instance of the dataclass that its registry entry names, or None
     tokens_per_batch: int  # bounds memory; changes no value but for rounding
+    task: Task | None = None  # of which a measure that knows the truth asks for the informative tokens
 
     def __post_init__(self) -> None:
         if self.model is not None:

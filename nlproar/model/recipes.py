@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nlproar.dataset import PLANTED
 from nlproar.dataset.sources import VECTORS
 from nlproar.errors import UserError
 from nlproar.fingerprints import fingerprint
@@ -144,6 +145,9 @@ _NOTES = BiLSTMRecipe(max_epochs=8, batch_size=32, vectors="word2vec", unknown_v
 _STORIES = BiLSTMRecipe(
     max_epochs=100, batch_size=50, hidden_size=32, vectors="random", unknown_vectors="normal", random_dimensions=50
 )
+_PLANTED = BiLSTMRecipe(
+    max_epochs=6, batch_size=20, hidden_size=32, learning_rate=5e-3, unknown_vectors="normal", random_dimensions=50
+)
 _BILSTM = {
     "sst": _SENTENCES,
     "imdb": _SENTENCES,
@@ -153,6 +157,8 @@ _BILSTM = {
     "babi-1": _STORIES,
     "babi-2": _STORIES,
     "babi-3": _STORIES,
+    **dict.fromkeys(PLANTED, _PLANTED),
+    "planted-pair": replace(_PLANTED, max_epochs=12),
 }
 
 

@@ -75,20 +75,25 @@ class Caches:
 
     def masks(self, record: Record) -> np.ndarray:
         """Return which tokens of the test split are `[MASK]` in the run of a record, (S,) bool. Raises Gone."""
+        return self.all_masks(record)["test"]
+
+    def all_masks(self, record: Record) -> dict[str, np.ndarray]:
+        """Return the same for every split. Raises Gone."""
         dataset = self.require_dataset()
-        split = dataset.splits["test"]
         point = point_of(record)
         if point.series is None:
-            return np.zeros(len(split.tokens), bool) if point.level == 0 else split.maskable
+            made = Masks.nothing(dataset) if point.level == 0 else Masks.everything(dataset)
+            return dict(made.of_split)
         arrays, _ = self._stored(self.layout.masks(record.id), dataset.splits, "the cache of masks")
         of_split = {name: _unpacked(arrays[name], len(one.tokens)) for name, one in dataset.splits.items()}
+        split = dataset.splits["test"]
         known = record.sources["masks"]  # None in a record of an earlier version
         share = of_split["test"].sum() / max(split.maskable.sum(), 1)
         if (of_split["test"] & ~split.maskable).any() or known not in (None, Masks(of_split).digest):
             raise Gone("the cached masks are of another run")
         if not np.isclose(share, record.masked["test"], atol=1e-9):
             raise Gone("the cached masks are of another run")
-        return of_split["test"]
+        return of_split
 
     def importance(self, record: Record) -> np.ndarray:
         """Return the importance of every token of the test split by which a run was masked, (S,) float. Raises Gone."""

@@ -264,19 +264,27 @@ def _common(shared: Mapping[tuple[int, int], float], panel: Panel) -> dict[tuple
 
 
 def own_panel(panel: Panel, series: Series) -> Panel:
-    """Return the panel under which the runs of a series are found: random masking is never recursive."""
-    if series.measure == BASELINE:
+    """Return the panel under which the runs of a series are found: a ranking that never changes is not recursive."""
+    if is_never_recursive(series):
         return panel._replace(recursive=False)
     return panel
 
 
+def is_never_recursive(series: Series) -> bool:
+    """Return whether the ranking of a series cannot change from level to level, as that of random masking."""
+    if series.measure == BASELINE:
+        return True
+    return series.measure in MEASURES and not MEASURES[series.measure].reranks
+
+
 def panels(curves: Iterable[tuple[Panel, Series]]) -> dict[Panel, list[Series]]:
-    """Return which series are drawn together: random masking with every panel of the same evaluation and strategy."""
+    """Return which series are drawn together: those that are never recursive, such as random masking, with every panel
+    of the same evaluation and strategy."""
     places = sorted(curves, key=lambda place: (place[0].evaluation, str(place[0].strategy), place[0].recursive))
-    baselines = [place for place in places if place[1].measure == BASELINE]
+    baselines = [place for place in places if is_never_recursive(place[1])]
     found: dict[Panel, list[Series]] = {}
     for panel, series in places:
-        if series.measure != BASELINE:
+        if not is_never_recursive(series):
             found.setdefault(panel, []).append(series)
     for panel, series in baselines:
         beside = [other for other in found if other._replace(recursive=False) == panel]

@@ -18,6 +18,11 @@ from nlproar.report.results import Results
 from nlproar.report.strips import strips
 from nlproar.stats.faithfulness import SMALLEST_FALL
 
+_TRUST = {
+    "trust": "Verdicts",
+    "trust_plan": "How many seeds would tell two measures apart",
+    "bias": "What each measure prefers, whatever the model",
+}
 _FACTS = ("source", "model_type", "max_epochs", "batch_size", "vectors")
 
 
@@ -40,6 +45,7 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
         racu=_table(racu),
         beside=[(name, _table(frame)) for name, frame in read.items() if name.startswith("racu_")],
         differences=_table(read["differences"]),
+        trust=[(title, _table(read[name])) for name, title in _TRUST.items() if name in read],
         tasks=_table(read["tasks"]),
         cost=_table(read["cost"]),
         pictures=[_picture(picture, variables) for picture in pictures],
@@ -88,6 +94,7 @@ def _table(frame: pd.DataFrame) -> dict[str, Any]:
     grouped = [name for name in ("task", "masking") if name in frame.columns[:2]] if "measure" in frame else []
     grouped += ["task", "masking"] if "measures" in frame else []
     grouped += ["task"] if "rule" in frame else []
+    grouped += ["task", "metric"] if "verdict" in frame else []
     rest = frame.drop(columns=grouped)
     columns = [(name, formats.is_numeric(frame[name])) for name in rest.columns]
     blocks: list[dict[str, Any]] = []

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nlproar.explain import MEASURES
-from nlproar.report import agreement, frame, sparsity, summary, tables
+from nlproar.report import agreement, biases, frame, leaks, sparsity, summary, tables, trust
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.convergence import convergence
 from nlproar.report.frame import Found, Study
@@ -38,6 +38,10 @@ class Results:
     agreement: pd.DataFrame
     taus: pd.DataFrame
     cost_of_metrics: pd.DataFrame
+    leaks: pd.DataFrame
+    trust: pd.DataFrame
+    plan: pd.DataFrame
+    biases: pd.DataFrame
     tasks: pd.DataFrame
     cost: pd.DataFrame
     sparsity: pd.DataFrame
@@ -70,6 +74,8 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
         except Gone as reason:
             notes.append(Note(f"no convergence of integrated gradient, as {reason}", cache.study.label))
     sparse = _sparsity(caches, notes)
+    revealed = leaks.leaks(caches, output)
+    verdicts = pd.concat([trust.verdicts(scores), leaks.verdicts_on_leaks(revealed)], ignore_index=True)
     return Results(
         studies=studies,
         caches=caches,
@@ -81,6 +87,10 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
         agreement=agreement.summary(scores),
         taus=agreement.taus(scores),
         cost_of_metrics=agreement.cost(studies),
+        leaks=revealed,
+        trust=verdicts,
+        plan=trust.plan(scores, trust.seconds_of_a_curve(studies)),
+        biases=biases.biases(caches),
         tasks=tables.tasks(studies, caches),
         cost=tables.cost(studies),
         sparsity=sparse,
@@ -189,6 +199,8 @@ def _sparsity(caches: Sequence[Caches], notes: list[Note]) -> pd.DataFrame:
         for one in cache.study.records:
             point = point_of(one)
             if point.series is None or point.series.measure not in known:
+                continue
+            if one.config.get("transform", "none") != "none":  # what a transform made of a measure is not the measure
                 continue
             key = point.series.measure, point.seed
             if key in done or not explains_unmasked(one):

@@ -18,10 +18,12 @@ from typing import Any
 from nlproar import storage
 from nlproar.dataset import TASKS, load_task
 from nlproar.dataset.task import Task
+from nlproar.dataset.truth import rule_of
 from nlproar.errors import UserError
 from nlproar.evaluate import EVALUATIONS, load_evaluation
 from nlproar.evaluate.evaluation import Evaluation
 from nlproar.explain import ALIASES, MEASURES
+from nlproar.explain.transform import UNCHANGED, Transform
 from nlproar.flags import changed, check, choose, flag, flags_of, spelled, values_of
 from nlproar.model import MODELS
 from nlproar.model.recipes import BiLSTMRecipe, Recipe
@@ -87,6 +89,7 @@ class Config:
     importance_measure: str | None
     measure: Any
     options: Options
+    transform: Transform = UNCHANGED  # of the importance
 
     @property
     def task(self) -> Task:
@@ -115,7 +118,7 @@ class Config:
             "evaluation": self.evaluation,
             "parameters": changed(self.parameters, self.rules.Parameters()),
             "importance_measure": self.importance_measure,
-            "measure": self.measure_changes,
+            "measure": {**self.measure_changes, **changed(self.transform, UNCHANGED)},
         }
         version = measure_version(self.importance_measure)
         if version != 1:
@@ -149,6 +152,7 @@ class Config:
             **values_of(self.parameters),
             "importance_measure": self.importance_measure,
             **values_of(self.measure),
+            **values_of(self.transform),
         }
 
     def with_parameters(self, **changes: Any) -> Config:
@@ -203,6 +207,7 @@ class Config:
         if levels and self.rules.level is not None:
             values[self.rules.level] = levels
         values |= self.measure_changes
+        values |= changed(self.transform, UNCHANGED)
         values |= changed(self.recipe, MODELS[self.model_type].recipe(self.task))
         values |= self.recipe.paths()
         values |= changed(replace(self.options, train_missing=False, overwrite=False), Options())
@@ -257,6 +262,8 @@ def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
     evaluation = _registered("--metric", given.get("evaluation", DEFAULT_EVALUATION), EVALUATIONS)
     measure = given.get("importance_measure", DEFAULT_MEASURE)
     measure = _registered("--importance-measure", ALIASES.get(measure, measure), MEASURES)
+    if MEASURES[measure].role == "truth":
+        rule_of(task)
     rules = load_evaluation(evaluation)
     options = _checked(choose(Options(), given))
     config = Config(
@@ -270,6 +277,7 @@ def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
         importance_measure=measure,
         measure=choose(usual_measure(measure), given),
         options=options,
+        transform=UNCHANGED if measure == "random" else choose(UNCHANGED, given),  # changed or not, it is random
     )
     return rules.canonical(config)
 
@@ -325,6 +333,7 @@ def declaring() -> list[type]:
     found: list[type] = [Seed]
     found += [type(load_evaluation(name).Parameters()) for name in EVALUATIONS]
     found += [measure.parameters for measure in MEASURES.values() if measure.parameters is not None]
+    found.append(Transform)
     found += [model.recipe_type for model in MODELS.values()]
     found.append(Options)
     return list(dict.fromkeys(found))

@@ -21,7 +21,7 @@ from nlproar.dataset.encoding import Dataset
 from nlproar.dataset.task import SPLITS, Task
 from nlproar.errors import UserError
 from nlproar.evaluate.masks import Masks
-from nlproar.explain import MEASURES
+from nlproar.explain import MEASURES, transform
 from nlproar.explain.importance import (
     TOKENS_PER_BATCH,
     Explained,
@@ -153,21 +153,39 @@ class Context:
                 seed=derive(config.seed, "random importance"),
                 parameters=config.measure,
                 tokens_per_batch=TOKENS_PER_BATCH[self.device.type],
+                task=self.task,
             )
             return build(name, whole), whole
 
-        digest = storage.digest(key)
+        transform_seed = derive(config.seed, "transform")
+        whole_key = {**key, **transform.key_of(config.transform, transform_seed)}
+        digest = storage.digest(whole_key)
         last = self._importance
         if last is not None and last.digest == digest and last.splits == tuple(splits):
             return last
 
-        def load(split: str) -> SplitImportance:
-            path = self.layout.importance(name, digest, split)
+        def plain(split: str) -> SplitImportance:
+            path = self.layout.importance(name, storage.digest(key), split)
             make = partial(_explain, name, explained, split)
             return SplitImportance(**storage.cached(path, {**key, "split": split}, make))
 
-        self._importance = Importance(key, splits, load)
+        def transformed(split: str) -> SplitImportance:
+            path = self.layout.importance(name, digest, split)
+            make = partial(self._transform, config, transform_seed, plain, split)
+            return SplitImportance(**storage.cached(path, {**whole_key, "split": split}, make))
+
+        load = plain if config.transform == transform.UNCHANGED else transformed
+        self._importance = Importance(whole_key, splits, load)
         return self._importance
+
+    def _transform(
+        self, config: Config, seed: int, plain: Callable[[str], SplitImportance], name: str
+    ) -> storage.Arrays:
+        """Return the importance of the split `name`, changed as the run says."""
+        split = self.dataset.splits[name]
+        values = plain(name).values
+        changed = transform.apply(config.transform, values, split.maskable, split.offsets, seed, split.first)
+        return SplitImportance(changed).arrays()
 
     def masks(self, config: Config, key: Mapping[str, Any], make: Callable[[], Masks]) -> Masks:
         """Return the masks of a run, made once and cached. `key` has to say everything that decides them."""

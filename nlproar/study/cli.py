@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from nlproar import plugins
-from nlproar.dataset import TASKS
+from nlproar.dataset import PLANTED, TASKS
 from nlproar.errors import UserError
-from nlproar.evaluate import EVALUATIONS
-from nlproar.explain import MEASURES
+from nlproar.evaluate import EVALUATIONS, load_evaluation
+from nlproar.explain import MEASURES, transform
+from nlproar.explain.transform import UNCHANGED
 from nlproar.flags import add_flags, check_range, flags_of
 from nlproar.masking import STRATEGIES
 from nlproar.model import MODELS
@@ -37,7 +38,7 @@ LARGEST_LEVEL = 10**6
 _MOST_FAILURES = 10  # that a dry run names
 
 # Flags of a run that a study declares itself, as it takes several values of them, and one that it does not pass on.
-_OF_GRID = ("seed", "roar_strategy", "k", "recursive")
+_OF_GRID = ("seed", "roar_strategy", "k", "recursive", "transform")
 _NOT_PASSED = ("train_missing",)
 
 
@@ -45,13 +46,15 @@ def parser(description: str, prog: str | None = None) -> Parser:
     """Return the parser of a study: the flags that span its grid, and every other flag of a run."""
     found = Parser(description, prog)
     add = found.add_argument
-    add("--dataset", nargs="+", default=["all"], choices=(*TASKS, *DATASETS, "all"), metavar="TASK",
-        help=f"{_names(TASKS)} (default: all)")  # fmt: skip
+    add("--dataset", nargs="+", default=["all"], choices=(*TASKS, *DATASETS, "all", "planted"), metavar="TASK",
+        help=f"all (but planted ones), planted (all of these), or some of {', '.join(TASKS)}")  # fmt: skip
     add("--metric", nargs="+", dest="evaluations", default=[DEFAULT_EVALUATION], choices=(*EVALUATIONS, "all"),
         metavar="METRIC", help=f"{_names(EVALUATIONS)} (default: {DEFAULT_EVALUATION})")  # fmt: skip
     add("--importance-measure", nargs="+", default=["published"], choices=(*MEASURES, *_GROUPS), metavar="MEASURE",
         type=measure_named, help=f"some of {', '.join(MEASURES)}; published: those of the paper (default); all: all"
         f" but {', '.join(_slow_measures())}, which take long")  # fmt: skip
+    add("--transform", nargs="+", default=[UNCHANGED.transform], choices=(*transform.NAMES, "all"),
+        metavar="TRANSFORM", help=f"changes of every measure: {_names(transform.NAMES)} (default: none)")  # fmt: skip
     add("--model-type", choices=tuple(MODELS), default=argparse.SUPPRESS, help=f"the model (default: {DEFAULT_MODEL})")
     add("--seed", nargs="+", type=int, default=[0],
         help="seeds of initialisation, order and random choices (default: 0)")  # fmt: skip
@@ -111,11 +114,13 @@ def parse(description: str, argv: list[str] | None = None) -> tuple[Grid, argpar
     _check_ranges(flags)
     if "k" in values and "max_k" in values:
         raise UserError("--max-k goes with --step; --k names the levels")
+    datasets = _tasks(flags.dataset)
     grid = Grid(
-        datasets=_chosen([DATASETS.get(name, name) for name in flags.dataset], TASKS),
-        measures=_chosen_measures(flags.importance_measure),
+        datasets=datasets,
+        measures=_chosen_measures(flags.importance_measure, datasets),
+        transforms=_chosen(flags.transform, transform.NAMES),
         seeds=list(dict.fromkeys(flags.seed)),
-        evaluations=_chosen(flags.evaluations, EVALUATIONS),
+        evaluations=_chosen(flags.evaluations, _all_metrics(datasets)),
         strategies=list(dict.fromkeys(flags.roar_strategy)),
         kinds=values.get("kinds", (False,)),
         levels=values.get("k"),
@@ -153,17 +158,43 @@ def _slow_measures() -> list[str]:
     return [name for name, measure in MEASURES.items() if measure.slow]
 
 
-def _chosen_measures(names: Sequence[str]) -> list[str]:
+def _chosen_measures(names: Sequence[str], datasets: Sequence[str]) -> list[str]:
     """Return the measures that are named, groups replaced by their members, each once."""
-    slow = _slow_measures()
     groups = {
         "published": [name for name, measure in MEASURES.items() if measure.published],
-        "all": [name for name in MEASURES if name not in slow],
+        "all": [name for name in _all_measures(datasets) if not MEASURES[name].slow],
     }
     chosen: list[str] = []
     for name in names:
         chosen += groups.get(name, [name])
     return list(dict.fromkeys(chosen))
+
+
+def _tasks(names: Sequence[str]) -> list[str]:
+    """Return the tasks that --dataset names; "all" and "planted" stand for several."""
+    found: list[str] = []
+    for name in names:
+        if name == "all":
+            found += [task for task in TASKS if task not in PLANTED]
+        elif name == "planted":
+            found += PLANTED
+        else:
+            found.append(DATASETS.get(name, name))
+    return list(dict.fromkeys(found))
+
+
+def _all_measures(datasets: Sequence[str]) -> list[str]:
+    """Return what "all" measures are: those that only check metrics are among them if every task is planted."""
+    if set(datasets) <= set(PLANTED):
+        return list(MEASURES)
+    return [name for name, measure in MEASURES.items() if measure.role == "measure"]
+
+
+def _all_metrics(datasets: Sequence[str]) -> list[str]:
+    """Return what "all" metrics are: those that need the truth are among them if every task is planted."""
+    if set(datasets) <= set(PLANTED):
+        return list(EVALUATIONS)
+    return [name for name in EVALUATIONS if not load_evaluation(name).needs_truth]
 
 
 def _chosen(names: Sequence[str], registry: Iterable[str]) -> list[str]:

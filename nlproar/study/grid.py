@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nlproar.evaluate import load_evaluation
+from nlproar.explain.transform import UNCHANGED
 from nlproar.run.config import Config, resolve
 
 STAGES = ("base", "measures")
@@ -39,7 +40,10 @@ class Chain:
     def title(self) -> str:
         """What tells the chain from the others of its study, for people."""
         last = self.configs[-1]
-        return " ".join([last.dataset, f"seed {last.seed}", *last.rules.describe(last)])
+        words = [last.dataset, f"seed {last.seed}", *last.rules.describe(last)]
+        if last.transform != UNCHANGED:
+            words.append(last.transform.transform)
+        return " ".join(words)
 
     def arguments(self, configs: Iterable[Config]) -> list[str]:
         """Return the script and the flags that carry out `configs`, some runs of this chain, in one process."""
@@ -61,6 +65,7 @@ class Grid:
     seeds: Sequence[int] = (0,)
     strategies: Sequence[str] = ("quantile",)
     kinds: Sequence[bool] = (False,)  # recursive or not
+    transforms: Sequence[str] = (UNCHANGED.transform,)  # of every measure
     evaluations: Sequence[str] = ("roar",)
     levels: Sequence[int] | None = None
     step: int | None = None
@@ -84,7 +89,15 @@ class Grid:
                     shared = tuple(run for run in rules.base(grid, dataset, seed) if run not in base)
                     base |= dict.fromkeys(shared, Chain(shared))
                     for measure in self.measures:
-                        for runs in rules.chains(grid, dataset, seed, measure):
-                            if runs:
-                                curves[Chain(tuple(runs))] = None
+                        for runs in grid.curves(dataset, seed, measure):
+                            curves[Chain(tuple(runs))] = None
         return [*dict.fromkeys(base.values()), *curves]
+
+    def curves(self, dataset: str, seed: int, measure: str) -> Iterator[list[Config]]:
+        """Yield the curves of a measure by the evaluation in `flags`: one or more for each transform."""
+        rules = load_evaluation(self.flags["evaluation"])
+        for name in self.transforms:
+            grid = replace(self, flags={**self.flags, "transform": name})
+            for runs in rules.chains(grid, dataset, seed, measure):
+                if runs:
+                    yield runs

@@ -1,0 +1,14 @@
+"""ROAR on tasks whose informative tokens are known: mask, retrain, test one level of one measure."""
+
+import sys
+
+try:
+    from nlproar.run.cli import main
+except ModuleNotFoundError as error:
+    print(f"error: {error}; activate the environment of nlproar (Python 3.11 or later)", file=sys.stderr)
+    sys.exit(2)
+
+KINDS = ("keyword", "redundant", "conjunction", "negation", "position", "spurious", "pair")
+
+if __name__ == "__main__":
+    main(__doc__, ("--task", {kind: f"planted-{kind}" for kind in KINDS}))

@@ -1,0 +1,101 @@
+"""`nlproar verify ID`: carry out a run again, from the raw files on, and compare it with its record.
+
+The run and every model below it are made in a new folder, so nothing that is cached can stand in for them. On the same
+kind of machine, with the same versions and number of threads, the numbers have to be the same.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from nlproar import plugins, process, storage
+from nlproar.errors import UserError
+from nlproar.flags import add_flags
+from nlproar.progress import show_log
+from nlproar.run import record
+from nlproar.run.config import Options, all_but, from_identity
+from nlproar.run.layout import Layout
+from nlproar.run.record import Record
+from nlproar.script import Parser, exit_codes
+
+
+def main(description: str, argv: list[str] | None = None) -> None:
+    """Verify a record. Exits with 0 where the numbers agree, with 1 where they do not, else as `exit_codes` says."""
+    with exit_codes("interrupted; nothing was changed"):
+        plugins.load_named(argv)
+        parser = Parser(description, "nlproar verify")
+        parser.add_argument("id", metavar="ID", help="the name of a record, or a part of it that no other record has")
+        parser.add_argument(
+            "--tolerance",
+            type=float,
+            default=0.0,
+            help="how far a metric may differ, for another processor or other versions (default: 0)",
+        )
+        add_flags(parser, Options, without=all_but("persistent_dir", "device", "num_workers", "threads", "plugin"))
+        flags = vars(parser.parse_args(argv))
+        name, tolerance = flags.pop("id"), flags.pop("tolerance")
+        layout = Layout.at(flags.pop("persistent_dir", None))
+        recorded = find(layout, name)
+        threads = flags.pop("threads", None) or recorded.environment["threads"]
+        show_log()
+        process.prepare(threads)
+        again = make_again(layout, recorded, Options(threads=threads, **flags))
+        differences = compare(recorded, again)
+        print(table(recorded, again))
+    largest = max(differences.values())
+    if largest > tolerance:
+        print(f"differs: {recorded.id}: a metric differs by {largest:.2g}, more than --tolerance {tolerance:g}")
+        sys.exit(1)
+    print(f"verified: {recorded.id}")
+
+
+def find(layout: Layout, name: str) -> Record:
+    """Return the record whose name is `name`, or has it as a part. Raises UserError for none, and for several."""
+    names = {path.stem: path for path in layout.records()}
+    found = [stem for stem in names if stem == name] or [stem for stem in names if name in stem]
+    if not found:
+        raise UserError(f"no record in {layout.results} has {name!r} in its name; `nlproar ls` lists them")
+    if len(found) > 1:
+        raise UserError(
+            f"{len(found)} records have {name!r} in their name, such as {found[0]} and {found[1]}; name one"
+        )
+    return record.load(names[found[0]])
+
+
+def make_again(layout: Layout, recorded: Record, options: Options) -> Record:
+    """Carry out the run of a record, and all that it needs, in a new folder that is removed afterwards.
+
+    Raises UserError where that is not possible, as for a run whose word vectors came from a file of the user.
+    """
+    from nlproar.run.run import run
+
+    config = from_identity(recorded.identity)
+    if config.recipe.is_from_file and "@" in str(recorded.config.get("vectors")):
+        raise UserError(f"{recorded.id} started from a file of word vectors; run it with --vectors in another folder")
+    with storage.owner_only(config.task.confidential), tempfile.TemporaryDirectory() as folder:
+        if layout.raw.exists():
+            (Path(folder) / "raw").symlink_to(layout.raw.resolve())
+        own = replace(options, persistent_dir=folder, train_missing=True)
+        return run(replace(config, options=own))
+
+
+def compare(recorded: Record, again: Record) -> Mapping[str, float]:
+    """Return how far each metric is from the recorded one, by the split and the name of the metric."""
+    found = {}
+    for split, values in recorded.metrics.items():
+        for name, value in values.items():
+            found[f"{split} {name}"] = abs(value - again.metrics[split][name])
+    return found
+
+
+def table(recorded: Record, again: Record) -> str:
+    """Return a line for each metric: as recorded, and as it is now."""
+    lines = [f"{'':<24}{'recorded':>12}{'again':>12}"]
+    for split, values in recorded.metrics.items():
+        for name, value in values.items():
+            lines.append(f"{split + ' ' + name:<24}{value:>12.6f}{again.metrics[split][name]:>12.6f}")
+    return "\n".join(lines)

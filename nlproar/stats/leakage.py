@@ -1,0 +1,78 @@
+"""Does the pattern of a mask reveal the label? A probe sees which tokens are masked, and no word.
+
+A mask that was made with the help of the gold label can carry the label into the data that a model is trained and
+tested on (Jethani et al. 2023, arXiv 2211.14646). What such a model reaches is then no evidence of the tokens that are
+left.
+
+Letters: S tokens of N observations, one after the other, observation i is offsets[i]:offsets[i + 1]; F features.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+FIRST, LAST, PARTS = 20, 10, 10  # places from the beginning, places from the end, and parts of a text
+
+
+class Probe(NamedTuple):
+    """What the probe reaches on the test split, from 0 to 1."""
+
+    accuracy: float
+    majority: float  # the accuracy of always answering the most frequent label of its training data
+    observations: int  # of the test split
+
+    @property
+    def excess(self) -> float:
+        """How far the probe is above the majority."""
+        return self.accuracy - self.majority
+
+    @property
+    def error(self) -> float:
+        """The standard error of an accuracy on so many observations."""
+        return float(np.sqrt(self.majority * (1 - self.majority) / self.observations))
+
+
+def features(masked: np.ndarray, maskable: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return what the probe sees of each observation, (N, F) float64.
+
+    These are the number of tokens, the number and the share of masked ones, whether each of the first 20 and of the
+    last 10 is masked, and the share that is masked in each tenth of the text. masked and maskable are (S,) bool; what
+    cannot be masked is left out.
+    """
+    found = np.zeros((len(offsets) - 1, 3 + FIRST + LAST + PARTS))
+    for row in range(len(offsets) - 1):
+        own = slice(offsets[row], offsets[row + 1])
+        pattern = masked[own][maskable[own]].astype(float)
+        n = len(pattern)
+        if not n:
+            continue
+        found[row, :3] = n, pattern.sum(), pattern.mean()
+        start = pattern[:FIRST]
+        found[row, 3 : 3 + len(start)] = start
+        end = pattern[::-1][:LAST]
+        found[row, 3 + FIRST : 3 + FIRST + len(end)] = end
+        part = np.arange(n) * PARTS // n
+        number = np.bincount(part, minlength=PARTS)
+        found[row, 3 + FIRST + LAST :] = np.bincount(part, pattern, minlength=PARTS) / np.maximum(number, 1)
+    return found
+
+
+def probe(train: np.ndarray, train_label: np.ndarray, test: np.ndarray, test_label: np.ndarray) -> Probe:
+    """Train a logistic regression on the features (N, F) of masks, and return what it reaches on other masks.
+
+    The labels are (N,) integers. The features are scaled to unit variance on the training data.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    majority = float((test_label == np.bincount(train_label).argmax()).mean())
+    if len(np.unique(train_label)) < 2:
+        return Probe(majority, majority, len(test_label))
+    center = train.mean(axis=0)
+    scale = train.std(axis=0)
+    scale[scale == 0] = 1
+    model = LogisticRegression(C=0.1, max_iter=300)
+    model.fit((train - center) / scale, train_label)
+    accuracy = float((model.predict((test - center) / scale) == test_label).mean())
+    return Probe(accuracy, majority, len(test_label))

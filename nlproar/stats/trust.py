@@ -1,0 +1,122 @@
+"""Does a metric tell the truth? What it does with explanations that are known to be good, bad, equal or degraded.
+
+All scores are such that a higher value means more faithful. Letters: N seeds, L steps of a ladder. Column n of two
+arrays is of the same seed.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations, islice
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+
+from nlproar.stats.agreement import kendall
+from nlproar.stats.intervals import LEVEL, Interval, paired_differences
+
+POWER = 0.8  # with which the planner wants a difference to be found
+_MOST_SUBSETS = 500  # of seeds, that are looked at
+_MOST_SEEDS = 10_000  # that the planner tries
+
+
+class Comparison(NamedTuple):
+    """The first score minus the second, over seeds, and the verdict of the paired t test at the 5 per cent level."""
+
+    difference: Interval
+    p: float
+    verdict: int | None  # 1: the first is larger, -1: smaller, 0: not told apart, None: there is one seed only
+
+
+def compare(first: np.ndarray, second: np.ndarray) -> Comparison:
+    """Compare two scores (N,), paired by seed; NaN where a seed has none."""
+    (found,) = paired_differences(np.stack([first, second]))
+    if np.isnan(found.p):
+        return Comparison(found.difference, found.p, None)
+    verdict = 0
+    if found.p < 1 - LEVEL:
+        verdict = int(np.sign(found.difference.mean))
+    return Comparison(found.difference, found.p, verdict)
+
+
+def detection(better: np.ndarray, worse: np.ndarray, seeds: int) -> float:
+    """Return how often `seeds` of the N seeds suffice to find the better score better, as a share of all choices.
+
+    For two scores that are equal in truth it is the rate of false alarms in one direction, which should not exceed
+    2.5 per cent. NaN for fewer than two seeds, or more than there are.
+    """
+    known = ~np.isnan(better) & ~np.isnan(worse)
+    better, worse = better[known], worse[known]
+    if not 2 <= seeds <= len(better):
+        return float("nan")
+    subsets = list(islice(combinations(range(len(better)), seeds), _MOST_SUBSETS))
+    verdicts = [compare(better[list(own)], worse[list(own)]).verdict for own in subsets]
+    return sum(verdict == 1 for verdict in verdicts) / len(subsets)
+
+
+class Ladder(NamedTuple):
+    """What a metric says of explanations with more and more noise."""
+
+    tau: float  # Kendall's tau between mean scores and freedom from noise: 1 if every step is in order
+    resolution: float  # the least difference of noise from which on all pairs are told apart; NaN if there is none
+
+
+def ladder(noise: np.ndarray, scores: np.ndarray) -> Ladder:
+    """Return whether scores (L, N) fall as the noise (L,) in the explanation rises, and how fine a step is seen."""
+    tau = kendall(-noise, np.nanmean(scores, axis=1))
+    seen: dict[float, bool] = {}  # by the difference of noise: whether every pair with it is told apart
+    for one, other in combinations(range(len(noise)), 2):
+        less, more = (one, other) if noise[one] < noise[other] else (other, one)
+        is_told_apart = compare(scores[less], scores[more]).verdict == 1
+        distance = float(noise[more] - noise[less])
+        seen[distance] = seen.get(distance, True) and is_told_apart
+    resolution = float("nan")
+    for distance in sorted(seen, reverse=True):
+        if not seen[distance]:
+            break
+        resolution = distance
+    return Ladder(tau, resolution)
+
+
+def noise_equivalent(noise: np.ndarray, scores: np.ndarray, score: float) -> float:
+    """Return how much noise a ladder needs to score as low as `score`: a reading of another explanation on the ladder.
+
+    noise (L,) rises, scores (L,) are the means of the steps, of which the lowest so far counts. 0 for a score that is
+    not below that of the first step, NaN for one below all steps; linear between two steps.
+    """
+    lowest = np.minimum.accumulate(scores)
+    if score >= lowest[0]:
+        return 0.0
+    if score < lowest[-1]:
+        return float("nan")
+    return float(np.interp(-score, -lowest, noise))
+
+
+def share_of_range(score: float, random: float, oracle: float) -> float:
+    """Return a score as a share of what is attainable: 0 is that of random importance, 1 is that of the truth.
+
+    NaN where the truth does not score above random importance.
+    """
+    if not oracle > random:
+        return float("nan")
+    return (score - random) / (oracle - random)
+
+
+def seeds_needed(differences: np.ndarray) -> int | None:
+    """Return how many seeds a paired t test needs to find a difference with a power of 80 per cent.
+
+    differences (N,) are those of the seeds that are done, NaN where there is none: their mean and standard deviation
+    are taken to be the true ones. None where that cannot be told: with fewer than two seeds, or a mean of 0.
+
+    The number is the smallest n for which the mean is at least t(97.5 %) + t(80 %) standard errors, both quantiles with
+    n - 1 degrees of freedom. Two seeds, whose spread is a guess, are never enough by this count.
+    """
+    known = differences[~np.isnan(differences)]
+    if len(known) < 2 or known.mean() == 0:
+        return None
+    effect = abs(known.mean()) / max(known.std(ddof=1), 1e-12)
+    for n in range(3, _MOST_SEEDS):
+        quantiles = stdtrit(n - 1, (1 + LEVEL) / 2) + stdtrit(n - 1, POWER)
+        if effect * np.sqrt(n) >= quantiles:
+            return n
+    return None

@@ -1,0 +1,260 @@
+"""Does a metric tell the truth? Statistics by hand, and metrics that are fooled on purpose, on planted data."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from nlproar.dataset.truth import informative
+from nlproar.evaluate.erasure import ranks
+from nlproar.explain import MEASURES, Measure, transform
+from nlproar.explain.importance import Explained, Scores, build, explain
+from nlproar.explain.integrated_gradient import IntegratedGradient
+from nlproar.explain.oracle import Oracle
+from nlproar.explain.transform import Transform
+from nlproar.report import frame
+from nlproar.report import trust as report
+from nlproar.report.results import collect
+from nlproar.run.config import resolve
+from nlproar.run.context import Context
+from nlproar.run.layout import Layout
+from nlproar.run.run import run, run_all
+from nlproar.stats import bias, leakage, trust
+from nlproar.stats.truth import average_precision
+from nlproar.study.grid import Grid
+
+# ---- statistics ----
+
+
+def test_two_scores_are_told_apart_in_the_direction_of_their_difference_or_not_at_all():
+    low, high = np.array([1.0, 2, 3]), np.array([5.0, 6.5, 7])
+    assert trust.compare(high, low).verdict == 1 and trust.compare(low, high).verdict == -1
+    assert trust.compare(low, low).verdict == 0
+    assert trust.compare(low, np.array([2.0, np.nan, np.nan])).verdict is None
+
+
+def test_power_rises_with_seeds_and_false_alarms_are_rare():
+    rng = np.random.default_rng(0)
+    equal, better = rng.normal(0, 1, 12), rng.normal(2, 1, 12)
+    other = rng.normal(0, 1, 12)
+    power = [trust.detection(better, equal, seeds) for seeds in (2, 4, 8, 12)]
+    assert power == sorted(power) and power[-1] == 1
+    assert trust.detection(other, equal, 5) < 0.1
+    assert np.isnan(trust.detection(better, equal, 1)) and np.isnan(trust.detection(better, equal, 13))
+
+
+def test_the_resolution_of_a_ladder_is_the_step_from_which_on_all_are_told_apart():
+    noise = np.array([0.0, 50, 100])
+    scores = np.array([[9.0, 9.1, 9.2], [8.9, 9.15, 9.1], [1.0, 1.1, 1.2]])
+    found = trust.ladder(noise, scores)
+    assert found.tau == 1 and found.resolution == 100  # 0 and 50 are not told apart, 0 and 100 are
+    assert trust.ladder(noise, scores[::-1]).tau == -1
+    assert np.isnan(trust.ladder(noise, scores[:, :1]).resolution)
+
+
+def test_the_noise_that_a_score_is_worth_is_read_off_the_ladder():
+    noise, scores = np.array([0.0, 50, 100]), np.array([10.0, 6, 0])
+    assert [trust.noise_equivalent(noise, scores, score) for score in (12, 8, 6, 3)] == [0, 25, 50, 75]
+    assert np.isnan(trust.noise_equivalent(noise, scores, -1))
+
+
+def test_the_attainable_range_is_from_random_importance_to_the_truth():
+    assert trust.share_of_range(5, 1, 9) == 0.5
+    assert np.isnan(trust.share_of_range(5, 9, 9))
+
+
+def test_the_planner_asks_for_more_seeds_the_smaller_the_difference_and_its_number_is_enough():
+    rng = np.random.default_rng(0)
+    needed = [trust.seeds_needed(mean + np.array([-1.0, 0, 1])) for mean in (4, 2, 1, 0.5)]
+    assert needed == sorted(needed) and needed[0] >= 3
+    drawn = 1 + rng.normal(0, 1, (400, needed[2]))
+    found = [trust.compare(row, np.zeros(len(row))).verdict == 1 for row in drawn]
+    assert np.mean(found) > 0.75
+    assert trust.seeds_needed(np.array([1.0])) is None
+
+
+# ---- the probe ----
+
+
+def masks(choose, texts=400, seed=0):
+    """Features and labels of texts of 8 tokens, of which `choose` says, by label, which one is masked."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 2, texts)
+    masked = np.zeros((texts, 8), bool)
+    masked[np.arange(texts), [choose(rng, own) for own in label]] = True
+    offsets = np.arange(0, 8 * texts + 1, 8)
+    return leakage.features(masked.ravel(), np.ones(8 * texts, bool), offsets), label
+
+
+def test_a_mask_that_depends_on_the_label_is_found_and_a_random_one_is_not():
+    leaking = leakage.probe(*masks(lambda rng, label: 3 + label), *masks(lambda rng, label: 3 + label, seed=1))
+    assert leaking.accuracy == 1 and leaking.excess > 3 * leaking.error
+    random = leakage.probe(
+        *masks(lambda rng, label: rng.integers(8)), *masks(lambda rng, label: rng.integers(8), seed=1)
+    )
+    assert abs(random.excess) < 3 * random.error
+
+
+def test_features_of_a_text_by_hand():
+    maskable = np.array([False, True, True, True, False])
+    masked = np.array([False, True, False, False, False])
+    (found,) = leakage.features(masked, maskable, np.array([0, 5]))
+    assert found[:3].tolist() == [3, 1, 1 / 3]
+    assert found[3:6].tolist() == [1, 0, 0] and found[23:26].tolist() == [0, 0, 1]
+
+
+# ---- verdicts ----
+
+
+def scores(rows):
+    """A frame as `agreement.scores` makes it, of one metric with curves; `rows` has a list of seeds for each series."""
+    table = []
+    for series, values in rows.items():
+        for seed, value in enumerate(values):
+            place = {"study": "Task", "metric": "ROAR: RACU", "series": series, "measure": series.split(" ")[0]}
+            table.append({**place, "seed": seed, "score": value, "faithful": value})
+    return pd.DataFrame(table)
+
+
+def verdict(found, check):
+    (line,) = found[found["check"] == check].itertuples()
+    return line.verdict
+
+
+def test_the_name_of_a_series_is_taken_apart_into_measure_and_transform():
+    assert report.taken_apart("gradient") == ("gradient", None)
+    assert report.taken_apart("gradient (transform twin)") == ("gradient", "twin")
+    named = "integrated-gradient (riemann samples 7, transform noise-20)"
+    assert report.taken_apart(named) == ("integrated-gradient (riemann samples 7)", "noise-20")
+
+
+def test_verdicts_on_a_sound_metric_and_on_one_that_is_fooled():
+    sound = {
+        "gradient": [40, 41, 42], "gradient (transform twin)": [0, 1, -1], "gradient (transform blur)": [20, 21, 19],
+        "oracle": [90, 91, 92], "oracle (transform noise-20)": [70, 71, 72], "oracle (transform noise-100)": [1, 0, -1],
+        "position": [1, -1, 0.5],
+    }  # fmt: skip
+    found = report.verdicts(scores(sound))
+    assert set(found["verdict"]) <= {"yes", "–"}
+    fooled = {
+        **sound, "gradient (transform twin)": [40, 42, 41], "gradient (transform blur)": [50, 52, 51],
+        "position": [30, 31, 29], "oracle (transform noise-20)": [95, 96, 97],
+        "oracle (transform noise-100)": [10, 11, 12], "oracle": [-5, -6, -7],
+    }  # fmt: skip
+    found = report.verdicts(scores(fooled))
+    assert verdict(found, "gradient beats its permuted twin") == "no"
+    assert verdict(found, "orders oracle with more and more noise") == "no"
+    for check in (
+        "blur does not raise gradient",
+        "position does not beat random importance",
+        "does not tell random from random importance",
+        "scores the truth above random importance",
+    ):
+        assert verdict(found, check) == "FLAG"
+
+
+def test_with_one_seed_nothing_is_known():
+    found = report.verdicts(scores({"gradient": [40], "gradient (transform twin)": [0], "position": [3]}))
+    assert set(found["verdict"]) == {"unknown"}
+
+
+# ---- on planted data ----
+
+
+class Beside(Oracle):
+    """The word behind the informative one, wherever there is one: wrong by one place."""
+
+    def __call__(self, batch):
+        moved = torch.roll(self.truth(batch), 1, dims=1)
+        return Scores(moved.float() + 0.1 * self.ties(batch).importance)
+
+
+class Leaking(Oracle):
+    """From the beginning in a text of label 0, and from the end in one of label 1: the mask gives the label away."""
+
+    def __call__(self, batch):
+        place = torch.arange(batch.tokens.size(1), dtype=torch.float32)
+        direction = 2.0 * batch.label[:, None] - 1
+        return Scores(direction * place)
+
+
+class Broken(IntegratedGradient):
+    """The gradients along the path times the interpolated embedding instead of the input, as a public library does."""
+
+    def __init__(self, explained):
+        super().__init__(explained)
+        self.weights = self.weights * self.points
+
+
+@pytest.fixture
+def wrong(monkeypatch):
+    """Measures that are wrong on purpose."""
+    for name, kind in (("beside", "Beside"), ("leaking", "Leaking")):
+        entry = Measure(f"tests.test_trust:{kind}", needs_model=False, reranks=False, random=True)
+        monkeypatch.setitem(MEASURES, name, entry)
+    monkeypatch.setitem(
+        MEASURES, "broken", MEASURES["integrated-gradient"]._replace(location="tests.test_trust:Broken")
+    )
+
+
+@pytest.mark.slow
+def test_a_blurred_measure_that_raises_roar_and_a_mask_that_tells_the_label_are_flagged(wrong, tmp_path):
+    """The largest value of a window reaches the keyword beside it, so the change helps without any knowledge."""
+    flags = {"persistent_dir": str(tmp_path), "device": "cpu", "max_epochs": 2, "train_missing": True}
+    usual = {"seeds": (0, 1, 2), "source": "small", "step": 50, "max_k": 50, "flags": flags}
+    for measures, transforms in ((["random", "leaking"], ["none"]), (["beside"], ["none", "window-max"])):
+        for chain in Grid(["planted-keyword"], measures, transforms=transforms, **usual).chains():
+            list(run_all(chain.configs))
+    results = collect(frame.load([Layout(tmp_path)]), "cpu", None)
+    assert verdict(results.trust, "window-max does not raise beside") == "FLAG"
+    (line,) = results.trust[results.trust["check"].str.startswith("the masks")].itertuples()
+    assert line.verdict == "FLAG" and line.numbers.startswith("leaking +50.0") and "beside" not in line.numbers
+
+
+@pytest.mark.slow
+def test_a_broken_integrated_gradient_is_found_by_completeness_and_by_the_ladder(wrong, tmp_path):
+    """It reads as a sound one with noise."""
+    config = resolve("planted-negation", "small", persistent_dir=str(tmp_path), device="cpu", seed=1)
+    run(config)
+    context = Context(config, Layout.of(config))
+    parameters = resolve("planted-negation", "small", importance_measure="integrated-gradient", k=1).measure
+    setting = Explained(context.load_model(config), context.dataset, 2, 0, parameters, 4096, context.task)
+    sound = explain("integrated-gradient", build("integrated-gradient", setting), setting, "test")
+    broken = explain("broken", build("broken", setting), setting, "test")
+    assert sound.completeness_error < 0.05 < 0.2 < broken.completeness_error
+    split = context.dataset.splits["test"]
+    is_informative = informative(context.task, context.dataset)["test"]
+
+    def score(values):
+        rank = ranks(values, split.maskable, split.offsets)
+        return average_precision(rank, is_informative, split.offsets).mean()
+
+    steps = [0, *transform.NOISE_LEVELS]
+    ladder = [score(sound.values)]
+    for level in transform.NOISE_LEVELS:
+        one = Transform(f"noise-{level}")
+        ladder.append(score(transform.apply(one, sound.values, split.maskable, split.offsets, 0, split.first)))
+    assert ladder == sorted(ladder, reverse=True)
+    assert trust.noise_equivalent(np.array(steps, float), np.array(ladder), score(broken.values)) > 5
+
+
+# ---- biases ----
+
+
+def test_what_a_measure_prefers_by_hand():
+    """Two texts of four words; the first word is always the most important, an unknown word and a point come last."""
+    tokens = np.array([5, 6, 7, 4, 6, 6, 8, 4])
+    values = np.array([4, 3, 3, 0, 4, 3, 2, 0], np.float32)
+    frequency = np.array([0, 0, 0, 0, 0, 9, 8, 7, 1])
+    is_point = np.arange(9) == 8
+    found = bias.bias(values, tokens, np.ones(8, bool), np.array([0, 4, 8]), frequency, is_point, 4)
+    assert found.position == pytest.approx((bias.spearman(values[:4], np.arange(4, 0, -1)) + 1) / 2)
+    assert found.unknown == -0.5 and found.punctuation == pytest.approx(1 / 3 - 0.5)
+    assert found.ties == 2 / 8 and found.cut == 1 / 2
+    assert found.frequency > 0.7
+
+
+def test_spearman_with_ties_is_the_correlation_of_mean_ranks():
+    assert bias.mean_ranks(np.array([5, 7, 5])).tolist() == [0.5, 2, 0.5]
+    assert bias.spearman(np.array([1, 2, 3]), np.array([1, 4, 9])) == 1
+    assert np.isnan(bias.spearman(np.array([1, 1]), np.array([1, 2])))
