@@ -49,7 +49,8 @@ def runs(chains):
 
 def test_the_grid_of_the_paper_has_as_many_runs_as_counted_by_hand():
     tasks = [task for task in TASKS if task not in PLANTED]
-    chains = Grid(tasks, list(MEASURES), range(5), ("count", "quantile"), (False, True)).chains()
+    published = [name for name, measure in REGISTERED.items() if measure.published]
+    chains = Grid(tasks, published, range(5), ("count", "quantile"), (False, True)).chains()
     tasks_and_seeds = 8 * 5
     base = 1 + 1  # k = 0, and k = 100 %
     random = 10 + 9  # count 1..10, quantile 10..90; recursion would change nothing

@@ -96,8 +96,8 @@ def test_an_integrated_gradient_takes_its_points_in_batches_not_one_by_one(small
     model, split, batch = small
     calls, predict = [], BiLSTMAttention.predict
     monkeypatch.setattr(BiLSTMAttention, "predict", lambda *args: calls.append(1) or predict(*args))
-    build("integrated-gradient", explained(model, split, 30, 10 * batch.tokens.numel())).signed(batch)
-    assert len(calls) == 3
+    build("integrated-gradient", explained(model, split, 30, 10 * batch.tokens.numel())).integral(batch)
+    assert len(calls) == 3 + 2  # and the two ends of the path
 
 
 def test_training_updates_all_weights_in_one_operation(small):
