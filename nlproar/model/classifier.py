@@ -80,6 +80,13 @@ class Classifier(nn.Module):
     def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
         """Return the optimizer of its parameters."""
 
+    def schedule(self, recipe: Recipe, step: int, steps: int) -> float:
+        """Return the share of the learning rate that step `step` (from 0) of the `steps` of a training has.
+
+        It depends on nothing else, so that a training that is continued has the same rates as one that was not stopped.
+        """
+        return 1.0
+
 
 @dataclass(frozen=True)
 class Inputs:

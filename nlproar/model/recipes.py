@@ -27,6 +27,7 @@ class Recipe:
 
     max_epochs: int = flag(8, "epochs of training (default: those of the task)", limits=(1, 10**6))
     batch_size: int = flag(32, "observations of a training batch (default: that of the task)", limits=(1, 10**6))
+    acc_batches: int = flag(1, "training batches whose gradients are added up for one step", limits=(1, 10**6))
 
     @property
     def is_from_file(self) -> bool:
