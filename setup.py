@@ -11,6 +11,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "nlproar/__init__.py").re
 REPORT = ["jinja2>=3.1", "matplotlib>=3.8", "pandas>=2.2", "scikit-learn>=1.4", "scipy>=1.11", "threadpoolctl>=3.1"]
 WORD2VEC = ["gensim>=4.3"]
 TENSORBOARD = ["tensorboard>=2.16"]
+TRANSFORMERS = ["transformers>=5.0"]
 TEST = [
     "build>=1.0",
     "hypothesis>=6.100",
@@ -48,8 +49,9 @@ setup(
     extras_require={
         "report": REPORT,  # nlproar report, nlproar synthetic, and the tables of nlproar.api
         "tensorboard": TENSORBOARD,  # --tensorboard
+        "transformers": TRANSFORMERS,  # --model
         "word2vec": WORD2VEC,  # the vectors of MIMIC
-        "all": REPORT + TENSORBOARD + WORD2VEC,
-        "test": REPORT + TENSORBOARD + WORD2VEC + TEST,
+        "all": REPORT + TENSORBOARD + TRANSFORMERS + WORD2VEC,
+        "test": REPORT + TENSORBOARD + TRANSFORMERS + WORD2VEC + TEST,
     },
 )

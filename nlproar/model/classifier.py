@@ -52,6 +52,7 @@ class Classifier(nn.Module):
 
     shape: Mapping[str, Any]
     evaluation_tokens: ClassVar[int] = 16_384  # of a batch that is tested
+    explained_tokens: ClassVar[Mapping[str, int]] = {}  # the most tokens of a batch that is explained, by device
 
     @classmethod
     @abstractmethod

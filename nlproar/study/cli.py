@@ -17,7 +17,7 @@ from nlproar.evaluate import EVALUATIONS
 from nlproar.explain import MEASURES
 from nlproar.flags import add_flags, check_range, flags_of
 from nlproar.masking import STRATEGIES
-from nlproar.model import MODELS
+from nlproar.model import MODELS, model_named
 from nlproar.progress import show_log
 from nlproar.published import DATASETS, in_our_words
 from nlproar.run import overwrite
@@ -51,7 +51,13 @@ def parser(description: str, prog: str | None = None) -> Parser:
         metavar="METRIC", help=f"{_names(EVALUATIONS)} (default: {DEFAULT_EVALUATION})")  # fmt: skip
     add("--importance-measure", nargs="+", default=["all"], choices=(*MEASURES, "all"), metavar="MEASURE",
         type=measure_named, help=f"{_names(MEASURES)} (default: all)")  # fmt: skip
-    add("--model-type", choices=tuple(MODELS), default=argparse.SUPPRESS, help=f"the model (default: {DEFAULT_MODEL})")
+    add(
+        "--model-type",
+        type=model_named,
+        choices=tuple(MODELS),
+        default=argparse.SUPPRESS,
+        help=f"the model (default: {DEFAULT_MODEL}, or transformer where --model is given)",
+    )
     add("--seed", nargs="+", type=int, default=[0],
         help="seeds of initialisation, order and random choices (default: 0)")  # fmt: skip
     add("--roar-strategy", nargs="+", default=["quantile"], choices=STRATEGIES,
