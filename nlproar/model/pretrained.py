@@ -72,7 +72,7 @@ class Pretrained:
     longest: int  # tokens that it takes, special ones included
 
 
-_located: dict[tuple[str, tuple[Any, ...]], Pretrained] = {}  # a study resolves thousands of runs of one model
+_located: dict[tuple[str, str, tuple[Any, ...]], Pretrained] = {}  # a study resolves thousands of runs of one model
 
 
 def is_identified(name: str) -> bool:
@@ -90,24 +90,30 @@ def locate(named: str, layout: Layout) -> tuple[Pretrained, Path | None]:
     path = Path(user_path("--model", named))
     is_path = path.is_dir()
     folder = path if is_path else layout.raw / "models" / named.replace("/", "--")
-    note = layout.cache / "models" / f"{storage.digest(str(folder.absolute()))[:16]}.json"
     if not (folder / _CONFIG).is_file():
-        known = _noted(note)
-        if known is not None:
-            return known, None
-        if is_path or path.exists():
+        for name in (named, str(path.absolute())):
+            known = _noted(_note(layout, name))
+            if known is not None:
+                return known, None
+        if path.exists():
             raise UserError(f"--model {named}: this is no model, as it has no {_CONFIG}; name a folder that has one")
         _fetch(named, folder)
     files = sorted(file.name for file in folder.iterdir())
     state = tuple((file, os.stat(folder / file).st_mtime_ns, os.stat(folder / file).st_size) for file in files)
-    known_as = (str(folder.absolute()), state)
+    known_as = (str(layout.root), str(folder.absolute()), state)
     if known_as in _located:
         return _located[known_as], folder
     found = _identify(named, path.absolute().name if is_path else named, folder, layout)
     _located[known_as] = found
+    note = _note(layout, str(path.absolute()) if is_path else named)
     if found != _noted(note):
         _keep(note, found)
     return found, folder
+
+
+def _note(layout: Layout, name: str) -> Path:
+    """Return where it is noted what identifies the model of this name, or absolute path."""
+    return layout.cache / "models" / f"{storage.digest(name)[:16]}.json"
 
 
 def _identify(named: str, name: str, folder: Path, layout: Layout) -> Pretrained:
