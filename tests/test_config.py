@@ -109,13 +109,16 @@ def test_every_other_flag_enters_the_id(tmp_path):
     changes = {
         "seed": 1, "importance_measure": "gradient", "roar_strategy": "quantile", "k": 20, "recursive": False,
         "recursive_step_size": 5, "riemann_samples": 9, "max_epochs": 3, "batch_size": 4, "vectors": str(vectors),
-        "hidden_size": 4, "learning_rate": 0.1, "weight_decay": 0.1,
+        "hidden_size": 4, "learning_rate": 0.1, "weight_decay": 0.1, "acc_batches": 2,
     }  # fmt: skip
     of_erasure = {"erasure_model": "masked-fine-tuning", "erasure_class": "gold"}
-    others = {"model_type", "evaluation"}
-    assert set(changes) | set(of_erasure) == known_flags() - set(flags_of(Options)) - others
+    of_transformer = {"max_length": 9, "warm_up": 0.2}
+    others = {"model_type", "evaluation", "model"}
+    assert set(changes) | set(of_erasure) | set(of_transformer) == known_flags() - set(flags_of(Options)) - others
     ids = {resolve("sst", **{**base, name: value}).id for name, value in changes.items()}
     assert len(ids | {resolve("sst", **base).id}) == len(changes) + 1
+    ids = {resolve("sst", model="tiny", **{name: value}).id for name, value in of_transformer.items()}
+    assert len(ids | {resolve("sst", model="tiny").id, resolve("sst").id}) == 4
     base = {"importance_measure": "gradient", "evaluation": "erasure"}
     ids = {resolve("sst", **{**base, name: value}).id for name, value in of_erasure.items()}
     ids |= {resolve("sst", **base).id, resolve("sst", importance_measure="gradient", evaluation="roar", k=1).id}
@@ -221,4 +224,4 @@ def test_the_defaults_of_this_schema_are_those_it_was_made_with():
     defaults["level"] = values_of(Level())
     for name, measure in MEASURES.items():
         defaults[name] = values_of(measure.parameters()) if measure.parameters else {}
-    assert (SCHEMA, storage.digest(defaults)[:16]) == (2, "1207dd68135f0004")
+    assert (SCHEMA, storage.digest(defaults)[:16]) == (2, "d8afa313bd2fa593")

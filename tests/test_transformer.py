@@ -336,7 +336,7 @@ def test_a_model_that_looks_at_padding_is_refused(made, monkeypatch):
         return {**surroundings(self, batch, place), "attention_mask": torch.ones_like(place)}
 
     monkeypatch.setattr(transformer.Transformer, "_surroundings", everything)
-    with pytest.raises(UserError, match="--model x: .* cannot be explained, as its logits .*; choose another model"):
+    with pytest.raises(UserError, match=r"--model x: .* cannot be explained, as its logits .*; choose another model"):
         transformer.check(model, dataset.splits["train"], "x")
 
 

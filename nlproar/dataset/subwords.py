@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nlproar.dataset.pretrained import load_config, refused
 from nlproar.dataset.vocabulary import CLS, EOS, SPECIALS
 from nlproar.errors import UserError
 
@@ -150,8 +151,6 @@ def open_tokenizer(subwords: Subwords, training_texts: Iterable[str] = ()) -> Su
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns wherever a process is started
     if subwords.folder is None:
         return SubwordTokenizer(_trained(training_texts), subwords)
-    from nlproar.model.pretrained import load_config, refused
-
     config = load_config(subwords.folder, subwords.model)
     from transformers import AutoTokenizer
 

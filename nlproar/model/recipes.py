@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nlproar.dataset.pretrained import TINY, is_identified, locate
 from nlproar.dataset.sources import VECTORS
 from nlproar.errors import UserError
 from nlproar.fingerprints import fingerprint
 from nlproar.flags import flag
-from nlproar.model.pretrained import TINY, is_identified, locate
 from nlproar.paths import as_utf8, user_path
 from nlproar.seeds import derive
 
@@ -181,7 +181,7 @@ class TransformerRecipe(Recipe):
     """How a transformer is fine-tuned, as Madsen et al. (2022) did with RoBERTa: AdamW, and a learning rate that rises
     linearly over the first steps and then falls linearly to zero.
 
-    `model` is the name of a model or, of one that was located, its identity (see `nlproar.model.pretrained`); `named`
+    `model` is the name of a model or, of one that was located, its identity (see `nlproar.dataset.pretrained`); `named`
     is then what the user called it, and `folder` where it lies. 0 stands for a value that depends on the model, until
     the recipe is completed.
     """

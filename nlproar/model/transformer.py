@@ -18,12 +18,12 @@ from transformers import CONFIG_MAPPING, AutoModelForSequenceClassification, Rob
 
 from nlproar.dataset.batch import SequenceBatch, make_batch
 from nlproar.dataset.encoding import Split
+from nlproar.dataset.pretrained import TINY, load_config, refused
 from nlproar.dataset.subwords import SubwordTokenizer, open_tokenizer
 from nlproar.dataset.vocabulary import CLS, EOS, PAD
 from nlproar.errors import UserError
 from nlproar.model.classifier import Classifier, Prediction, Start
 from nlproar.model.modes import in_mode
-from nlproar.model.pretrained import TINY, load_config, refused
 from nlproar.model.recipes import Recipe, TransformerRecipe
 from nlproar.seeds import derive
 
