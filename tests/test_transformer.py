@@ -242,6 +242,30 @@ def test_an_integrated_gradient_is_complete(made):
     assert completeness.gap.sum() < 0.01 * completeness.difference.sum()
 
 
+@torch.no_grad()
+def test_attention_is_that_of_the_first_token_in_the_last_layer(made):
+    _, dataset, model, _ = made
+    batch = batch_of(dataset)
+    found = explained(made, "attention")(batch).importance
+    has_words = batch.maskable.any(dim=1)
+    assert torch.allclose(found.sum(dim=1)[has_words], torch.ones(1)) and (found[~batch.maskable] == 0).all()
+    network = type(model.network)(model.network.config)
+    network.load_state_dict(model.network.state_dict())
+    network.eval().set_attn_implementation("eager")
+    for row in range(10):
+        one = batch_of(dataset, [row])
+        tokens = one.tokens if one.query_tokens is None else torch.cat([one.tokens, one.query_tokens], dim=1)
+        types = (
+            {}
+            if not model.query_type
+            else {"token_type_ids": (torch.arange(tokens.size(1)) >= one.length).long()[None]}
+        )
+        output = network(input_ids=model.permutation[tokens], output_attentions=True, **types)
+        weights = output.attentions[-1][0, :, 0].mean(dim=0)[1 : one.length - 1]
+        assert torch.allclose(found[row, 1 : one.length - 1], weights / weights.sum(), atol=1e-5)
+        assert torch.allclose(output.logits, model(one).logits, atol=1e-5)
+
+
 def test_the_view_of_a_transformer_is_its_embeddings(made):
     assert type(made[2].view()) is View
 

@@ -77,6 +77,11 @@ class Classifier(nn.Module):
         meanwhile."""
         return View(self)
 
+    def attending(self) -> View:
+        """Return a view whose predictions have attention weights, if the model has any; a subclass for which that costs
+        something offers them here only."""
+        return self.view()
+
     @abstractmethod
     def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
         """Return the optimizer of its parameters."""

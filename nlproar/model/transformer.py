@@ -22,8 +22,8 @@ from nlproar.dataset.pretrained import TINY, load_config, refused
 from nlproar.dataset.subwords import SubwordTokenizer, open_tokenizer
 from nlproar.dataset.vocabulary import CLS, EOS, PAD
 from nlproar.errors import UserError
-from nlproar.model.classifier import Classifier, Prediction, Start
-from nlproar.model.modes import in_mode
+from nlproar.model.classifier import Classifier, Inputs, Prediction, Start, View
+from nlproar.model.modes import frozen, in_mode
 from nlproar.model.recipes import Recipe, TransformerRecipe
 from nlproar.seeds import derive
 
@@ -153,6 +153,10 @@ class Transformer(Classifier):
 
     def forward(self, batch: SequenceBatch, embedded: Tensor | None = None) -> Prediction:
         """Predict a batch. `embedded` (B, T, E) takes the place of the word embeddings of the first sequence."""
+        return Prediction(self._output(batch, embedded).logits, None)
+
+    def _output(self, batch: SequenceBatch, embedded: Tensor | None, **asked: bool) -> Any:
+        """Return what the network says of a batch, see `forward`."""
         if embedded is None:
             embedded = self.embed(batch)
         place = self._places(batch)
@@ -161,8 +165,26 @@ class Transformer(Classifier):
         else:
             of_both = torch.cat([embedded, self._look_up(batch.query_tokens)], dim=1)
             whole = of_both.gather(1, place[..., None].expand(-1, -1, embedded.size(2)))
-        logits = self.network(inputs_embeds=whole, **self._surroundings(batch, place)).logits
-        return Prediction(logits, None)
+        return self.network(inputs_embeds=whole, **self._surroundings(batch, place), **asked)
+
+    def predict_with_attention(self, batch: SequenceBatch, embedded: Tensor) -> Prediction:
+        """Predict a batch, with attention (B, T): that which the first token pays to each maskable token in the last
+        layer, as a mean over its heads and divided by the sum, so that it sums to 1.
+
+        The network has to compute attention in the open (`attn_implementation="eager"`).
+        """
+        output = self._output(batch, embedded, output_attentions=True)
+        if not output.attentions:
+            return Prediction(output.logits, None)
+        of_first = output.attentions[-1].mean(dim=1)[:, 0]  # (B, S)
+        width = batch.tokens.size(1)
+        attention = nn.functional.pad(of_first, (0, max(0, width - of_first.size(1))))[:, :width] * batch.maskable
+        total = attention.sum(dim=1, keepdim=True)
+        return Prediction(output.logits, attention / total.clamp(min=torch.finfo(attention.dtype).tiny))
+
+    def attending(self) -> View:
+        """See `Classifier.attending`: a copy that shares the weights and computes attention in the open."""
+        return _Attending(self)
 
     def predict_from_ids(self, batch: SequenceBatch) -> Tensor:
         """Return the logits (B, C) as the model computes them from the numbers of its own tokens."""
@@ -225,6 +247,20 @@ class Transformer(Classifier):
         if step < rising:
             return step / rising
         return (steps - step) / max(1, steps - rising)
+
+
+class _Attending(View):
+    """A transformer whose predictions have attention."""
+
+    model: Transformer
+
+    def __init__(self, model: Transformer) -> None:
+        super().__init__(frozen(model))
+        self.model.network.set_attn_implementation("eager")
+
+    def predict(self, batch: SequenceBatch, inputs: Inputs) -> Prediction:
+        """See `View.predict`."""
+        return self.model.predict_with_attention(batch, inputs.values)
 
 
 def shape_of(config: Any, vocabulary_size: int, longest: int, query_type: int) -> dict[str, Any]:
