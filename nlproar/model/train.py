@@ -22,6 +22,7 @@ from nlproar import masking, metrics, process
 from nlproar.dataset.batch import FixedBatches, RandomlyMaskedBatches, SequenceBatch, TrainingBatches
 from nlproar.dataset.encoding import Split
 from nlproar.errors import UserError
+from nlproar.flags import values_of
 from nlproar.model import training_state
 from nlproar.model.classifier import Classifier
 from nlproar.model.modes import in_mode
@@ -104,7 +105,7 @@ def fit(
         val = val.followed_by(_masked_copy(val, derive(seed, "masks of validation")))
     key: dict[str, Any] = {}
     if state is not None:
-        settings = {"recipe": asdict(recipe), "monitor": monitor, "seed": seed}
+        settings = {"recipe": values_of(recipe), "monitor": monitor, "seed": seed}  # no place of a file
         if mask_at_random:
             settings["mask_at_random"] = True
         key = {**(state_key or {}), **settings, **_origin(model, train, val, device)}
