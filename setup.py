@@ -12,6 +12,7 @@ REPORT = ["jinja2>=3.1", "matplotlib>=3.8", "pandas>=2.2", "scikit-learn>=1.4", 
 WORD2VEC = ["gensim>=4.3"]
 CAPTUM = ["captum>=0.7", "scikit-learn>=1.4"]
 TENSORBOARD = ["tensorboard>=2.16"]
+TRANSFORMERS = ["transformers>=5.0"]
 TEST = [
     "build>=1.0",
     "hypothesis>=6.100",
@@ -50,8 +51,9 @@ setup(
         "report": REPORT,  # nlproar report, nlproar synthetic, and the tables of nlproar.api
         "captum": CAPTUM,  # the measures of nlproar/explain/perturbation.py
         "tensorboard": TENSORBOARD,  # --tensorboard
+        "transformers": TRANSFORMERS,  # --model
         "word2vec": WORD2VEC,  # the vectors of MIMIC
-        "all": REPORT + CAPTUM + TENSORBOARD + WORD2VEC,
-        "test": REPORT + CAPTUM + TENSORBOARD + WORD2VEC + TEST,
+        "all": REPORT + CAPTUM + TENSORBOARD + TRANSFORMERS + WORD2VEC,
+        "test": REPORT + CAPTUM + TENSORBOARD + TRANSFORMERS + WORD2VEC + TEST,
     },
 )

@@ -25,7 +25,7 @@ def load_dataset(config: Config) -> Dataset:
     """Return the encoded data of the task of `config`. Raises UserError where the raw files cannot be had."""
     from nlproar.run import prerequisites
 
-    return prerequisites.load_dataset(config.dataset, config.source, Layout.of(config), config.options.num_workers)
+    return prerequisites.dataset_of(Layout.of(config), config)
 
 
 def run_experiment(config: Config) -> Record:

@@ -11,8 +11,7 @@ from nlproar import plugins, storage
 from nlproar.dataset import PLANTED, TASKS, load_task
 from nlproar.errors import UserError
 from nlproar.flags import add_flags
-from nlproar.model import MODELS
-from nlproar.run.config import DEFAULT_MODEL, Options, all_but
+from nlproar.run.config import Options, all_but, resolve
 from nlproar.run.layout import Layout
 from nlproar.script import Parser, Terminated, exit_codes, users_errors
 
@@ -42,6 +41,7 @@ def _main(description: str, argv: list[str] | None) -> bool:
     parser = Parser(description)
     text = f"{', '.join(TASKS)} (default: all that are not planted)"
     parser.add_argument("dataset", nargs="*", metavar="DATASET", help=text)
+    parser.add_argument("--model", help="also fetch this transformer, and encode the data with its tokenizer")
     add_flags(parser, Options, without=all_but("persistent_dir", "num_workers", "plugin"))
     flags = parser.parse_args(argv)
     unknown = sorted(set(flags.dataset) - set(TASKS))
@@ -51,24 +51,27 @@ def _main(description: str, argv: list[str] | None) -> bool:
     num_workers = getattr(flags, "num_workers", Options().num_workers)
     failed = False
     for name in flags.dataset or [task for task in TASKS if task not in PLANTED]:
-        problem = _prepare(name, layout, num_workers)
+        problem = _prepare(name, layout, num_workers, flags.model)
         print(f"{name}: {problem or 'ready'}", flush=True)
         if problem and (name in flags.dataset or not load_task(name).confidential):
             failed = True
     return failed
 
 
-def _prepare(name: str, layout: Layout, num_workers: int) -> str | None:
-    """Bring everything that a run of data set `name` reads into place. Returns what is in the way, if something is."""
+def _prepare(name: str, layout: Layout, num_workers: int, model: str | None) -> str | None:
+    """Bring everything that a run of data set `name` reads into place: for the BiLSTM, or for the transformer `model`.
+
+    Returns what is in the way, if something is.
+    """
     from nlproar.dataset import encoding
     from nlproar.progress import show_log
 
     show_log()
     task = load_task(name)
-    recipe = MODELS[DEFAULT_MODEL].recipe(task)
     try:
         with users_errors(), storage.owner_only(task.confidential):
-            dataset = encoding.load(task, "official", layout.raw, layout.cache, num_workers)
+            recipe = resolve(name, model=model, persistent_dir=str(layout.root)).recipe
+            dataset = encoding.load(task, "official", layout.raw, layout.cache, num_workers, recipe.subwords())
             recipe.fetch(layout.raw, layout.cache)
             if recipe.is_from_file:
                 recipe.files_identity(task, dataset, 0, layout)  # cuts the vectors to the vocabulary

@@ -56,17 +56,7 @@ def _importance_caching(value: str) -> list[str]:
     )
 
 
-def _acc_batches(value: str) -> list[str]:
-    if value == "1":
-        return []
-    raise UserError(
-        f"--acc-batches {value}: gradients are not accumulated here; --batch-size takes the observations of one step,"
-        " which is the published batch size times --acc-batches"
-    )
-
-
 _TRANSLATED = {
     "--use-gpu": _use_gpu,
     "--importance-caching": _importance_caching,
-    "--acc-batches": _acc_batches,
 }

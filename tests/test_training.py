@@ -49,7 +49,7 @@ def fit(state=None, model=None, data=None, **changes):
     """Train a new model; returns it and its `Training`."""
     model, (training, validation) = model or new_model(), data or splits()
     recipe = BiLSTMRecipe(max_epochs=EPOCHS, batch_size=8, learning_rate=0.1)  # the monitor rises and falls early
-    of_recipe = {name: changes.pop(name) for name in ("max_epochs", "batch_size") if name in changes}
+    of_recipe = {name: changes.pop(name) for name in ("max_epochs", "batch_size", "acc_batches") if name in changes}
     flags = {"recipe": replace(recipe, **of_recipe), "monitor": "accuracy", "seed": 4}
     flags |= {"device": torch.device("cpu"), "state": state, "state_key": {"run": "a"}, **changes}
     return model, train.fit(model, training, validation, **flags)
@@ -125,6 +125,38 @@ def test_killed_in_every_epoch_a_training_ends_with_the_same_numbers(tmp_path, k
         assert numbers(fit(path)) == expected
     for epoch in range(2, EPOCHS + 1):
         assert f"continuing at epoch {epoch} of {EPOCHS}" in caplog.text
+
+
+def linear(_, recipe, step, steps):
+    return 1 - step / steps
+
+
+def test_a_schedule_goes_on_where_a_killed_training_was(tmp_path, kill, monkeypatch):
+    constant = numbers(fit())
+    monkeypatch.setattr(BiLSTMAttention, "schedule", linear)
+    expected = numbers(fit(acc_batches=3))  # eight batches an epoch are three steps
+    assert expected != constant
+    kill(after_epoch=2)
+    with pytest.raises(Killed):
+        fit(tmp_path / "training.npz", acc_batches=3)
+    kill()
+    assert numbers(fit(tmp_path / "training.npz", acc_batches=3)) == expected
+
+
+def test_every_step_has_the_rate_of_the_schedule(monkeypatch):
+    asked = []
+    monkeypatch.setattr(BiLSTMAttention, "schedule", lambda model, recipe, *step: asked.append(step) or 1.0)
+    fit(acc_batches=3, max_epochs=2)
+    assert asked == [(step, 6) for step in range(6)]
+
+
+def test_batches_that_are_added_up_are_one_larger_batch():
+    data = splits()
+    together = [fit(model=new_model(0), data=data, batch_size=60, max_epochs=3, acc_batches=1)]
+    together.append(fit(model=new_model(0), data=data, batch_size=30, max_epochs=3, acc_batches=2))
+    one, two = [model.state_dict() for model, _ in together]
+    for name, value in one.items():
+        assert torch.allclose(value, two[name], atol=1e-4), name
 
 
 def test_killed_while_the_state_is_written_the_state_before_is_used(tmp_path, kill, monkeypatch):

@@ -24,6 +24,7 @@ from nlproar.dataset import raw as raw_files
 from nlproar.dataset.download import download
 from nlproar.dataset.raw import RawFiles
 from nlproar.dataset.sources import Source
+from nlproar.dataset.subwords import Subwords, open_tokenizer
 from nlproar.dataset.task import SPLITS, Example, Task
 from nlproar.dataset.vocabulary import CLS, EOS, FIRST_MASKABLE, MASK, SPECIALS, UNK, Vocabulary
 from nlproar.errors import UserError
@@ -111,26 +112,31 @@ class Dataset:
         return replace(self, splits={name: split.masked(masks[name]) for name, split in self.splits.items()})
 
 
-def load(task: Task, source: str, raw_dir: Path, cache_dir: Path, num_workers: int = 0) -> Dataset:
+def load(
+    task: Task, source: str, raw_dir: Path, cache_dir: Path, num_workers: int = 0, subwords: Subwords | None = None
+) -> Dataset:
     """Encode `task` from `source`, or read what an earlier run encoded from the same files.
 
-    What is to be known about the files is said in the log each time, and stands in `warnings`.
+    The tokens are the words of the task, or `subwords` of a pretrained model. What is to be known about the files is
+    said in the log each time, and stands in `warnings`.
     """
     raw = _open(task, source, raw_dir, cache_dir, download)
     published: Mapping[str, int] = {} if callable(task.sources[source]) else task.published
-    path, key = _place(task, source, raw, cache_dir)
-    dataset = _unpack(storage.cached(path, key, lambda: encode(task, raw, num_workers, published)))
+    path, key = _place(task, source, raw, cache_dir, subwords)
+    dataset = _unpack(storage.cached(path, key, lambda: encode(task, raw, num_workers, published, subwords)))
     for warning in dataset.warnings:
         log.warning("%s: %s", task.title, warning)
     return dataset
 
 
-def present(task: Task, source: str, raw_dir: Path, cache_dir: Path) -> Dataset | None:
+def present(
+    task: Task, source: str, raw_dir: Path, cache_dir: Path, subwords: Subwords | None = None
+) -> Dataset | None:
     """What `load` would return, if the raw files are there and were encoded before; None if not, or if they cannot be
     read. Nothing is downloaded or tokenized."""
     try:
         raw = _open(task, source, raw_dir, cache_dir, raw_files.nothing_is_fetched)
-        path, key = _place(task, source, raw, cache_dir)
+        path, key = _place(task, source, raw, cache_dir, subwords)
         found = storage.stored(path)
     except (UserError, OSError):  # whoever has to read them meets it, and says so
         return None
@@ -146,7 +152,9 @@ def _open(task: Task, source: str, raw_dir: Path, cache_dir: Path, fetch: Callab
     return raw_files.open_raw(place, raw_dir, task.members, cache_dir, fetch)
 
 
-def _place(task: Task, source: str, raw: RawFiles, cache_dir: Path) -> tuple[Path, dict[str, Any]]:
+def _place(
+    task: Task, source: str, raw: RawFiles, cache_dir: Path, subwords: Subwords | None
+) -> tuple[Path, dict[str, Any]]:
     """The file of the encoded data, and the key that decides their content."""
     key = {
         "format": FORMAT,
@@ -157,6 +165,8 @@ def _place(task: Task, source: str, raw: RawFiles, cache_dir: Path) -> tuple[Pat
         "min_document_frequency": task.min_document_frequency,
         "lengths": [task.shortest, task.longest],
     }
+    if subwords is not None:
+        key["subwords"] = subwords.key
     return cache_dir / "encoded" / f"{task.name}_{source}-{storage.digest(key)[:8]}.npz", key
 
 
@@ -240,15 +250,24 @@ class _Column:
 
 
 def encode(
-    task: Task, raw: RawFiles, num_workers: int = 0, published: Mapping[str, int] | None = None
+    task: Task,
+    raw: RawFiles,
+    num_workers: int = 0,
+    published: Mapping[str, int] | None = None,
+    subwords: Subwords | None = None,
 ) -> storage.Arrays:
     """Tokenize, choose the vocabulary on the training split, number the words. Arrays as `_unpack` takes them.
+
+    With `subwords` the tokens and their numbers are those of a pretrained model. The observations are the same ones, as
+    the words of the task decide which of them are too short or too long.
 
     `published` has the number of records of each published file; the array `warnings` says which of the files have
     another number, and how many observations were left out because no real one is as long.
 
     Raises UserError if a split or the vocabulary is empty, or one of few labels never occurs in a split.
     """
+    if subwords is not None:
+        return _encode_subwords(task, raw, num_workers, published or {}, subwords)
     numbers: dict[str, int] = {}
 
     def add(tokens: list[str], flat: array[int], lengths: array[int]) -> None:
@@ -258,18 +277,12 @@ def encode(
         lengths.append(len(tokens) + 2)
 
     columns = {name: _Column() for name in SPLITS}
-    with stage(f"encoding {task.title}", None, "observations") as bar:
-        for example, text, query in _tokenized(task, task.read(raw), num_workers):
-            bar.update(1)
-            reason = _too_short_or_long(task, text, query)
-            if reason or text is None or query is None:
-                raw.tally.drop(reason, example.split)
-                continue
-            column = columns[example.split]
-            add(text, column.tokens, column.lengths)
-            if task.paired:
-                add(query, column.query_tokens, column.query_lengths)
-            column.label.append(example.label)
+    for example, text, query in _kept(task, raw, num_workers):
+        column = columns[example.split]
+        add(text, column.tokens, column.lengths)
+        if task.paired:
+            add(query, column.query_tokens, column.query_lengths)
+        column.label.append(example.label)
     _check(task, raw, columns)
     vocabulary = _choose_vocabulary(columns["train"], list(numbers), task.min_document_frequency)
     if not vocabulary.words:
@@ -281,12 +294,70 @@ def encode(
     arrays = {"words": _as_array(vocabulary.words)}
     arrays["warnings"] = _as_array([*raw.tally.warnings(published or {}, task.records), *_left_out(task, raw)])
     for name, column in columns.items():
-        arrays[f"{name}.tokens"] = ids[np.array(column.tokens)]
-        arrays[f"{name}.offsets"] = _offsets(column.lengths)
-        arrays[f"{name}.label"] = np.array(column.label, dtype=np.int64)
+        arrays |= _as_arrays(name, column, task.paired)
+        arrays[f"{name}.tokens"] = ids[arrays[f"{name}.tokens"]]
         if task.paired:
-            arrays[f"{name}.query_tokens"] = ids[np.array(column.query_tokens)]
-            arrays[f"{name}.query_offsets"] = _offsets(column.query_lengths)
+            arrays[f"{name}.query_tokens"] = ids[arrays[f"{name}.query_tokens"]]
+    return arrays
+
+
+def _kept(task: Task, raw: RawFiles, num_workers: int) -> Iterator[tuple[Example, list[str], list[str]]]:
+    """Yield the observations that are neither too short nor too long, with the words of text and query."""
+    with stage(f"encoding {task.title}", None, "observations") as bar:
+        for example, text, query in _tokenized(task, task.read(raw), num_workers):
+            bar.update(1)
+            reason = _too_short_or_long(task, text, query)
+            if reason or text is None or query is None:
+                raw.tally.drop(reason, example.split)
+            else:
+                yield example, text, query
+
+
+def _encode_subwords(
+    task: Task, raw: RawFiles, num_workers: int, published: Mapping[str, int], subwords: Subwords
+) -> storage.Arrays:
+    """See `encode`."""
+    examples: dict[str, list[Example]] = {name: [] for name in SPLITS}
+    for example, _, _ in _kept(task, raw, num_workers):
+        examples[example.split].append(example)
+    columns = {name: _Column(label=array("q", [one.label for one in chosen])) for name, chosen in examples.items()}
+    _check(task, raw, columns)
+    train = examples["train"]
+    training_texts = [text for one in train for text in (one.text, one.query)]
+    tokenizer = open_tokenizer(subwords, training_texts)
+    arrays: storage.Arrays = {"words": _as_array(tokenizer.words)}
+    warnings = [*raw.tally.warnings(published, task.records), *_left_out(task, raw)]
+    for name, chosen in examples.items():
+        queries = [one.query for one in chosen] if task.paired else None
+        truncated = 0
+        column = columns[name]
+        for tokens, query_tokens, is_truncated in tokenizer.encode([one.text for one in chosen], queries):
+            column.tokens.extend(tokens)
+            column.lengths.append(len(tokens))
+            if query_tokens is not None:
+                column.query_tokens.extend(query_tokens)
+                column.query_lengths.append(len(query_tokens))
+            truncated += is_truncated
+        if truncated:
+            warnings.append(
+                f"observations of {name} that are truncated to {subwords.longest:,} tokens: {truncated:,} of"
+                f" {len(chosen):,} ({truncated / len(chosen):.1%})"
+            )
+        arrays |= _as_arrays(name, column, task.paired)
+    arrays["warnings"] = _as_array(warnings)
+    return arrays
+
+
+def _as_arrays(name: str, column: _Column, paired: bool) -> storage.Arrays:
+    """Return the arrays of one split."""
+    arrays = {
+        f"{name}.tokens": np.array(column.tokens, dtype=np.int32),
+        f"{name}.offsets": _offsets(column.lengths),
+        f"{name}.label": np.array(column.label, dtype=np.int64),
+    }
+    if paired:
+        arrays[f"{name}.query_tokens"] = np.array(column.query_tokens, dtype=np.int32)
+        arrays[f"{name}.query_offsets"] = _offsets(column.query_lengths)
     return arrays
 
 

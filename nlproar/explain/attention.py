@@ -12,11 +12,14 @@ from nlproar.model.classifier import Prediction
 
 
 class Attention:
-    """The weight α with which the state of a token enters the prediction (Jain & Wallace 2019, arXiv 1902.10186)."""
+    """The weight α with which the state of a token enters the prediction (Jain & Wallace 2019, arXiv 1902.10186).
+
+    Of a transformer it is the attention of the first token in the last layer, see `nlproar.model.transformer`.
+    """
 
     def __init__(self, explained: Explained) -> None:
         assert explained.model is not None
-        self.view = explained.model.view()
+        self.view = explained.model.attending()
 
     @torch.no_grad()
     def __call__(self, batch: SequenceBatch) -> Scores:

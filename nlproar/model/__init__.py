@@ -21,4 +21,12 @@ class Model(NamedTuple):
 
 MODELS = {
     "rnn": Model("nlproar.model.bilstm_attention:BiLSTMAttention", recipes.BiLSTMRecipe, recipes.bilstm),
+    "transformer": Model("nlproar.model.transformer:Transformer", recipes.TransformerRecipe, recipes.transformer),
 }
+
+ALIASES = {"roberta": "transformer"}  # the name in the published code; the usual transformer is roberta-base
+
+
+def model_named(name: str) -> str:
+    """Return the name of a model, also from the name that it has in the published code."""
+    return ALIASES.get(name, name)

@@ -52,6 +52,7 @@ class Classifier(nn.Module):
 
     shape: Mapping[str, Any]
     evaluation_tokens: ClassVar[int] = 16_384  # of a batch that is tested
+    explained_tokens: ClassVar[Mapping[str, int]] = {}  # the most tokens of a batch that is explained, by device
 
     @classmethod
     @abstractmethod
@@ -76,9 +77,21 @@ class Classifier(nn.Module):
         meanwhile."""
         return View(self)
 
+    def attending(self) -> View:
+        """Return a view whose predictions have attention weights, if the model has any; a subclass for which that costs
+        something offers them here only."""
+        return self.view()
+
     @abstractmethod
     def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
         """Return the optimizer of its parameters."""
+
+    def schedule(self, recipe: Recipe, step: int, steps: int) -> float:
+        """Return the share of the learning rate that step `step` (from 0) of the `steps` of a training has.
+
+        It depends on nothing else, so that a training that is continued has the same rates as one that was not stopped.
+        """
+        return 1.0
 
 
 @dataclass(frozen=True)

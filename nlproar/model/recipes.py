@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nlproar.dataset import PLANTED
+from nlproar.dataset.pretrained import TINY, is_identified, locate
 from nlproar.dataset.sources import VECTORS
 from nlproar.errors import UserError
 from nlproar.fingerprints import fingerprint
@@ -16,6 +17,7 @@ from nlproar.seeds import derive
 
 if TYPE_CHECKING:
     from nlproar.dataset.encoding import Dataset
+    from nlproar.dataset.subwords import Subwords
     from nlproar.dataset.task import Task
     from nlproar.run.layout import Layout
 
@@ -28,6 +30,7 @@ class Recipe:
 
     max_epochs: int = flag(8, "epochs of training (default: those of the task)", limits=(1, 10**6))
     batch_size: int = flag(32, "observations of a training batch (default: that of the task)", limits=(1, 10**6))
+    acc_batches: int = flag(1, "training batches whose gradients are added up for one step", limits=(1, 10**6))
 
     @property
     def is_from_file(self) -> bool:
@@ -45,6 +48,14 @@ class Recipe:
     def with_absolute_paths(self) -> Recipe:
         """Return the same recipe, which means the same files in any current folder."""
         return self
+
+    def usual_like(self, usual: Recipe) -> Recipe:
+        """Return the recipe from which this one differs by what the user chose. `usual` is that of the task."""
+        return usual
+
+    def subwords(self) -> Subwords | None:
+        """Return which tokenizer encodes the texts; None for the words of the task."""
+        return None
 
     def fetch(self, raw_dir: Path, cache_dir: Path) -> None:
         """Bring the files into `raw_dir` that the model starts from, if they are not there."""
@@ -68,8 +79,8 @@ class BiLSTMRecipe(Recipe):
         "random", f"word vectors: {', '.join(NAMED_VECTORS)}, or a text file of them (default: those of the task)"
     )
     hidden_size: int = flag(128, "states of the LSTM in each direction (default: those of the task)", limits=(1, 10**5))
-    learning_rate: float = flag(1e-3, "learning rate of Adam", limits=(1e-9, 10))
-    weight_decay: float = flag(1e-5, "weight decay of Adam", limits=(0, 1))
+    learning_rate: float = flag(1e-3, "learning rate (default: rnn 0.001, transformer 2e-5)", limits=(1e-9, 10))
+    weight_decay: float = flag(1e-5, "weight decay (default: rnn 1e-5, transformer 0.01)", limits=(0, 1))
     vectors_file: str | None = None
     unknown_vectors: str = "zeros"  # what words without a vector start from: "zeros" or "normal"
     random_dimensions: int = 300  # of vectors that come from no file
@@ -166,3 +177,93 @@ def bilstm(task: Task) -> BiLSTMRecipe:
     """Return the usual recipe of the BiLSTM for a task; a task without one of its own starts from random vectors."""
     other = BiLSTMRecipe(vectors="random", unknown_vectors="normal", random_dimensions=50)
     return _BILSTM.get(task.name, other)
+
+
+# Transformers
+
+
+@dataclass(frozen=True)
+class TransformerRecipe(Recipe):
+    """How a transformer is fine-tuned, as Madsen et al. (2022) did with RoBERTa: AdamW, and a learning rate that rises
+    linearly over the first steps and then falls linearly to zero.
+
+    `model` is the name of a model or, of one that was located, its identity (see `nlproar.dataset.pretrained`); `named`
+    is then what the user called it, and `folder` where it lies. 0 stands for a value that depends on the model, until
+    the recipe is completed.
+    """
+
+    max_epochs: int = flag(0, "epochs of training (default: those of the task)", limits=(1, 10**6))
+    batch_size: int = flag(0, "observations of a training batch (default: that of the task)", limits=(1, 10**6))
+    model: str = flag(
+        "roberta-base", f"transformer: {TINY}, a folder, or a name on the Hugging Face hub (default: roberta-base)"
+    )
+    max_length: int = flag(512, "tokens of an observation that a transformer reads, at most", limits=(8, 10**6))
+    learning_rate: float = flag(0.0, "learning rate (default: rnn 0.001, transformer 2e-5)", limits=(1e-9, 10))
+    weight_decay: float = flag(0.01, "weight decay (default: rnn 1e-5, transformer 0.01)", limits=(0, 1))
+    warm_up: float = flag(0.06, "share of the steps in which the learning rate of a transformer rises", limits=(0, 1))
+    named: str | None = None
+    folder: str | None = None
+    tokenizer: str | None = None  # checksum of its files
+    longest: int = 10**6  # tokens that the model takes
+
+    def completed(self, layout: Layout) -> TransformerRecipe:
+        """Locate the model, which may be downloaded, and fill in what depends on it."""
+        filled = self._filled()
+        if self.model == TINY or self.named is not None or is_identified(self.model):
+            return filled
+        found, folder = locate(self.model, layout)
+        return replace(
+            filled,
+            model=found.identity,
+            named=user_path("--model", self.model),
+            folder=None if folder is None else str(folder),
+            tokenizer=found.tokenizer,
+            longest=found.longest,
+        )
+
+    def _filled(self) -> TransformerRecipe:
+        """Return the recipe with a number for every value that depends on whether the model is pretrained."""
+        usual = _TINY if self.model == TINY else _FINE_TUNING
+        return replace(
+            self,
+            max_epochs=self.max_epochs or usual["max_epochs"],
+            batch_size=self.batch_size or usual["batch_size"],
+            learning_rate=self.learning_rate or usual["learning_rate"],
+        )
+
+    def usual_like(self, usual: Recipe) -> Recipe:
+        """See `Recipe.usual_like`: the epochs and the like of a pretrained model, or of the tiny one."""
+        assert isinstance(usual, TransformerRecipe)
+        return replace(replace(usual, model=self.model)._filled(), model=usual.model)
+
+    def paths(self) -> dict[str, str]:
+        """See `Recipe.paths`."""
+        return {} if self.named is None else {"model": self.named}
+
+    def with_absolute_paths(self) -> TransformerRecipe:
+        """See `Recipe.with_absolute_paths`."""
+        if self.named is None or not Path(self.named).is_dir():
+            return self
+        return replace(self, named=str(Path(self.named).absolute()))
+
+    def subwords(self) -> Subwords:
+        """See `Recipe.subwords`. Raises UserError for a model of which only the identity is known."""
+        from nlproar.dataset.subwords import Subwords
+
+        if self.model == TINY:
+            return Subwords(TINY, None, None, self.max_length)
+        if self.tokenizer is None:
+            raise UserError(f"--model {self.model}: it is not known where this model lies; name it or its folder")
+        return Subwords(self.named or self.model, self.folder, self.tokenizer, min(self.max_length, self.longest))
+
+
+_FINE_TUNING: dict[str, Any] = {"max_epochs": 3, "batch_size": 16, "learning_rate": 2e-5}
+_TINY: dict[str, Any] = {"max_epochs": 8, "batch_size": 32, "learning_rate": 5e-4}  # from random weights
+_STORIES_EPOCHS = 8
+
+
+def transformer(task: Task) -> TransformerRecipe:
+    """Return the usual recipe of a transformer for a task."""
+    if task.name.startswith("babi-"):
+        return TransformerRecipe(max_epochs=_STORIES_EPOCHS)
+    return TransformerRecipe()

@@ -22,6 +22,7 @@ from nlproar import masking, metrics, process
 from nlproar.dataset.batch import FixedBatches, RandomlyMaskedBatches, SequenceBatch, TrainingBatches
 from nlproar.dataset.encoding import Split
 from nlproar.errors import UserError
+from nlproar.flags import values_of
 from nlproar.model import training_state
 from nlproar.model.classifier import Classifier
 from nlproar.model.modes import in_mode
@@ -104,7 +105,7 @@ def fit(
         val = val.followed_by(_masked_copy(val, derive(seed, "masks of validation")))
     key: dict[str, Any] = {}
     if state is not None:
-        settings = {"recipe": asdict(recipe), "monitor": monitor, "seed": seed}
+        settings = {"recipe": values_of(recipe), "monitor": monitor, "seed": seed}  # no place of a file
         if mask_at_random:
             settings["mask_at_random"] = True
         key = {**(state_key or {}), **settings, **_origin(model, train, val, device)}
@@ -145,7 +146,7 @@ def _train(learner: _Learner, device: torch.device) -> None:
     with stage("training", epochs * len(learner.batches), "steps") as bar, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on loaders and devices that were chosen on purpose
         learner.bar = bar
-        trainer = _Trainer(epochs, device)
+        trainer = _Trainer(epochs, device, learner.recipe.acc_batches)
         try:
             with learner.ending:
                 trainer.fit(learner, train_dataloaders=learner.batches)
@@ -292,9 +293,10 @@ class _Trainer(pl.Trainer):
     the current folder.
     """
 
-    def __init__(self, max_epochs: int, device: torch.device) -> None:
+    def __init__(self, max_epochs: int, device: torch.device, acc_batches: int) -> None:
         super().__init__(
             max_epochs=max_epochs,
+            accumulate_grad_batches=acc_batches,
             accelerator=device.type,
             devices=[device.index or 0] if device.type == "cuda" else 1,
             plugins=[LightningEnvironment()],
@@ -333,7 +335,14 @@ class _Learner(pl.LightningModule):
         self.best_weights: Tensors = {}
         self.ending = _Ending()
         self.earlier: TrainingState | None = None
+        self.step = 0  # of the optimizer, in all epochs
+        self.rates: list[float] = []  # the full learning rate of each group of parameters
         self.curves: TensorBoardLogger | None = None  # where loss and metrics of every epoch are shown
+
+    @property
+    def steps_of_an_epoch(self) -> int:
+        """How many steps the optimizer takes in an epoch; the last one may add up fewer batches."""
+        return -(-len(self.batches) // self.recipe.acc_batches)
 
     @property
     def finished(self) -> bool:
@@ -350,6 +359,7 @@ class _Learner(pl.LightningModule):
         self.batches.state = state.batch_order
         self.model.load_state_dict(state.weights)
         done = len(self.epochs)
+        self.step = done * self.steps_of_an_epoch
         if self.finished:
             log.info("trained already: %d of %d epochs are in %s", done, self.max_epochs, self.state)
         else:
@@ -359,7 +369,15 @@ class _Learner(pl.LightningModule):
         optimizer = self.model.optimizer(self.recipe)
         if self.earlier:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": self.earlier.optimizer})
+        self.rates = [group["lr"] for group in optimizer.param_groups]
         return optimizer
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        steps = self.max_epochs * self.steps_of_an_epoch
+        share = self.model.schedule(self.recipe, self.step, steps)
+        for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * share
+        self.step += 1
 
     def on_fit_start(self) -> None:
         if self.earlier:

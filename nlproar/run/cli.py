@@ -10,7 +10,7 @@ from nlproar import plugins, process
 from nlproar.evaluate import EVALUATIONS, load_evaluation
 from nlproar.explain import ALIASES, MEASURES
 from nlproar.flags import add_flags
-from nlproar.model import MODELS
+from nlproar.model import MODELS, model_named
 from nlproar.published import DATASETS, in_our_words
 from nlproar.run.config import DEFAULT_EVALUATION, DEFAULT_MEASURE, DEFAULT_MODEL, Config, declaring, resolve
 from nlproar.script import Parser, exit_codes
@@ -26,7 +26,13 @@ def measure_named(name: str) -> str:
 def add_choices(parser: argparse.ArgumentParser) -> None:
     """Give a parser the flags that choose a model, a metric and a measure."""
     add = parser.add_argument
-    add("--model-type", choices=tuple(MODELS), default=argparse.SUPPRESS, help=f"the model (default: {DEFAULT_MODEL})")
+    add(
+        "--model-type",
+        type=model_named,
+        choices=tuple(MODELS),
+        default=argparse.SUPPRESS,
+        help=f"the model (default: {DEFAULT_MODEL}, or transformer where --model is given)",
+    )
     add(
         "--metric",
         dest="evaluation",

@@ -25,7 +25,7 @@ from nlproar.evaluate.evaluation import Evaluation
 from nlproar.explain import ALIASES, MEASURES
 from nlproar.explain.transform import UNCHANGED, Transform
 from nlproar.flags import changed, check, choose, flag, flags_of, spelled, values_of
-from nlproar.model import MODELS
+from nlproar.model import MODELS, model_named
 from nlproar.model.recipes import BiLSTMRecipe, Recipe
 from nlproar.paths import user_path
 from nlproar.run.layout import Layout
@@ -34,6 +34,7 @@ SCHEMA = 2  # Raise it when a default changes, or when the same values come to m
 
 
 DEFAULT_MODEL, DEFAULT_EVALUATION = "rnn", "roar"
+PRETRAINED = "transformer"  # the type of the models that --model names
 DEFAULT_MEASURE = "attention"  # as in the published code
 
 
@@ -101,6 +102,11 @@ class Config:
         """The evaluation, which knows what this run needs and how it is carried out."""
         return load_evaluation(self.evaluation)
 
+    @property
+    def usual_recipe(self) -> Recipe:
+        """The recipe from which that of this run differs by what was chosen for it."""
+        return self.recipe.usual_like(MODELS[self.model_type].recipe(self.task))
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that decides the numbers of this run: the schema and the values that differ from its defaults.
@@ -114,7 +120,7 @@ class Config:
             "source": self.source,
             "seed": self.seed,
             "model_type": self.model_type,
-            "recipe": changed(self.recipe, MODELS[self.model_type].recipe(self.task)),
+            "recipe": changed(self.recipe, self.usual_recipe),
             "evaluation": self.evaluation,
             "parameters": changed(self.parameters, self.rules.Parameters()),
             "importance_measure": self.importance_measure,
@@ -208,7 +214,7 @@ class Config:
             values[self.rules.level] = levels
         values |= self.measure_changes
         values |= changed(self.transform, UNCHANGED)
-        values |= changed(self.recipe, MODELS[self.model_type].recipe(self.task))
+        values |= changed(self.recipe, self.usual_recipe)
         values |= self.recipe.paths()
         values |= changed(replace(self.options, train_missing=False, overwrite=False), Options())
         return values
@@ -258,7 +264,8 @@ def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
         raise UserError(f"{dataset} has no source {source!r}; there are {', '.join(task.sources)}")
     given = {name: value for name, value in flags.items() if value is not None}
     _check_given(given)
-    model_type = _registered("--model-type", given.get("model_type", DEFAULT_MODEL), MODELS)
+    usual_type = PRETRAINED if "model" in given else DEFAULT_MODEL
+    model_type = _registered("--model-type", model_named(given.get("model_type", usual_type)), MODELS)
     evaluation = _registered("--metric", given.get("evaluation", DEFAULT_EVALUATION), EVALUATIONS)
     measure = given.get("importance_measure", DEFAULT_MEASURE)
     measure = _registered("--importance-measure", ALIASES.get(measure, measure), MEASURES)

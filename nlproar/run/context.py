@@ -58,8 +58,7 @@ class Context:
     def __init__(self, config: Config, layout: Layout) -> None:
         self.layout = layout
         self.task: Task = config.task
-        self.source = config.source
-        self.num_workers = config.options.num_workers
+        self.load_dataset = partial(prerequisites.dataset_of, layout, config)
         self.device = choose_device(config.options.device)
         self.durations: dict[str, float] = {}
         self._encoding = 0.0  # seconds that no run has on its account yet
@@ -79,7 +78,7 @@ class Context:
     def dataset(self) -> Dataset:
         """The encoded data, without masks."""
         started = time.monotonic()
-        dataset = prerequisites.load_dataset(self.task.name, self.source, self.layout, self.num_workers)
+        dataset = self.load_dataset()
         self._encoding = time.monotonic() - started
         sizes = " / ".join(f"{len(split):,}" for split in dataset.splits.values())
         log.info("%s: %s observations, %s words", self.task.title, sizes, f"{len(dataset.vocabulary.words):,}")
@@ -146,13 +145,17 @@ class Context:
         @cache
         def explained() -> tuple[Explainer, Explained]:
             """The measure at work, which is only built where an importance is not cached."""
+            model = None if model_of is None else self.load_model(model_of)
+            tokens = TOKENS_PER_BATCH[self.device.type]
+            if model is not None:
+                tokens = model.explained_tokens.get(self.device.type, tokens)
             whole = Explained(
-                model=None if model_of is None else self.load_model(model_of),
+                model=model,
                 dataset=self.dataset.masked(masks.of_split),
                 num_classes=len(self.task.labels),
                 seed=derive(config.seed, "random importance"),
                 parameters=config.measure,
-                tokens_per_batch=TOKENS_PER_BATCH[self.device.type],
+                tokens_per_batch=tokens,
                 task=self.task,
             )
             return build(name, whole), whole

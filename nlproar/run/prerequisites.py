@@ -9,6 +9,7 @@ from functools import cache
 from nlproar import storage
 from nlproar.dataset import encoding, load_task
 from nlproar.dataset.encoding import Dataset
+from nlproar.dataset.subwords import Subwords
 from nlproar.errors import UserError
 from nlproar.model import checkpoint
 from nlproar.run import overwrite, record
@@ -20,9 +21,15 @@ log = logging.getLogger(__name__)
 
 
 @cache
-def load_dataset(name: str, source: str, layout: Layout, num_workers: int) -> Dataset:
+def load_dataset(name: str, source: str, layout: Layout, num_workers: int, subwords: Subwords | None = None) -> Dataset:
     """Return the encoded data of a task, which a process reads once."""
-    return encoding.load(load_task(name), source, layout.raw, layout.cache, num_workers)
+    return encoding.load(load_task(name), source, layout.raw, layout.cache, num_workers, subwords)
+
+
+def dataset_of(layout: Layout, config: Config) -> Dataset:
+    """Return the encoded data of a run: the words of the task, or the subwords of its model."""
+    subwords = config.recipe.subwords()
+    return load_dataset(config.dataset, config.source, layout, config.options.num_workers, subwords)
 
 
 def models_below(config: Config) -> list[Config]:

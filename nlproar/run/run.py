@@ -152,7 +152,7 @@ def _noted(layout: Layout, config: Config) -> Iterator[None]:
 def _check_sources(layout: Layout, config: Config, done: Record) -> None:
     """Refuse a finished run whose data or vectors have changed since; warn of one whose explained model has."""
     try:
-        dataset = prerequisites.load_dataset(config.dataset, config.source, layout, config.options.num_workers)
+        dataset = prerequisites.dataset_of(layout, config)
     except UserError:  # the raw files are gone; the record still says what they were
         return
     for warning in dataset.warnings:

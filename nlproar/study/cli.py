@@ -18,7 +18,7 @@ from nlproar.explain import MEASURES, transform
 from nlproar.explain.transform import UNCHANGED
 from nlproar.flags import add_flags, check_range, flags_of
 from nlproar.masking import STRATEGIES
-from nlproar.model import MODELS
+from nlproar.model import MODELS, model_named
 from nlproar.progress import show_log
 from nlproar.published import DATASETS, in_our_words
 from nlproar.run import overwrite
@@ -55,7 +55,13 @@ def parser(description: str, prog: str | None = None) -> Parser:
         f" but {', '.join(_slow_measures())}, which take long")  # fmt: skip
     add("--transform", nargs="+", default=[UNCHANGED.transform], choices=(*transform.NAMES, "all"),
         metavar="TRANSFORM", help=f"changes of every measure: {_names(transform.NAMES)} (default: none)")  # fmt: skip
-    add("--model-type", choices=tuple(MODELS), default=argparse.SUPPRESS, help=f"the model (default: {DEFAULT_MODEL})")
+    add(
+        "--model-type",
+        type=model_named,
+        choices=tuple(MODELS),
+        default=argparse.SUPPRESS,
+        help=f"the model (default: {DEFAULT_MODEL}, or transformer where --model is given)",
+    )
     add("--seed", nargs="+", type=int, default=[0],
         help="seeds of initialisation, order and random choices (default: 0)")  # fmt: skip
     add("--roar-strategy", nargs="+", default=["quantile"], choices=STRATEGIES,

@@ -114,7 +114,7 @@ def _mixed(layout: Layout, records: Mapping[Config, Record]) -> dict[Config, str
     reasons: dict[Config, str] = {}
     for group in groups.values():
         first = next(iter(group))
-        dataset = encoding.present(first.task, first.source, layout.raw, layout.cache)
+        dataset = _dataset_there(layout, first)
         digests = {config: str(done.data["digest"]) for config, done in group.items()}
         vectors = {config: vectors_of(done) for config, done in group.items()}
         vectors_now = None
@@ -141,6 +141,14 @@ def _others(layout: Layout, values: Mapping[Config, str | None], now: str | None
             path = layout.record(config)
             reasons[config] = f"{path} was made {what} than {than}; run it with --overwrite"
     return reasons
+
+
+def _dataset_there(layout: Layout, config: Config) -> Dataset | None:
+    try:
+        subwords = config.recipe.subwords()
+    except UserError:  # a model of which only the identity is known
+        return None
+    return encoding.present(config.task, config.source, layout.raw, layout.cache, subwords)
 
 
 def _vectors_there(layout: Layout, config: Config, dataset: Dataset) -> str | None:

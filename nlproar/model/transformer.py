@@ -1,0 +1,338 @@
+"""Any encoder of Hugging Face's transformers with a head that classifies sequences.
+
+Letters: B batch, T tokens of the first sequence, Q tokens of the second one, S tokens of both, V vocabulary,
+E embedding, C classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import CONFIG_MAPPING, AutoModelForSequenceClassification, RobertaConfig
+
+from nlproar.dataset.batch import SequenceBatch, make_batch
+from nlproar.dataset.encoding import Split
+from nlproar.dataset.pretrained import TINY, load_config, refused
+from nlproar.dataset.subwords import SubwordTokenizer, open_tokenizer
+from nlproar.dataset.vocabulary import CLS, EOS, PAD
+from nlproar.errors import UserError
+from nlproar.model.classifier import Classifier, Inputs, Prediction, Start, View
+from nlproar.model.modes import frozen, in_mode
+from nlproar.model.recipes import Recipe, TransformerRecipe
+from nlproar.seeds import derive
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+TOLERANCE = 1e-3  # of the checks: a share of the largest of the numbers that are compared
+
+_CHECKED = 4  # observations of the batch on which a model is checked
+_CHECKED_TOKENS = 128  # of each of them, at most
+
+
+class Transformer(Classifier):
+    """An encoder with a classification head, which reads tokens in our numbers.
+
+    `config` is the configuration as transformers writes it. `permutation` (V,) holds the number that the model itself
+    gives to each of our tokens; it is kept with the weights. Of a pair, the second sequence follows the first without
+    padding between them, and `query_type` is its token type, where the model tells the two apart.
+    """
+
+    evaluation_tokens: ClassVar[int] = 8192
+    explained_tokens: ClassVar[Mapping[str, int]] = {"cpu": 2048, "cuda": 32_768, "mps": 4096}
+
+    permutation: Tensor
+
+    def __init__(self, config: dict[str, Any], vocabulary_size: int, longest: int, query_type: int) -> None:
+        super().__init__()
+        of_type = CONFIG_MAPPING[config["model_type"]]
+        self.network = AutoModelForSequenceClassification.from_config(of_type.from_dict(dict(config)))
+        self.longest = longest
+        self.query_type = query_type
+        self.register_buffer("permutation", torch.arange(vocabulary_size))
+
+    @classmethod
+    def initial(cls, start: Start) -> Transformer:
+        """Return the model before training: with pretrained weights and a random head, or, of `tiny`, all random.
+
+        Raises UserError for a model whose explanations would be wrong, see `check`.
+        """
+        recipe: TransformerRecipe = start.recipe
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(start.seed, "initialisation"))
+            make = cls._tiny if recipe.model == TINY else cls._pretrained
+            model = make(start, recipe)
+        check(model, start.dataset.splits["train"], recipe.named or recipe.model)
+        return model
+
+    @classmethod
+    def _tiny(cls, start: Start, recipe: TransformerRecipe) -> Transformer:
+        """Return a small RoBERTa (Liu et al. 2019) with random weights, whose tokens have our numbers."""
+        size = len(start.dataset.vocabulary)
+        config = RobertaConfig(
+            vocab_size=size,
+            hidden_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=512,
+            max_position_embeddings=recipe.max_length + PAD + 1,
+            type_vocab_size=1,
+            pad_token_id=PAD,
+            bos_token_id=CLS,
+            eos_token_id=EOS,
+            num_labels=len(start.task.labels),
+        )
+        return cls._made(shape_of(config, size, recipe.max_length, query_type=0))
+
+    @classmethod
+    def _pretrained(cls, start: Start, recipe: TransformerRecipe) -> Transformer:
+        """Return the model that the recipe names, with its own weights where it has them."""
+        subwords = recipe.subwords()
+        if subwords.folder is None:
+            raise UserError(f"--model {subwords.model}: its folder is gone; put it back, or name where it lies now")
+        tokenizer = open_tokenizer(subwords)
+        if tokenizer.words != start.dataset.vocabulary.words:
+            raise UserError(f"--model {subwords.model}: its tokenizer is another one than the data were encoded with")
+        config = load_config(subwords.folder, subwords.model)
+        config.num_labels = len(start.task.labels)
+        query_type = _query_type(config, tokenizer)
+        size = len(tokenizer.permutation)
+        with refused(subwords.model, "the model"):
+            network = AutoModelForSequenceClassification.from_pretrained(
+                subwords.folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # the head of another task is replaced by a random one
+                local_files_only=True,
+                trust_remote_code=False,
+            )
+        rows = network.get_input_embeddings().weight.shape[0]
+        if tokenizer.permutation.max() >= rows:
+            raise UserError(
+                f"--model {subwords.model}: its tokenizer has a token of number {tokenizer.permutation.max():,}, and"
+                f" the model has embeddings for {rows:,}; copy the folder again"
+            )
+        shape = shape_of(network.config, size, subwords.longest, query_type)
+        model = cls._made(shape)
+        model.network.load_state_dict(network.state_dict())
+        model.permutation.copy_(torch.from_numpy(tokenizer.permutation))
+        return model
+
+    @classmethod
+    def _made(cls, shape: Mapping[str, Any]) -> Transformer:
+        model = cls(**shape)
+        model.shape = dict(shape)
+        return model
+
+    @property
+    def word_embedding(self) -> nn.Module:
+        """The layer that maps the numbers of the model's own tokens to embeddings."""
+        layer: nn.Module = self.network.get_input_embeddings()
+        return layer
+
+    @property
+    def embedding_matrix(self) -> Tensor:
+        """The word embeddings of all tokens in our order, (V, E)."""
+        matrix: Tensor = self.word_embedding(self.permutation)
+        return matrix
+
+    def embed(self, batch: SequenceBatch) -> Tensor:
+        """Return the word embeddings of the first sequence, (B, T, E): without positions and token types."""
+        return self._look_up(batch.tokens)
+
+    def _look_up(self, tokens: Tensor) -> Tensor:
+        embedded: Tensor = self.word_embedding(self.permutation[tokens])
+        return embedded
+
+    def forward(self, batch: SequenceBatch, embedded: Tensor | None = None) -> Prediction:
+        """Predict a batch. `embedded` (B, T, E) takes the place of the word embeddings of the first sequence."""
+        return Prediction(self._output(batch, embedded).logits, None)
+
+    def _output(self, batch: SequenceBatch, embedded: Tensor | None, **asked: bool) -> Any:
+        """Return what the network says of a batch, see `forward`."""
+        if embedded is None:
+            embedded = self.embed(batch)
+        place = self._places(batch)
+        if batch.query_tokens is None:
+            whole = embedded[:, : place.size(1)]
+        else:
+            of_both = torch.cat([embedded, self._look_up(batch.query_tokens)], dim=1)
+            whole = of_both.gather(1, place[..., None].expand(-1, -1, embedded.size(2)))
+        return self.network(inputs_embeds=whole, **self._surroundings(batch, place), **asked)
+
+    def predict_with_attention(self, batch: SequenceBatch, embedded: Tensor) -> Prediction:
+        """Predict a batch, with attention (B, T): that which the first token pays to each maskable token in the last
+        layer, as a mean over its heads and divided by the sum, so that it sums to 1.
+
+        The network has to compute attention in the open (`attn_implementation="eager"`).
+        """
+        output = self._output(batch, embedded, output_attentions=True)
+        if not output.attentions:
+            return Prediction(output.logits, None)
+        of_first = output.attentions[-1].mean(dim=1)[:, 0]  # (B, S)
+        width = batch.tokens.size(1)
+        attention = nn.functional.pad(of_first, (0, max(0, width - of_first.size(1))))[:, :width] * batch.maskable
+        total = attention.sum(dim=1, keepdim=True)
+        return Prediction(output.logits, attention / total.clamp(min=torch.finfo(attention.dtype).tiny))
+
+    def attending(self) -> View:
+        """See `Classifier.attending`: a copy that shares the weights and computes attention in the open."""
+        return _Attending(self)
+
+    def predict_from_ids(self, batch: SequenceBatch) -> Tensor:
+        """Return the logits (B, C) as the model computes them from the numbers of its own tokens."""
+        place = self._places(batch)
+        tokens = batch.tokens
+        if batch.query_tokens is not None:
+            tokens = torch.cat([tokens, batch.query_tokens], dim=1)
+        ids = self.permutation[tokens.gather(1, place)]
+        logits: Tensor = self.network(input_ids=ids, **self._surroundings(batch, place)).logits
+        return logits
+
+    def _places(self, batch: SequenceBatch) -> Tensor:
+        """Return where each token of the joined sequence stands in the first sequence followed by the second one.
+
+        (B, S), where S is at most the length that the model takes. For two tokens of three and a query of two, that
+        is 0, 1, 3, 4, and 2 at the padding that follows.
+        """
+        width = batch.tokens.size(1)
+        if batch.query_tokens is None:
+            count = min(width, self.longest)
+            return torch.arange(count, device=batch.tokens.device).expand(len(batch.tokens), count)
+        assert batch.query_length is not None
+        count = min(width + batch.query_tokens.size(1), self.longest)
+        position = torch.arange(count, device=batch.tokens.device).expand(len(batch.tokens), count)
+        length = batch.length[:, None]
+        of_query = position - length + width
+        # Beyond both, what follows the first sequence: its padding, or any token, as it is not looked at.
+        beyond = length.clamp(max=width - 1)
+        is_beyond = position >= length + batch.query_length[:, None]
+        return torch.where(is_beyond, beyond, torch.where(position < length, position, of_query))
+
+    def _surroundings(self, batch: SequenceBatch, place: Tensor) -> dict[str, Tensor]:
+        """Return what the model is told of each place of the joined sequence: is it a token, and in which sequence."""
+        position = torch.arange(place.size(1), device=place.device)
+        length = batch.length
+        if batch.query_length is not None:
+            length = length + batch.query_length
+        inside = position < length[:, None]
+        found = {"attention_mask": inside.long()}
+        if self.query_type:
+            of_query = inside & (position >= batch.length[:, None])
+            found["token_type_ids"] = of_query.long() * self.query_type
+        return found
+
+    def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
+        """Return AdamW. Biases and the weights of layer normalisation, which are vectors, have no weight decay."""
+        assert isinstance(recipe, TransformerRecipe)
+        matrices = [parameter for parameter in self.parameters() if parameter.dim() > 1]
+        vectors = [parameter for parameter in self.parameters() if parameter.dim() <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": recipe.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True)
+
+    def schedule(self, recipe: Recipe, step: int, steps: int) -> float:
+        """See `Classifier.schedule`: linear from 0 to 1 over the share `warm_up` of the steps, and then down to 0."""
+        assert isinstance(recipe, TransformerRecipe)
+        rising = int(recipe.warm_up * steps)
+        if step < rising:
+            return step / rising
+        return (steps - step) / max(1, steps - rising)
+
+
+class _Attending(View):
+    """A transformer whose predictions have attention."""
+
+    model: Transformer
+
+    def __init__(self, model: Transformer) -> None:
+        super().__init__(frozen(model))
+        self.model.network.set_attn_implementation("eager")
+
+    def predict(self, batch: SequenceBatch, inputs: Inputs) -> Prediction:
+        """See `View.predict`."""
+        return self.model.predict_with_attention(batch, inputs.values)
+
+
+def shape_of(config: Any, vocabulary_size: int, longest: int, query_type: int) -> dict[str, Any]:
+    """Return the arguments of the constructor, as JSON can hold them."""
+    return {
+        "config": json.loads(config.to_json_string(use_diff=False)),
+        "vocabulary_size": vocabulary_size,
+        "longest": longest,
+        "query_type": query_type,
+    }
+
+
+def _query_type(config: Any, tokenizer: SubwordTokenizer) -> int:
+    """Return the token type of the second text; 0 for a model that has one type only."""
+    types = getattr(config, "type_vocab_size", 0) or 0
+    return tokenizer.query_type if types > tokenizer.query_type else 0
+
+
+# What a model must do to be explained
+
+
+def check(model: Transformer, train: Split, named: str) -> None:
+    """Raise UserError for a model of which gradient measures, or tests in batches, would be silently wrong.
+
+    On one padded batch of real observations, of which each has a masked token: the logits from ids must be those from
+    embeddings, padding must change no logit, and the gradient at padding must be zero.
+    """
+    with in_mode(model, training=False):
+        reason = _flaw(model, train)
+    if reason is not None:
+        kind = model.network.config.model_type
+        raise UserError(f"--model {named}: {kind} cannot be explained, as {reason}; choose another model")
+
+
+def _flaw(model: Transformer, train: Split) -> str | None:
+    batch, alone = _checked_batches(model, train)
+    try:
+        embedded = model.embed(batch).detach().requires_grad_()
+        with torch.enable_grad():
+            logits = model(batch, embedded).logits
+        (gradient,) = torch.autograd.grad(logits.sum(), embedded)
+        logits = logits.detach()
+    except (ValueError, TypeError, NotImplementedError) as error:
+        return f"it takes no embeddings in the place of tokens ({' '.join(str(error).split())[:100]})"
+    with torch.no_grad():
+        from_ids = model.predict_from_ids(batch)
+        single = torch.cat([model(one).logits for one in alone])
+    if not _are_close(from_ids, logits):
+        return "its logits from embeddings are not those from tokens"
+    if not _are_close(single, logits):
+        return "its logits depend on the padding of the batch"
+    at_padding = gradient[batch.tokens == PAD]
+    if len(at_padding) and float(at_padding.abs().max()) > 1e-6 * float(gradient.abs().max()):
+        return "its logits depend on the embedding of padding"
+    return None
+
+
+def _are_close(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).abs().max() <= TOLERANCE * max(1.0, float(other.abs().max())))
+
+
+def _checked_batches(model: Transformer, train: Split) -> tuple[SequenceBatch, list[SequenceBatch]]:
+    """Return one padded batch of observations of different lengths, and each of them alone."""
+    lengths = train.lengths
+    short_enough = np.flatnonzero(lengths <= max(_CHECKED_TOKENS, lengths.min()))
+    order = short_enough[np.argsort(lengths[short_enough], kind="stable")]
+    chosen = order[np.linspace(0, len(order) - 1, min(_CHECKED, len(order))).astype(int)]
+    middle = train.offsets[chosen] + lengths[chosen] // 2
+    mask = np.zeros(len(train.tokens), bool)
+    mask[middle] = train.maskable[middle]
+    masked = train.masked(mask)
+    width = min(int(lengths[chosen].max()) + 3, model.longest)
+    batch = make_batch(masked, chosen, width)
+    alone = [make_batch(masked, chosen[number : number + 1]) for number in range(len(chosen))]
+    return batch, alone
