@@ -577,6 +577,7 @@ def test_tensorboard_gets_the_loss_and_the_metrics_of_every_epoch_that_the_recor
     assert run(small_run(max_epochs=2)) == done  # it is no part of the identity
 
 
+@pytest.mark.slow
 def test_without_the_flag_no_curves_are_written_and_their_package_is_not_imported(few_questions, tmp_path):
     code = (
         "import sys, nlproar\n"
