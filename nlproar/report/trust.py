@@ -95,7 +95,8 @@ def _of_metric(table: pd.DataFrame, truth: pd.DataFrame | None) -> Iterator[Line
 
 def _order(table: pd.DataFrame, truth: pd.DataFrame) -> Iterator[Line]:
     """Yield whether the metric orders the measures as the truth does, and how often it finds the better of two."""
-    own, known = table.align(truth, join="inner")
+    plain = [series for series in table.index if taken_apart(str(series))[1] is None and series in truth.index]
+    own, known = table.loc[plain].align(truth.loc[plain], join="inner")
     if len(own) < 3:
         return
     tau = agreement.tau(own.to_numpy(float), known.to_numpy(float))
@@ -106,7 +107,7 @@ def _order(table: pd.DataFrame, truth: pd.DataFrame) -> Iterator[Line]:
     yield Line(
         "orders measures as the truth does",
         verdict,
-        f"tau {tau.tau:.2f}{bounds}, {tau.measures} measures, {tau.seeds} seeds".replace("-", "−"),
+        f"tau {tau.tau:.2f}{bounds}, {tau.measures} measures, {_seeds(tau.seeds)}".replace("-", "−"),
         "1 is the same order, 0 is none. The truth is what the data say; a model may use other tokens.",
     )
     found: dict[int, list[float]] = {}
@@ -135,7 +136,7 @@ def _range(rows: dict[str, np.ndarray]) -> Iterator[Line]:
     compared = trust.compare(rows["oracle"], rows[BASELINE])
     verdict = UNKNOWN
     if compared.verdict is not None:
-        verdict = YES if compared.verdict == 1 else FLAG
+        verdict = {1: YES, 0: NO, -1: FLAG}[compared.verdict]
     floor = number(means["oracle-inverse"]) if "oracle-inverse" in means else NOTHING
     yield Line(
         "scores the truth above random importance",
@@ -264,7 +265,11 @@ def _flag_if_raised(found: trust.Comparison) -> str:
 def _difference(found: trust.Comparison) -> str:
     mean, low, high, n = found.difference
     sign = "+" if mean > 0 else ""
-    return f"{sign}{estimate(mean, low, high)}, {n} seed{'s' if n != 1 else ''}"
+    return f"{sign}{estimate(mean, low, high)}, {_seeds(n)}"
+
+
+def _seeds(n: int) -> str:
+    return "1 seed" if n == 1 else f"{n} seeds"
 
 
 def plan(scores: pd.DataFrame, seconds: pd.DataFrame) -> pd.DataFrame:

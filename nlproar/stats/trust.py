@@ -6,7 +6,8 @@ arrays is of the same seed.
 
 from __future__ import annotations
 
-from itertools import combinations, islice
+from itertools import combinations
+from math import comb
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from nlproar.stats.agreement import kendall
 from nlproar.stats.intervals import LEVEL, Interval, paired_differences
 
 POWER = 0.8  # with which the planner wants a difference to be found
-_MOST_SUBSETS = 500  # of seeds, that are looked at
+_MOST_SUBSETS = 50  # of seeds, that are looked at; of more, so many are drawn
 _MOST_SEEDS = 10_000  # that the planner tries
 
 
@@ -49,9 +50,17 @@ def detection(better: np.ndarray, worse: np.ndarray, seeds: int) -> float:
     better, worse = better[known], worse[known]
     if not 2 <= seeds <= len(better):
         return float("nan")
-    subsets = list(islice(combinations(range(len(better)), seeds), _MOST_SUBSETS))
-    verdicts = [compare(better[list(own)], worse[list(own)]).verdict for own in subsets]
+    subsets = _subsets(len(better), seeds)
+    verdicts = [compare(better[own], worse[own]).verdict for own in subsets]
     return sum(verdict == 1 for verdict in verdicts) / len(subsets)
+
+
+def _subsets(seeds: int, size: int) -> list[np.ndarray]:
+    """Return every choice of `size` of so many seeds, or, of very many choices, some that are drawn."""
+    if comb(seeds, size) <= _MOST_SUBSETS:
+        return [np.array(own) for own in combinations(range(seeds), size)]
+    draws = np.random.default_rng(0)  # the same choices at every call
+    return [draws.choice(seeds, size, replace=False) for _ in range(_MOST_SUBSETS)]
 
 
 class Ladder(NamedTuple):
