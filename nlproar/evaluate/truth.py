@@ -6,70 +6,43 @@ It is what other metrics should agree with. Three scores are recorded, each the 
 - auprc: the area under the curve of precision against recall;
 - mass: the share of the importance that the informative tokens hold.
 
-The measure explains the unmasked model. A model need not look at every informative token: of two redundant keywords it
-may use one. A faithful measure then misses the other one, and its score is below 1.
+The measure explains one trained model on unmasked data. A model need not look at every informative token: of two
+redundant keywords it may use one. A faithful measure then misses the other one, and its score is below 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from nlproar.dataset.truth import informative, rule_of
-from nlproar.errors import UserError
-from nlproar.evaluate import load_evaluation
 from nlproar.evaluate.erasure import ranks
-from nlproar.evaluate.evaluation import Evaluation
 from nlproar.evaluate.masks import Masks
-from nlproar.evaluate.roar import Level
-from nlproar.explain import MEASURES, UNCHANGED
+from nlproar.evaluate.of_one_model import OfOneModel, of_model, short_name
 from nlproar.stats import truth
 
 if TYPE_CHECKING:
-    from nlproar.explain.importance import Importance
     from nlproar.run.config import Config
     from nlproar.run.context import Context
     from nlproar.run.record import Record
-    from nlproar.study.grid import Grid
 
 
-@dataclass(frozen=True)
-class NoParameters:
-    """This evaluation has no parameters."""
+class Truth(OfOneModel):
+    """Agreement of the explanations of one model with the informative tokens, on the test split."""
 
-
-class Truth(Evaluation):
-    """Agreement of the explanations of the unmasked model with the informative tokens, on the test split."""
-
-    Parameters = NoParameters
-    level = None
     needs_truth = True
     scores: ClassVar[Mapping[str, bool]] = {"precision": True, "auprc": True, "mass": True}
 
     def canonical(self, config: Config) -> Config:
         """See `Evaluation.canonical`. Raises UserError for a task whose informative tokens are not known."""
         rule_of(config.task)
-        if config.importance_measure is None:
-            raise UserError("the metric truth needs an --importance-measure")
-        return config
-
-    def needs(self, config: Config) -> list[Config]:
-        """See `Evaluation.needs`: the run that trains the model that is explained."""
-        unmasked = replace(config, evaluation="roar", parameters=Level(k=0), transform=UNCHANGED)
-        return [load_evaluation("roar").canonical(unmasked)]
-
-    def importance(self, config: Config, context: Context) -> Importance:
-        """See `Evaluation.importance`: that of the unmasked test data."""
-        (trained,) = self.needs(config)
-        needs_model = MEASURES[str(config.importance_measure)].needs_model
-        return context.importance(config, trained if needs_model else None, Masks.nothing(context.dataset), ("test",))
+        return super().canonical(config)
 
     def carry_out(self, config: Config, context: Context) -> Record:
         """See `Evaluation.carry_out`: explain, and compare with the informative tokens."""
-        (trained,) = self.needs(config)
+        trained = self.trained(config)
         with context.timed("explain"):
             importance = self.importance(config, context)
             importance.compute()
@@ -88,22 +61,10 @@ class Truth(Evaluation):
             metrics["test"][name] = float(np.nanmean(of_observations))
         return context.record(config, metrics, masks, importance=importance, model_of=trained)
 
-    def base(self, grid: Grid, dataset: str, seed: int) -> Iterator[Config]:
-        """See `Evaluation.base`: the run that trains the model."""
-        yield grid.config(dataset, seed, evaluation="roar", k=0)
-
-    def chains(self, grid: Grid, dataset: str, seed: int, measure: str) -> Iterator[list[Config]]:
-        """See `Evaluation.chains`: one run for each measure."""
-        yield [grid.config(dataset, seed, importance_measure=measure)]
-
-    def describe(self, config: Config) -> list[str]:
-        """See `Evaluation.describe`."""
-        return ["truth", str(config.importance_measure)]
+    def name_parts(self, config: Config) -> list[str]:
+        """See `Evaluation.name_parts`."""
+        return ["truth", short_name(config.parameters.erasure_model), f"m-{config.importance_measure}"]
 
     def title(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.title`."""
-        return "Truth"
-
-    def base_of(self, values: Mapping[str, Any]) -> str:
-        """See `Evaluation.base_of`."""
-        return "roar"
+        return f"Truth{of_model(values)}"

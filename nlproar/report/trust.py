@@ -47,7 +47,7 @@ def verdicts(scores: pd.DataFrame) -> pd.DataFrame:
         tables = {str(metric): _table(str(metric), own) for metric, own in part.groupby("metric", sort=False)}
         truth = tables.get(TRUTH)
         for metric, table in tables.items():
-            if metric.startswith("Truth: "):  # it is what the others are compared with
+            if metric.startswith("Truth"):  # it is what the others are compared with
                 continue
             for line in _of_metric(table, truth):
                 rows.append({"study": study, "metric": metric, **line._asdict()})
@@ -304,10 +304,10 @@ def plan(scores: pd.DataFrame, seconds: pd.DataFrame) -> pd.DataFrame:
 
 
 def series_name(one: Record) -> str:
-    """Return the measure of a record, with its transform."""
+    """Return the measure of a record, with the parameters that differ from their defaults."""
+    notes = [f"{name.replace('_', ' ')} {value}" for name, value in sorted(one.identity["measure"].items())]
     measure = str(one.identity["importance_measure"])
-    transform = one.config.get("transform", "none")
-    return measure if transform == "none" else f"{measure} (transform {transform})"
+    return f"{measure} ({', '.join(notes)})" if notes else measure
 
 
 def seconds_of_a_curve(studies: Sequence[Study]) -> pd.DataFrame:
