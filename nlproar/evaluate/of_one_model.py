@@ -74,7 +74,7 @@ class OfOneModel(Evaluation):
 
     def base_of(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.base_of`: the evaluation whose model is asked."""
-        return _MODELS[values["erasure_model"]]
+        return _MODELS[values.get("erasure_model", ErasedModel().erasure_model)]
 
 
 def short_name(erasure_model: str) -> str:
