@@ -14,6 +14,7 @@ from nlproar.explain.oracle import Oracle
 from nlproar.explain.transform import Transform
 from nlproar.report import frame
 from nlproar.report import trust as report
+from nlproar.report.page import render
 from nlproar.report.results import collect
 from nlproar.run.config import resolve
 from nlproar.run.context import Context
@@ -22,6 +23,7 @@ from nlproar.run.run import run, run_all
 from nlproar.stats import bias, leakage, trust
 from nlproar.stats.truth import average_precision
 from nlproar.study.grid import Grid
+from tests.made_records import study
 
 # ---- statistics ----
 
@@ -258,3 +260,22 @@ def test_spearman_with_ties_is_the_correlation_of_mean_ranks():
     assert bias.mean_ranks(np.array([5, 7, 5])).tolist() == [0.5, 2, 0.5]
     assert bias.spearman(np.array([1, 2, 3]), np.array([1, 4, 9])) == 1
     assert np.isnan(bias.spearman(np.array([1, 1]), np.array([1, 2])))
+
+
+def test_the_page_shows_the_verdicts_and_the_plan(tmp_path):
+    """Two measures that differ by little, one of them with its twin: there is a verdict, and seeds are asked for."""
+    speeds = {"random": 1.0, "gradient": 1.5, "attention": 1.52}
+
+    def curve(config):
+        speed = 1.0 if config.transform.transform == "twin" else speeds.get(str(config.importance_measure), 1.0)
+        if config.importance_measure == "attention":
+            speed += 0.2 * (config.seed % 2)  # so that the difference varies by seed
+        return max(0.9 - 0.5 * speed * config.at_level / 100, 0.4)
+
+    for transform_name in ("none", "twin"):
+        study(tmp_path, measures=("gradient", "attention"), curve=curve, recursive=(False,), transform=transform_name)
+    results = collect(frame.load([Layout(tmp_path)]), "cpu", None)
+    assert verdict(results.trust, "gradient beats its permuted twin") == "yes" and len(results.plan) == 1
+    page = render(results, [])
+    assert "Can these numbers be trusted?" in page and "gradient beats its permuted twin" in page
+    assert "How many seeds would tell two measures apart" in page

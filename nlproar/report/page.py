@@ -92,7 +92,8 @@ def _measures(points: pd.DataFrame) -> list[Look]:
 def _table(frame: pd.DataFrame) -> dict[str, Any]:
     """Columns, with whether they hold numbers, and blocks of rows with the task and masking they share."""
     grouped = [name for name in ("task", "masking") if name in frame.columns[:2]] if "measure" in frame else []
-    grouped += ["task", "masking"] if "measures" in frame else []
+    if "measures" in frame:
+        grouped += [name for name in ("task", "masking", "metric") if name in frame]
     grouped += ["task"] if "rule" in frame else []
     grouped += ["task", "metric"] if "verdict" in frame else []
     rest = frame.drop(columns=grouped)
