@@ -105,6 +105,12 @@ def test_what_needs_the_truth_is_refused_where_it_is_not_known(flags):
         resolve("sst", **flags)
 
 
+@pytest.mark.parametrize("flags", [{"importance_measure": "oracle"}, {"evaluation": "truth"}])
+def test_what_needs_the_truth_is_refused_for_a_model_that_does_not_read_words(flags):
+    with pytest.raises(UserError, match="reads other tokens"):
+        resolve("planted-keyword", model_type="transformer", model="tiny", **flags)
+
+
 def test_all_measures_and_metrics_are_those_that_a_task_can_have():
     everything = ["--metric", "all", "--importance-measure", "all"]
     grid, _ = parse("", ["--dataset", "sst", *everything])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nlproar.dataset import PLANTED
 from nlproar.dataset.pretrained import TINY, is_identified, locate
@@ -27,6 +27,8 @@ NAMED_VECTORS = (*VECTORS, "word2vec", "random")
 @dataclass(frozen=True)
 class Recipe:
     """What every model needs to be trained. A model with more facts has a subclass."""
+
+    reads_words: ClassVar[bool] = True  # False: the tokens are subwords of a pretrained model
 
     max_epochs: int = flag(8, "epochs of training (default: those of the task)", limits=(1, 10**6))
     batch_size: int = flag(32, "observations of a training batch (default: that of the task)", limits=(1, 10**6))
@@ -191,6 +193,8 @@ class TransformerRecipe(Recipe):
     is then what the user called it, and `folder` where it lies. 0 stands for a value that depends on the model, until
     the recipe is completed.
     """
+
+    reads_words: ClassVar[bool] = False
 
     max_epochs: int = flag(0, "epochs of training (default: those of the task)", limits=(1, 10**6))
     batch_size: int = flag(0, "observations of a training batch (default: that of the task)", limits=(1, 10**6))

@@ -269,9 +269,9 @@ def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
     evaluation = _registered("--metric", given.get("evaluation", DEFAULT_EVALUATION), EVALUATIONS)
     measure = given.get("importance_measure", DEFAULT_MEASURE)
     measure = _registered("--importance-measure", ALIASES.get(measure, measure), MEASURES)
-    if MEASURES[measure].role == "truth":
-        rule_of(task)
     rules = load_evaluation(evaluation)
+    if MEASURES[measure].role == "truth" or rules.needs_truth:
+        _check_truth(task, model_type)
     options = _checked(choose(Options(), given))
     config = Config(
         dataset=dataset,
@@ -326,6 +326,16 @@ def _checked(options: Options) -> Options:
     if options.persistent_dir is None:
         return options
     return replace(options, persistent_dir=user_path("--persistent-dir", options.persistent_dir))
+
+
+def _check_truth(task: Task, model_type: str) -> None:
+    """Raise UserError where it is not known which of the tokens that a model reads are informative."""
+    rule_of(task)
+    if not MODELS[model_type].recipe_type.reads_words:
+        raise UserError(
+            f"the informative tokens of {task.name} are known by words, and a {model_type} reads other tokens; choose"
+            f" --model-type {DEFAULT_MODEL}"
+        )
 
 
 def _registered(flag_name: str, name: str, registry: Mapping[str, Any]) -> str:
