@@ -18,6 +18,7 @@ from nlproar.dataset.task import Example, in_memory
 from nlproar.dataset.tokenizer import whitespace
 from nlproar.dataset.vocabulary import CLS, EOS, FIRST_MASKABLE, MASK, PAD, UNK
 from nlproar.errors import UserError
+from nlproar.explain import MEASURES
 from nlproar.explain.importance import Explained, build
 from nlproar.model import checkpoint, train, training_state, transformer
 from nlproar.model.classifier import Start, View
@@ -240,6 +241,30 @@ def test_an_integrated_gradient_is_complete(made):
     _, dataset, _, _ = made
     completeness = explained(made, "integrated-gradient")(batch_of(dataset, range(40))).completeness
     assert completeness.gap.sum() < 0.01 * completeness.difference.sum()
+
+
+OF_THE_MODEL = [
+    name for name, measure in MEASURES.items() if measure.needs_model and name != "attention-times-gradient"
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OF_THE_MODEL)
+def test_every_measure_gives_a_token_the_same_value_in_any_company(made, name):
+    _, dataset, _, _ = made
+    explainer = explained(made, name)
+    together = explainer(batch_of(dataset, range(4))).importance
+    for row in range(4):
+        batch = batch_of(dataset, [row])
+        alone = explainer(batch).importance[0][batch.maskable[0]]
+        beside = together[row, : batch.tokens.size(1)][batch.maskable[0]]
+        assert torch.isfinite(alone).all()
+        assert torch.allclose(beside, alone, rtol=1e-3, atol=1e-4 * max(1.0, float(alone.abs().max())))
+
+
+def test_the_gradient_of_attention_is_not_offered(made):
+    with pytest.raises(UserError, match="this model has no attention weights"):
+        explained(made, "attention-times-gradient")(batch_of(made[1]))
 
 
 @torch.no_grad()
