@@ -1,4 +1,7 @@
-"""CPU seconds of the same curves by masked fine-tuning and by Recursive ROAR: two studies of a seed in a new folder."""
+"""CPU seconds of the same curves by masked fine-tuning and by Recursive ROAR: two studies of one seed.
+
+Each has a persistent directory of its own, which is removed afterwards; raw files come from that of --persistent-dir.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ try:
     from nlproar.dataset import TASKS
     from nlproar.errors import UserError
     from nlproar.explain import MEASURES
+    from nlproar.flags import add_flags
     from nlproar.paths import user_path
+    from nlproar.run.config import Options, all_but
+    from nlproar.run.layout import Layout
     from nlproar.script import Parser, exit_codes
 except ModuleNotFoundError as error:
     print(f"error: {error}; activate the environment of nlproar (Python 3.11 or later)", file=sys.stderr)
@@ -29,7 +35,7 @@ def main() -> None:
         parser = Parser(__doc__)
         parser.add_argument("--dataset", choices=tuple(TASKS), default="sst", help="the task (default: sst)")
         parser.add_argument("--source", default="official", help="where the data come from (default: official)")
-        parser.add_argument("--raw", metavar="DIR", required=True, help="the folder of raw files, <persistent-dir>/raw")
+        add_flags(parser, Options, without=all_but("persistent_dir"))
         parser.add_argument("--vectors", metavar="FILE", help="word vectors (default: those of the task)")
         parser.add_argument("--step", type=int, default=10, help="distance of the levels in per cent (default: 10)")
         parser.add_argument("--max-k", type=int, default=90, help="the highest level in per cent (default: 90)")
@@ -41,9 +47,8 @@ def main() -> None:
             help="the measures (default: those of the paper)",
         )
         flags = parser.parse_args()
-        raw = Path(user_path("--raw", flags.raw)).resolve()
-        if not raw.is_dir():
-            raise UserError(f"--raw {raw}: this is no folder")
+        raw = Layout.at(getattr(flags, "persistent_dir", None)).raw.resolve()
+        raw.mkdir(parents=True, exist_ok=True)  # what is downloaded there is used by both studies
         words = ["--dataset", flags.dataset, "--source", flags.source, "--recursive", "--step", str(flags.step)]
         words += ["--max-k", str(flags.max_k), "--importance-measure", *flags.importance_measure]
         if flags.vectors is not None:
