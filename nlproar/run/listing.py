@@ -36,6 +36,15 @@ def main(description: str, argv: list[str] | None = None) -> None:
         require_output()
 
 
+def _measure(one: Record) -> str:
+    """Return the measure of a record with what differs from its defaults: "gradient (transform blur)"."""
+    name = one.identity["importance_measure"]
+    if name is None:
+        return ""
+    notes = [f"{parameter.replace('_', ' ')} {value}" for parameter, value in one.identity["measure"].items()]
+    return f"{name} ({', '.join(notes)})" if notes else str(name)
+
+
 def _table(records: list[Record]) -> str:
     from tabulate import tabulate
 
@@ -44,7 +53,7 @@ def _table(records: list[Record]) -> str:
         point = point_of(one)
         metric = str(one.task["metric"]).replace("_", " ")
         row = [one.identity["dataset"], one.identity["model_type"], point.seed]
-        row += [metric_title(one) if point.panel else "", point.series.measure if point.series else "", point.level]
+        row += [metric_title(one) if point.panel else "", _measure(one), point.level]
         rows.append([*row, f"{metric} {one.performance:.4f}", f"{one.seconds:.0f} s", one.id])
     headers = ["task", "model", "seed", "metric", "measure", "k", "test", "time", "id"]
     return str(tabulate(rows, headers, tablefmt="plain"))
