@@ -1,5 +1,7 @@
 """Masked fine-tuning and erasure: values by hand, limits, and what is computed once."""
 
+import itertools
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,14 +11,16 @@ from sklearn.metrics import f1_score
 
 import nlproar
 from nlproar import metrics
-from nlproar.dataset.batch import RandomlyMaskedBatches, TrainingBatches
+from nlproar.dataset.batch import RandomlyMaskedBatches, TrainingBatches, make_batch
 from nlproar.dataset.encoding import Split
 from nlproar.dataset.vocabulary import CLS, EOS, MASK
 from nlproar.errors import UserError
-from nlproar.evaluate import erasure, leave_one_out
+from nlproar.evaluate import erasure, leave_one_out, normalised_erasure
+from nlproar.explain import Beams
+from nlproar.explain.importance import Explained, build
 from nlproar.masking import mask_at_random, mask_most_important
 from nlproar.model import train
-from nlproar.model.classifier import Classifier, Prediction
+from nlproar.model.classifier import Classifier, Prediction, View
 from nlproar.run import context as context_module
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
@@ -95,7 +99,7 @@ def changes(importance, of_class):
     values[split.maskable] = importance
     context = SimpleNamespace(dataset=SimpleNamespace(splits={"test": split}))
     explained = SimpleNamespace(of_split={"test": SimpleNamespace(values=values)})
-    return erasure._changes(Lookup(), context, explained, of_class)
+    return erasure.changes(Lookup(), context, explained, of_class)
 
 
 HIGH, LOW = 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(2))  # the probabilities of the likely and of the other class
@@ -245,3 +249,77 @@ def test_the_best_threshold_is_the_best_of_all_that_can_be():
         candidates = np.concatenate([[-1], np.unique(score) + 0.5])
         best = max(f1_score(label, score > t, average="macro", labels=[0, 1], zero_division=0) for t in candidates)
         assert found == pytest.approx(best)
+
+
+# ---- beam search, and erasure between its limits ----
+
+
+class LookupView(View):
+    """How measures look at the model above, whose answers need the tokens only."""
+
+    def answer(self, batch):
+        return self.model(batch)
+
+
+def searched(measure, *texts, beams=2):
+    """The importance by a beam search of texts, for class 1."""
+    tokens, offsets = flat(*texts)
+    split = Split(tokens, offsets, np.ones(len(texts), np.int64))
+    parameters = Beams(beams=beams)
+    explained = Explained(Lookup(), SimpleNamespace(splits={"test": split}), 2, 0, parameters, 64)
+    return build(measure, explained)(make_batch(split, np.arange(len(split)))).importance
+
+
+@pytest.fixture
+def lookup_view(monkeypatch):
+    monkeypatch.setattr(Lookup, "view", lambda self: LookupView(self))
+
+
+def test_beam_search_masks_the_one_word_that_counts_first_or_last(lookup_view):
+    found = searched("beam-search", [5, 7, 5, 6], [5, 5])
+    assert found[0].tolist() == [0, 3, 4, 2, 1, 0] and found[1, :4].tolist() == [0, 2, 1, 0]
+    assert searched("least-beam-search", [5, 7, 5, 6])[0, 2] == 1
+
+
+def test_beam_search_finds_the_best_order_where_it_keeps_all_of_them(small_model_of_pairs):
+    model, split = small_model_of_pairs
+    counts = np.add.reduceat(split.maskable, split.offsets[:-1])
+    n = int(counts[counts >= 3].min())
+    one = make_batch(split, np.flatnonzero(counts == n)[:1])
+    explained = Explained(model, SimpleNamespace(splits={"test": split}), 3, 0, Beams(beams=math.factorial(n)), 4096)
+    importance = build("beam-search", explained)(one).importance[0]
+    positions = one.maskable[0].nonzero().squeeze(1)
+
+    def total(order):
+        tokens, summed = one.tokens.clone(), 0.0
+        for place in order:
+            tokens[0, positions[place]] = MASK
+            summed += float(model(one.with_tokens(tokens)).logits.double().softmax(dim=1)[0, one.label[0]].detach())
+        return summed
+
+    found = (-importance[positions]).argsort().tolist()
+    best = min(total(order) for order in itertools.permutations(range(n)))
+    assert total(found) == pytest.approx(best, abs=1e-6)
+
+
+@pytest.fixture
+def small_model_of_pairs(world):
+    model, dataset = world
+    return model, dataset.splits["train"]
+
+
+def test_erasure_is_put_between_its_limits():
+    value, least, most = np.array([0.1, 0.5, 0.3, 0.2]), np.array([0.1, 0.0, 0.1, 0.2]), np.array([0.6, 0.5, 0.5, 0.2])
+    found = normalised_erasure.normalise(value, least, most)
+    assert found[:3].tolist() == pytest.approx([0, 1, 0.5]) and np.isnan(found[3])
+
+
+@pytest.mark.slow
+def test_normalised_erasure_is_one_for_its_own_search_and_zero_for_the_opposite(small_run):
+    flags = {"evaluation": "normalised-erasure", "train_missing": True, "beams": 1}
+    flags["target"] = "predicted"
+    (name,) = normalised_erasure.NormalisedErasure.scores
+    most = run(small_run(importance_measure="beam-search", **flags)).metrics["test"][name]
+    least = run(small_run(importance_measure="least-beam-search", **flags)).metrics["test"][name]
+    random = run(small_run(importance_measure="random", **flags)).metrics["test"][name]
+    assert most > 0.9 and abs(least) < 0.1 and least < random < most

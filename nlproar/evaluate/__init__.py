@@ -15,6 +15,7 @@ EVALUATIONS = {
     "roar": "nlproar.evaluate.roar:Roar",
     "masked-fine-tuning": "nlproar.evaluate.masked_fine_tuning:MaskedFineTuning",
     "erasure": "nlproar.evaluate.erasure:Erasure",
+    "normalised-erasure": "nlproar.evaluate.normalised_erasure:NormalisedErasure",
     "leave-one-out": "nlproar.evaluate.leave_one_out:LeaveOneOutCorrelation",
     "truth": "nlproar.evaluate.truth:Truth",
 }

@@ -70,13 +70,13 @@ class Erasure(OfOneModel):
             "bins": list(BINS),
         }
         with context.timed("test"):
-            changes = context.observations(
-                config, key, lambda: _changes(model, context, importance, config.parameters.erasure_class)
+            found = context.observations(
+                config, key, lambda: changes(model, context, importance, config.parameters.erasure_class)
             )
         diagnostics = {}
         for name in self.scores:
-            metrics["test"][name] = float(changes[name].mean())
-            of_bins = changes[name].mean(axis=0)
+            metrics["test"][name] = float(found[name].mean())
+            of_bins = found[name].mean(axis=0)
             diagnostics[name] = {str(share): float(value) for share, value in zip(BINS, of_bins, strict=True)}
         return context.record(config, metrics, masks, importance=importance, model_of=trained, diagnostics=diagnostics)
 
@@ -91,7 +91,7 @@ class Erasure(OfOneModel):
         return f"Erasure{of_model(values)}{of_class}"
 
 
-def _changes(model: Classifier, context: Context, importance: Importance, of_class: str) -> storage.Arrays:
+def changes(model: Classifier, context: Context, importance: Importance, of_class: str) -> storage.Arrays:
     """Return comprehensiveness and sufficiency of every test observation, (N, bins) float64 each."""
     from nlproar.model.train import predict
 

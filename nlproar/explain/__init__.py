@@ -12,7 +12,7 @@ from typing import NamedTuple
 from nlproar.explain.transform import UNCHANGED, Transform
 from nlproar.flags import flag
 
-__all__ = ["ALIASES", "MEASURES", "TARGETS", "UNCHANGED", "Measure", "Removal", "Transform"]
+__all__ = ["ALIASES", "MEASURES", "TARGETS", "UNCHANGED", "Beams", "Measure", "Removal", "Transform"]
 
 TARGETS = ("gold", "predicted")
 """The class that a measure explains. A mask that is made for the gold label can reveal the label (Jethani et al. 2023,
@@ -96,6 +96,13 @@ class Removal(Target):
 
 
 @dataclass(frozen=True)
+class Beams(Target):
+    """Parameters of beam search."""
+
+    beams: int = flag(3, "how many orders of masking beam search keeps", limits=(1, 1000))
+
+
+@dataclass(frozen=True)
 class Perturbations(Target):
     """Parameters of the measures of Captum that draw perturbed texts."""
 
@@ -131,6 +138,10 @@ MEASURES = {
     "gradient-shap": Measure("nlproar.explain.gradient_shap:GradientShap", random=True, parameters=Baselines),
     "leave-one-out": Measure("nlproar.explain.leave_one_out:LeaveOneOut", parameters=Removal),
     "leave-one-out-signed": Measure("nlproar.explain.leave_one_out:SignedLeaveOneOut", signed=True, parameters=Removal),
+    "beam-search": Measure("nlproar.explain.beam_search:BeamSearch", parameters=Beams, slow=True),
+    "least-beam-search": Measure(
+        "nlproar.explain.beam_search:LeastBeamSearch", parameters=Beams, slow=True, role="check"
+    ),
     "feature-ablation": Measure("nlproar.explain.perturbation:FeatureAblation", parameters=Target, slow=True),
     "shapley-sampling": Measure(
         "nlproar.explain.perturbation:ShapleySampling",

@@ -330,7 +330,16 @@ class Context:
 def _explain(name: str, explained: Callable[[], tuple[Explainer, Explained]], split: str) -> storage.Arrays:
     explainer, whole = explained()
     if MEASURES[name].slow:
-        each = getattr(whole.parameters, "perturbations", 1)
-        texts = each * int(whole.dataset.splits[split].maskable.sum())
-        log.info("%s asks the model about %s texts, %d for each token of %s", name, f"{texts:,}", each, split)
+        texts = _texts(whole, split)
+        log.info("%s asks the model about %s texts to explain %s", name, f"{texts:,}", split)
     return explain(name, explainer, whole, split).arrays()
+
+
+def _texts(whole: Explained, split: str) -> int:
+    """Return about how many texts a slow measure asks the model about, to explain a split."""
+    one = whole.dataset.splits[split]
+    tokens = np.add.reduceat(one.maskable, one.offsets[:-1])
+    beams = getattr(whole.parameters, "beams", None)
+    if beams is not None:
+        return int(beams * (tokens * (tokens + 1) // 2).sum())
+    return int(getattr(whole.parameters, "perturbations", 1) * tokens.sum())

@@ -1,0 +1,101 @@
+"""Normalised erasure: comprehensiveness between the least and the most that the model allows (Edin et al. 2025, arXiv
+2408.08137).
+
+How far the probability of a class can fall differs from model to model and from text to text, so comprehensiveness of
+two models cannot be compared. Here each observation is put on a scale of its own: 0 is the order of tokens that changes
+the prediction the least, and 1 the one that changes it the most, both as beam search finds them
+(`nlproar.explain.beam_search`). A value outside of [0, 1] means that the search missed the limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from nlproar import storage
+from nlproar.evaluate.erasure import BINS, Erasure, changes
+from nlproar.evaluate.masks import Masks
+from nlproar.evaluate.of_one_model import of_model, short_name
+from nlproar.explain import UNCHANGED, Beams
+
+if TYPE_CHECKING:
+    from nlproar.explain.importance import Importance
+    from nlproar.run.config import Config
+    from nlproar.run.context import Context
+    from nlproar.run.record import Record
+
+_VERSION = 1  # raise it when the values of observations change
+SMALLEST_RANGE = 1e-3  # of probability: a text whose prediction no order changes by more says nothing
+
+
+class NormalisedErasure(Erasure):
+    """The mean over the test observations of normalised comprehensiveness."""
+
+    scores: ClassVar[Mapping[str, bool]] = {"normalised comprehensiveness": True}
+
+    def carry_out(self, config: Config, context: Context) -> Record:
+        """See `Evaluation.carry_out`: explain by the measure and search the limits, and compare the answers."""
+        trained = self.trained(config)
+        of_class = config.parameters.erasure_class
+        with context.timed("explain"):
+            importance = self.importance(config, context)
+            importance.compute()
+            least = self._limit(config, context, "least-beam-search")
+            least.compute()
+            most = self._limit(config, context, "beam-search")
+            most.compute()
+        masks = Masks.nothing(context.dataset)
+        model = context.load_model(trained)
+        performance = context.test(config, model, masks)
+        key = {
+            "version": _VERSION,
+            "importance": [one.digest for one in (importance, least, most)],
+            "weights": context.weights(trained),
+            "class": of_class,
+            "bins": list(BINS),
+        }
+
+        def make() -> storage.Arrays:
+            values = [changes(model, context, one, of_class)["comprehensiveness"] for one in (importance, least, most)]
+            return {"normalised": normalise(*[one.mean(axis=1) for one in values])}
+
+        with context.timed("test"):
+            normalised = context.observations(config, key, make)["normalised"]
+        known = ~np.isnan(normalised)
+        (name,) = self.scores
+        performance["test"][name] = float(normalised[known].mean()) if known.any() else 0.0
+        diagnostics = {name: {"observations without it": float((~known).sum())}}
+        return context.record(
+            config, performance, masks, importance=importance, model_of=trained, diagnostics=diagnostics
+        )
+
+    def _limit(self, config: Config, context: Context, measure: str) -> Importance:
+        """Return the order of tokens that reaches a limit of the class whose probability is compared."""
+        target = config.parameters.erasure_class
+        reference = replace(config, importance_measure=measure, measure=Beams(target=target), transform=UNCHANGED)
+        return context.importance(reference, self.trained(config), Masks.nothing(context.dataset), ("test",))
+
+    def name_parts(self, config: Config) -> list[str]:
+        """See `Evaluation.name_parts`."""
+        own = config.parameters
+        model = short_name(own.erasure_model)
+        return ["erasure", "normalised", model, own.erasure_class, f"m-{config.importance_measure}"]
+
+    def title(self, values: Mapping[str, Any]) -> str:
+        """See `Evaluation.title`."""
+        of_class = ", gold class" if values.get("erasure_class") == "gold" else ""
+        return f"Normalised erasure{of_model(values)}{of_class}"
+
+
+def normalise(value: np.ndarray, least: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """Return where each value (N,) lies between its limits (N,) each: 0 at `least` and 1 at `most`.
+
+    NaN where the limits are closer than `SMALLEST_RANGE`.
+    """
+    scale = most - least
+    undefined = np.full_like(value, np.nan)
+    found: np.ndarray = np.divide(value - least, scale, out=undefined, where=scale >= SMALLEST_RANGE)
+    return found
