@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from nlproar.report import agreement, frame, page, panels, summary
+from nlproar.explain import MEASURES
+from nlproar.report import agreement, figures, frame, page, panels, summary
 from nlproar.report.frame import Found
 from nlproar.report.results import collect
 from nlproar.run.config import resolve
@@ -119,3 +120,8 @@ def test_of_nothing_there_is_an_empty_table():
     empty = pd.DataFrame(columns=["study", "strategy", "masking", "series", "measure", "seed", "racu"])
     found = agreement.scores([SimpleNamespace(records=[], label="x")], empty)
     assert agreement.summary(found).empty and agreement.taus(found).empty
+
+
+def test_no_two_measures_look_alike():
+    looks = [figures.look(name, name) for name in MEASURES]
+    assert len({(one.color, one.marker, one.hollow, one.linestyle) for one in looks}) == len(MEASURES)

@@ -85,10 +85,16 @@ def on_dark(color: str) -> str:
 
 
 def look(series: str, measure: str, variant: int = 0) -> Look:
-    """Of a measure; of several series of one measure the line differs."""
+    """Return the look of a measure; of several series of one measure the line differs.
+
+    Where there are more measures than colours, the next ones have the same colours with another marker, which is
+    hollow.
+    """
     number = list(MEASURES).index(measure) if measure in MEASURES else len(MEASURES)
     line = "--" if measure == "random" else _LINESTYLES[variant % len(_LINESTYLES)]
-    return Look(series, _PALETTE[number % len(_PALETTE)], _MARKERS[number % len(_MARKERS)], line)  # type: ignore[arg-type]
+    turn, place = divmod(number, len(_PALETTE))
+    marker = _MARKERS[(place + 2 * turn) % len(_MARKERS)]
+    return Look(series, _PALETTE[place], marker, line, hollow=turn % 2 == 1)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
