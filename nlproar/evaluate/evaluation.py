@@ -26,6 +26,7 @@ class Evaluation(ABC):
     shares_base_of: ClassVar[str | None] = None  # the evaluation whose shared runs begin its curves, if not its own
 
     needs_truth: ClassVar[bool] = False  # True: only for tasks whose informative tokens are known
+    slow: ClassVar[bool] = False  # True: a study has it only if it is named
 
     # Test metrics of a record that score its measure, and whether a higher value means more faithful. Curves are scored
     # by their RACU instead.

@@ -34,6 +34,7 @@ SMALLEST_RANGE = 1e-3  # of probability: a text whose prediction no order change
 class NormalisedErasure(Erasure):
     """The mean over the test observations of normalised comprehensiveness."""
 
+    slow = True  # the search
     scores: ClassVar[Mapping[str, bool]] = {"normalised comprehensiveness": True}
 
     def carry_out(self, config: Config, context: Context) -> Record:

@@ -49,7 +49,8 @@ def parser(description: str, prog: str | None = None) -> Parser:
     add("--dataset", nargs="+", default=["all"], choices=(*TASKS, *DATASETS, "all", "planted"), metavar="TASK",
         help=f"all (but planted ones), planted (all of these), or some of {', '.join(TASKS)}")  # fmt: skip
     add("--metric", nargs="+", dest="evaluations", default=[DEFAULT_EVALUATION], choices=(*EVALUATIONS, "all"),
-        metavar="METRIC", help=f"{_names(EVALUATIONS)} (default: {DEFAULT_EVALUATION})")  # fmt: skip
+        metavar="METRIC", help=f"some of {', '.join(EVALUATIONS)}; all: all that are quick"
+        f" (default: {DEFAULT_EVALUATION})")  # fmt: skip
     add("--importance-measure", nargs="+", default=["published"], choices=(*MEASURES, *_GROUPS), metavar="MEASURE",
         type=measure_named, help=f"some of {', '.join(MEASURES)}; published: those of the paper (default); all: all"
         f" but {', '.join(_slow_measures())}, which take long")  # fmt: skip
@@ -197,10 +198,12 @@ def _all_measures(datasets: Sequence[str]) -> list[str]:
 
 
 def _all_metrics(datasets: Sequence[str]) -> list[str]:
-    """Return what "all" metrics are: those that need the truth are among them if every task is planted."""
+    """Return what "all" metrics are: those that are not slow. Those that need the truth are among them if every task is
+    planted."""
+    quick = [name for name in EVALUATIONS if not load_evaluation(name).slow]
     if set(datasets) <= set(PLANTED):
-        return list(EVALUATIONS)
-    return [name for name in EVALUATIONS if not load_evaluation(name).needs_truth]
+        return quick
+    return [name for name in quick if not load_evaluation(name).needs_truth]
 
 
 def _chosen(names: Sequence[str], registry: Iterable[str]) -> list[str]:
