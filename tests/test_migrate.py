@@ -239,6 +239,13 @@ def test_a_run_of_the_first_integrated_gradient_becomes_one_with_its_number_of_p
     assert call(layout) == 0 and "0 records converted, 0 left" in capsys.readouterr().out
 
 
+def test_a_misnamed_run_of_the_first_integrated_gradient_is_left(of_first_integral, caplog):
+    config, _, path = of_first_integral
+    other = path.rename(path.with_name(f"{path.stem[:-8]}{'0' * 8}.json"))
+    assert call(Layout.of(config)) == 1 and other.exists()
+    assert "another run than its name says" in caplog.text
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-30])
 

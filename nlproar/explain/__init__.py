@@ -41,6 +41,11 @@ class Target:
     target: str = flag("gold", "the class that is explained: the label, or what the model predicts", choices=TARGETS)
 
 
+_FIXED_POINTS = (
+    "a fixed number of points of an integrated gradient (default: as many as --tolerance needs, published 50)"
+)
+
+
 @dataclass(frozen=True)
 class IntegrationPath(Target):
     """Parameters of an integrated gradient."""
@@ -52,7 +57,7 @@ class IntegrationPath(Target):
     )
     riemann_samples: int | None = flag(
         None,
-        "a fixed number of points of an integrated gradient (default: as many as --tolerance needs, published 50)",
+        _FIXED_POINTS,
         convert=int,
         limits=(1, 1000),
     )
@@ -64,7 +69,7 @@ class RiemannSteps(Target):
 
     riemann_samples: int = flag(
         50,
-        "a fixed number of points of an integrated gradient (default: as many as --tolerance needs, published 50)",
+        _FIXED_POINTS,
         limits=(1, 1000),
     )
 

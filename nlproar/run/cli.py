@@ -23,16 +23,21 @@ def measure_named(name: str) -> str:
     return ALIASES.get(name, name)
 
 
-def add_choices(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the flags that choose a model, a metric and a measure."""
-    add = parser.add_argument
-    add(
+def add_model_type(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the flag that chooses the kind of model."""
+    parser.add_argument(
         "--model-type",
         type=model_named,
         choices=tuple(MODELS),
         default=argparse.SUPPRESS,
         help=f"the model (default: {DEFAULT_MODEL}, or transformer where --model is given)",
     )
+
+
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the flags that choose a model, a metric and a measure."""
+    add = parser.add_argument
+    add_model_type(parser)
     add(
         "--metric",
         dest="evaluation",

@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import logging
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -127,12 +128,32 @@ def convert(layout: Layout, path: Path, content: Mapping[str, Any]) -> Config:
     return config
 
 
+@contextmanager
+def _understood() -> Iterator[None]:
+    """While this lasts, an error in the content of a record is a reason why it cannot be converted."""
+    try:
+        yield
+    except KeyError as error:
+        raise Different(f"its content is not understood ({error.args[0]} is missing)") from error
+    except (TypeError, AttributeError, ValueError, UserError) as error:
+        raise Different(f"its content is not understood ({error})") from error
+
+
+def _check_name(path: Path, content: Mapping[str, Any], named_by: Mapping[str, Any]) -> None:
+    """Raise Different where the file, its id and the content that it was named by are not of the same run."""
+    digest = storage.digest(named_by)[:8]
+    if content["id"] != path.stem or not path.stem.endswith(f"-{digest}"):
+        raise Different("its content is that of another run than its name says")
+
+
 def _with_measure(path: Path, content: Mapping[str, Any]) -> tuple[Config, Record]:
     """Return the run that has the numbers of a record of an earlier measure, and its record. Raises Different where
     the record is damaged, or no parameter gives the earlier values."""
     if content.get("checksum") != record.checksum(content):
         raise Different("its content does not have the checksum that it says")
     identity = content["identity"]
+    with _understood():
+        _check_name(path, content, identity)
     name = identity["importance_measure"]
     earlier = _EARLIER_MEASURES.get((name, identity.get("measure_version", 1)))
     if earlier is None:
@@ -142,15 +163,11 @@ def _with_measure(path: Path, content: Mapping[str, Any]) -> tuple[Config, Recor
         "measure": {**earlier, **identity["measure"]},
         "measure_version": MEASURES[name].version,
     }
-    try:
+    with _understood():
         config = from_identity(identity)
         known = {one.name: content[one.name] for one in fields(Record)}
         converted = Record(**{**known, "id": config.id, "identity": config.identity, "config": config.values})
         record.check_record(converted)
-    except KeyError as error:
-        raise Different(f"its content is not understood ({error.args[0]} is missing)") from error
-    except (TypeError, AttributeError, ValueError, UserError) as error:
-        raise Different(f"its content is not understood ({error})") from error
     return config, converted
 
 
@@ -159,17 +176,11 @@ def _converted(path: Path, content: Mapping[str, Any]) -> tuple[Config, Record]:
     one is damaged, or its task is declared otherwise now."""
     if content["version"] == 2 and content.get("checksum") != record.checksum(content):
         raise Different("its content does not have the checksum that it says")
-    try:
-        digest = storage.digest(content["config"])[:8]
-        if content["id"] != path.stem or not path.stem.endswith(f"-{digest}"):
-            raise Different("its content is that of another run than its name says")
+    with _understood():
+        _check_name(path, content, content["config"])
         config = _config_of(content["config"])
         converted = _record_of(config, content)
         record.check_record(converted)
-    except KeyError as error:
-        raise Different(f"its content is not understood ({error.args[0]} is missing)") from error
-    except (TypeError, AttributeError, ValueError, UserError) as error:
-        raise Different(f"its content is not understood ({error})") from error
     return config, converted
 
 

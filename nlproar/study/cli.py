@@ -18,12 +18,11 @@ from nlproar.explain import MEASURES, transform
 from nlproar.explain.transform import UNCHANGED
 from nlproar.flags import add_flags, check_range, flags_of
 from nlproar.masking import STRATEGIES
-from nlproar.model import MODELS, model_named
 from nlproar.progress import show_log
 from nlproar.published import DATASETS, in_our_words
 from nlproar.run import overwrite
-from nlproar.run.cli import measure_named
-from nlproar.run.config import DEFAULT_EVALUATION, DEFAULT_MODEL, command_line, declaring
+from nlproar.run.cli import add_model_type, measure_named
+from nlproar.run.config import DEFAULT_EVALUATION, command_line, declaring
 from nlproar.run.layout import Layout
 from nlproar.run.prerequisites import remove_training_state
 from nlproar.script import Parser, Terminated, exit_codes
@@ -56,13 +55,7 @@ def parser(description: str, prog: str | None = None) -> Parser:
         f" but {', '.join(_slow_measures())}, which take long")  # fmt: skip
     add("--transform", nargs="+", default=[UNCHANGED.transform], choices=(*transform.NAMES, "all"),
         metavar="TRANSFORM", help=f"changes of every measure: {_names(transform.NAMES)} (default: none)")  # fmt: skip
-    add(
-        "--model-type",
-        type=model_named,
-        choices=tuple(MODELS),
-        default=argparse.SUPPRESS,
-        help=f"the model (default: {DEFAULT_MODEL}, or transformer where --model is given)",
-    )
+    add_model_type(found)
     add("--seed", nargs="+", type=int, default=[0],
         help="seeds of initialisation, order and random choices (default: 0)")  # fmt: skip
     add("--roar-strategy", nargs="+", default=["quantile"], choices=STRATEGIES,
