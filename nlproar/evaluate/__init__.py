@@ -17,6 +17,7 @@ EVALUATIONS = {
     "erasure": "nlproar.evaluate.erasure:Erasure",
     "normalised-erasure": "nlproar.evaluate.normalised_erasure:NormalisedErasure",
     "leave-one-out": "nlproar.evaluate.leave_one_out:LeaveOneOutCorrelation",
+    "in-distribution": "nlproar.evaluate.in_distribution:InDistribution",
     "truth": "nlproar.evaluate.truth:Truth",
 }
 

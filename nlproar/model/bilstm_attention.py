@@ -16,7 +16,7 @@ from nlproar import storage
 from nlproar.dataset import vectors
 from nlproar.dataset.batch import SequenceBatch
 from nlproar.dataset.vocabulary import PAD
-from nlproar.model.classifier import Classifier, Inputs, Prediction, Start, View
+from nlproar.model.classifier import Classifier, Inputs, Prediction, Start, View, largest
 from nlproar.model.recipes import BiLSTMRecipe
 from nlproar.model.recurrence import Recurrence, gate_order
 from nlproar.seeds import derive
@@ -198,6 +198,11 @@ class BiLSTMAttention(Classifier):
 
     def decide(self, batch: SequenceBatch, hidden: Tensor, query: Tensor | None) -> Prediction:
         """Predict from the states of the first sequence, (B, T, 2H), and of the query, (B, 2H)."""
+        attention, context = self.attend(batch, hidden, query)
+        return Prediction(self.decode(context), attention)
+
+    def attend(self, batch: SequenceBatch, hidden: Tensor, query: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the attention (B, T), and what is decoded: (B, 2H), or of a pair (B, H)."""
         key = self.attention["key"](hidden)
         if query is not None:
             key = key + self.attention["query"](query)[:, None]
@@ -205,7 +210,15 @@ class BiLSTMAttention(Classifier):
         context = (attention[:, None] @ hidden).squeeze(1)
         if query is not None:
             context = torch.tanh(self.decode_context(context) + self.decode_query(query))
-        return Prediction(self.decode(context), attention)
+        return attention, context
+
+    def activations(self, batch: SequenceBatch) -> list[Tensor]:
+        """See `Classifier.activations`: of the states of the first sequence, and of what is decoded."""
+        projected = _project_words(self.embedding, self.encoder, batch.tokens)
+        hidden = self.encoder(projected, batch.length)
+        _, context = self.attend(batch, hidden, self.encode_query(batch))
+        inside = torch.arange(hidden.size(1), device=hidden.device) < batch.length[:, None]
+        return [largest(hidden, inside), context]
 
     def view(self) -> View:
         """See `Classifier.view`: where the loop over the tokens is written out, gradients are taken behind the product

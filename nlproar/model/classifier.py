@@ -72,6 +72,14 @@ class Classifier(nn.Module):
     def embedding_matrix(self) -> Tensor:
         """The embeddings of all tokens, (V, E)."""
 
+    def activations(self, batch: SequenceBatch) -> list[Tensor]:
+        """Return, for each layer, the largest activation of each of its D channels over the tokens of an observation,
+        (B, D). Padding does not count.
+
+        `nlproar.evaluate.in_distribution` asks for them. A model that has none to offer returns an empty list.
+        """
+        return []
+
     def view(self) -> View:
         """Return the model as measures look at it; a subclass may offer a cheaper one. Its weights must not change
         meanwhile."""
@@ -137,6 +145,12 @@ class View:
     def project(self, embedded: Tensor) -> Tensor:
         """Apply to vectors (*, E) the linear map that makes inputs (*, P) of embeddings."""
         return embedded
+
+
+def largest(states: Tensor, inside: Tensor) -> Tensor:
+    """Return the largest of states (B, T, D) over the positions where `inside` (B, T) is true, (B, D)."""
+    lowest = torch.finfo(states.dtype).min
+    return states.masked_fill(~inside[..., None], lowest).amax(dim=1)
 
 
 def build(model_type: str, shape: Mapping[str, Any]) -> Classifier:

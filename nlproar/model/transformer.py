@@ -22,7 +22,7 @@ from nlproar.dataset.pretrained import TINY, load_config, refused
 from nlproar.dataset.subwords import SubwordTokenizer, open_tokenizer
 from nlproar.dataset.vocabulary import CLS, EOS, PAD
 from nlproar.errors import UserError
-from nlproar.model.classifier import Classifier, Inputs, Prediction, Start, View
+from nlproar.model.classifier import Classifier, Inputs, Prediction, Start, View, largest
 from nlproar.model.modes import frozen, in_mode
 from nlproar.model.recipes import Recipe, TransformerRecipe
 from nlproar.seeds import derive
@@ -181,6 +181,12 @@ class Transformer(Classifier):
         attention = nn.functional.pad(of_first, (0, max(0, width - of_first.size(1))))[:, :width] * batch.maskable
         total = attention.sum(dim=1, keepdim=True)
         return Prediction(output.logits, attention / total.clamp(min=torch.finfo(attention.dtype).tiny))
+
+    def activations(self, batch: SequenceBatch) -> list[Tensor]:
+        """See `Classifier.activations`: of the embeddings and of the output of every layer, for both sequences."""
+        output = self._output(batch, None, output_hidden_states=True)
+        inside = self._surroundings(batch, self._places(batch))["attention_mask"].bool()
+        return [largest(states, inside) for states in output.hidden_states]
 
     def attending(self) -> View:
         """See `Classifier.attending`: a copy that shares the weights and computes attention in the open."""

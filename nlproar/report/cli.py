@@ -164,6 +164,7 @@ def write(results: Results, layout: Layout) -> list[Path]:
         "trust_plan": results.plan,
         "leakage": results.leaks,
         "bias": results.biases,
+        "outside": results.outside,
         "tasks": results.tasks,
         "cost": results.cost,
         "sparsity": results.sparsity,

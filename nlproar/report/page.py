@@ -22,6 +22,7 @@ _TRUST = {
     "trust": "Verdicts",
     "trust_plan": "How many seeds would tell two measures apart",
     "bias": "What each measure prefers, whatever the model",
+    "outside": "Test observations outside of the distribution that the model knows, %, by the share of masked tokens",
 }
 _FACTS = ("source", "model_type", "max_epochs", "batch_size", "vectors")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nlproar.explain import MEASURES
-from nlproar.report import agreement, biases, frame, leaks, sparsity, summary, tables, trust
+from nlproar.report import agreement, biases, frame, leaks, outside, sparsity, summary, tables, trust
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.convergence import convergence
 from nlproar.report.frame import Found, Study
@@ -42,6 +42,7 @@ class Results:
     trust: pd.DataFrame
     plan: pd.DataFrame
     biases: pd.DataFrame
+    outside: pd.DataFrame
     tasks: pd.DataFrame
     cost: pd.DataFrame
     sparsity: pd.DataFrame
@@ -91,6 +92,7 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
         trust=verdicts,
         plan=trust.plan(scores, trust.seconds_of_a_curve(studies)),
         biases=biases.biases(caches),
+        outside=outside.outside(studies),
         tasks=tables.tasks(studies, caches),
         cost=tables.cost(studies),
         sparsity=sparse,

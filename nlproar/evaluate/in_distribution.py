@@ -1,0 +1,129 @@
+"""Whether masked data are in the distribution that a model knows, by MaSF (see `nlproar.stats.distribution`).
+
+Erasure and masked fine-tuning believe what a model says of masked data. They may do so only if the model knows such
+data: else a probability falls because the input is strange, and not because an important token is gone. A run reports
+the share of test observations whose p-value is below 5 %, at each level of masking. If masked data are in the
+distribution of the model, it is about 5 %.
+
+- The plain model knows data without masks: it is compared with the validation split as it is.
+- The model of masked fine-tuning knows data that are masked at random to any extent. It is compared with the validation
+  split and a copy of it that is masked at random, which is what it is validated on.
+
+The second comparison is with all levels together, so a level of random masking need not be at 5 % itself. Compare a
+measure with random masking at the same level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nlproar.errors import UserError
+from nlproar.evaluate.masks import Masks
+from nlproar.evaluate.of_one_model import OfOneModel, of_model, short_name
+from nlproar.masking import mask_at_random, mask_most_important
+from nlproar.seeds import derive
+from nlproar.stats.distribution import KnownObservations
+
+if TYPE_CHECKING:
+    from nlproar.dataset.encoding import Split
+    from nlproar.explain.importance import Importance
+    from nlproar.model.classifier import Classifier
+    from nlproar.run.config import Config
+    from nlproar.run.context import Context
+    from nlproar.run.record import Record
+
+LEVELS = tuple(range(0, 100, 10))  # per cent of the tokens that are masked
+SIGNIFICANCE = 0.05
+
+_VERSION = 1  # raise it when the values of observations change
+
+
+class InDistribution(OfOneModel):
+    """The share of masked test observations that are outside of the distribution that one model knows."""
+
+    def carry_out(self, config: Config, context: Context) -> Record:
+        """See `Evaluation.carry_out`: explain, mask at each level, and compare the activations."""
+        trained = self.trained(config)
+        with context.timed("explain"):
+            importance = self.importance(config, context)
+            importance.compute()
+        model = context.load_model(trained)
+        masks = Masks.nothing(context.dataset)
+        performance = context.test(config, model, masks)
+        key = {
+            "version": _VERSION,
+            "importance": importance.digest,
+            "weights": context.weights(trained),
+            "levels": list(LEVELS),
+            "seed": config.seed,
+        }
+        with context.timed("test"):
+            found = context.observations(config, key, lambda: {"p_value": self._p_values(config, context, importance)})
+        outside = (found["p_value"] < SIGNIFICANCE).mean(axis=0)
+        diagnostics = {"outside": {str(level): float(share) for level, share in zip(LEVELS, outside, strict=True)}}
+        return context.record(
+            config, performance, masks, importance=importance, model_of=trained, diagnostics=diagnostics
+        )
+
+    def _p_values(self, config: Config, context: Context, importance: Importance) -> np.ndarray:
+        """Return the p-value of every test observation at each level, (N, levels)."""
+        model = context.load_model(self.trained(config))
+        known_split = context.dataset.splits["val"]
+        if config.parameters.erasure_model == "masked-fine-tuning":
+            known_split = _with_masked_copy(known_split, derive(config.seed, "known masks"))
+        rng = np.random.default_rng(derive(config.seed, "halves of the known"))
+        order = rng.permutation(len(known_split))  # else one half would be the unmasked observations
+        known = KnownObservations([layer[order] for layer in activations(model, known_split)])
+
+        split = context.dataset.splits["test"]
+        values = importance.of_split["test"].values
+        p_values = np.empty((len(split), len(LEVELS)))
+        for column, level in enumerate(LEVELS):
+            mask = mask_most_important(values, split.maskable, split.offsets, "quantile", level)
+            p_values[:, column] = known.p_values(activations(model, split.masked(mask)))
+        return p_values
+
+    def name_parts(self, config: Config) -> list[str]:
+        """See `Evaluation.name_parts`."""
+        return ["in", short_name(config.parameters.erasure_model), f"m-{config.importance_measure}"]
+
+    def title(self, values: Mapping[str, Any]) -> str:
+        """See `Evaluation.title`."""
+        return f"In distribution{of_model(values)}"
+
+
+def _with_masked_copy(split: Split, seed: int) -> Split:
+    """Return the observations of a split, and all of them again, masked at random."""
+    rng = np.random.default_rng(seed)
+    mask = mask_at_random(split.maskable, split.offsets, rng, share=1.0)
+    return split.followed_by(split.masked(mask))
+
+
+def activations(model: Classifier, split: Split) -> list[np.ndarray]:
+    """Return what `Classifier.activations` says of every observation of `split`, in its order: (N, D) each layer.
+
+    Raises UserError for a model that offers none.
+    """
+    import torch
+
+    from nlproar.dataset.batch import FixedBatches
+    from nlproar.model.modes import in_mode
+
+    device = next(model.parameters()).device
+    order: list[np.ndarray] = []
+    of_batches: list[list[np.ndarray]] = []
+    with torch.no_grad(), in_mode(model, training=False):
+        for rows, batch in FixedBatches(split, model.evaluation_tokens):
+            layers = model.activations(batch.to(device))
+            of_batches.append([layer.float().cpu().numpy() for layer in layers])
+            order.append(rows)
+    if not of_batches[0]:
+        raise UserError(
+            f"{type(model).__name__} says nothing of its activations, which this metric compares; write its method"
+            " `activations`, see nlproar.model.classifier"
+        )
+    place = np.argsort(np.concatenate(order))
+    return [np.concatenate(layer)[place] for layer in zip(*of_batches, strict=True)]

@@ -1,0 +1,77 @@
+"""MaSF: p-values that hold what they promise, activations without padding, and the runs of the metric."""
+
+import numpy as np
+import pytest
+import torch
+
+from nlproar.dataset.batch import make_batch
+from nlproar.errors import UserError
+from nlproar.evaluate.in_distribution import LEVELS, activations
+from nlproar.model.classifier import Classifier
+from nlproar.run.layout import Layout
+from nlproar.run.run import run
+from nlproar.stats.distribution import KnownObservations, simes
+from tests.conftest import random_split
+
+
+def test_simes_is_the_least_of_the_scaled_sorted_p_values():
+    assert np.allclose(simes(np.array([[0.9, 0.01, 0.04], [0.5, 0.5, 0.5]])), [0.03, 0.5])
+
+
+def test_observations_drawn_as_the_known_ones_are_outside_as_often_as_the_level_says():
+    rng = np.random.default_rng(0)
+    mixed = rng.normal(size=(30, 30))  # channels that depend on each other
+    first, second = rng.normal(size=(4000, 30)) @ mixed, rng.exponential(size=(4000, 5))
+    known = KnownObservations([first[:2000], second[:2000]])
+    p = known.p_values([first[2000:], second[2000:]])
+    for level in (0.05, 0.2, 0.5):
+        assert abs((p <= level).mean() - level) < 0.03
+    assert p.min() > 0 and p.max() <= 1
+
+
+def test_an_observation_with_one_channel_beyond_all_known_ones_is_outside():
+    rng = np.random.default_rng(0)
+    known = KnownObservations([rng.normal(size=(1000, 3))])
+    p = known.p_values([np.array([[0.0, 0.0, 9.0], [0.0, -9.0, 0.0], [0.1, 0.0, 0.2]])])
+    assert p[0] < 0.02 and p[1] < 0.02 and p[2] > 0.5
+
+
+def test_activations_are_the_largest_states_of_the_tokens_whatever_the_padding_and_the_company(world):
+    model, dataset = world
+    split = dataset.splits["test"]
+    whole = activations(model, split)
+    for row in range(len(split)):
+        batch = make_batch(split, np.array([row]))
+        with torch.no_grad():
+            alone = model.activations(batch)
+            states = model.encoder.by_torch(model.embed(batch), batch.length)
+        assert np.allclose(whole[0][row], states[0].amax(dim=0).numpy(), atol=1e-5)
+        assert all(np.allclose(one[row], other.numpy(), atol=1e-5) for one, other in zip(whole, alone, strict=True))
+
+
+class Silent(Classifier):
+    """A model that offers no activations."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+
+def test_a_model_that_offers_no_activations_is_refused_in_a_line():
+    split = random_split(np.random.default_rng(0), 5, 9, 30, 2, paired=False)
+    with pytest.raises(UserError, match="Silent says nothing of its activations"):
+        activations(Silent(), split)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["plain", "masked-fine-tuning"])
+def test_a_run_records_the_share_outside_at_each_level(small_run, model):
+    config = small_run(
+        evaluation="in-distribution", importance_measure="random", erasure_model=model, train_missing=True
+    )
+    done = run(config)
+    assert run(config) == done
+    with np.load(Layout.of(config).observations(config)) as kept:
+        outside = (kept["p_value"] < 0.05).mean(axis=0)
+    assert list(done.diagnostics["outside"].values()) == pytest.approx(outside.tolist())
+    assert [int(level) for level in done.diagnostics["outside"]] == list(LEVELS)
