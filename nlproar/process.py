@@ -30,10 +30,15 @@ def prepare(threads: int | None = None) -> None:
     Call it before torch is imported. `threads` is how many this process may use, see `use_threads`.
     """
     use_threads(threads)
+    prepare_environment()
+    keep_freed_memory(True)
+
+
+def prepare_environment() -> None:
+    """Set the variables that libraries read when torch is imported, where the user has not set them."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # By default waiting threads spin, and two runs at once on the same cores take twenty times as long as one.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    keep_freed_memory(True)
 
 
 def keep_freed_memory(keep: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
@@ -38,7 +39,11 @@ def has_parent() -> bool:
 
 
 def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_SECONDS)
+    study = multiprocessing.parent_process()
+    if study is not None and study.pid == parent:
+        study.join()  # this process was forked from another one than the study
+    else:
+        while os.getppid() == parent:
+            time.sleep(_SECONDS)
     print(f"error: the study that started this run (process {parent}, from {PARENT}) has ended", file=sys.stderr)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ from nlproar.run import overwrite, record
 from nlproar.run.config import Config
 from nlproar.run.layout import Layout
 from nlproar.run.overwrite import Stamps
-from nlproar.run.parent import PARENT
 from nlproar.run.record import Record
+from nlproar.study import processes
 from nlproar.study.grid import Chain
+from nlproar.study.processes import WorkerProcess
 
 _PATIENCE = 10  # seconds in which a worker has to stop by itself
 _TAIL = 4096  # bytes of a log that are looked at
@@ -34,7 +34,7 @@ class Worker:
 
     chain: Chain
     todo: list[Config]
-    process: subprocess.Popen[bytes]
+    process: WorkerProcess
     log: Path
 
     def doing(self) -> str:
@@ -44,16 +44,9 @@ class Worker:
 
 
 def start(layout: Layout, chain: Chain, todo: list[Config], threads: int) -> Worker:
-    """Start the process of `chain`, with its share of the cores, in a session of its own: Ctrl-C reaches the study
-    only, which then stops its workers. It ends when the study is no more."""
+    """Start the process of `chain`, with its share of the cores."""
     log = layout.log(chain.configs[-1])
-    command = [sys.executable, *chain.arguments(todo)]
-    environment = {**os.environ, PARENT: str(os.getpid()), "OMP_NUM_THREADS": str(threads)}
-    environment["PYTHONSAFEPATH"] = "1"  # a file numpy.py in the current folder is not the library
-    with storage.owner_only(chain.configs[0].task.confidential), storage.open_log(log) as file:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
-        )
+    process = processes.start(chain.arguments(todo), log, chain.configs[0].task.confidential, threads)
     return Worker(chain, list(todo), process, log)
 
 
@@ -79,6 +72,7 @@ def new_records(layout: Layout, worker: Worker, replaces: Stamps) -> list[tuple[
 def reason(worker: Worker) -> str:
     """Why a worker that ended did not do all of its levels."""
     code = worker.process.returncode
+    assert code is not None
     if code < 0:
         return f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
     text = last_line(worker.log)

@@ -48,14 +48,15 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import numpy as np
 
 import nlproar
+from nlproar import storage
 from nlproar.dataset import babi_simulation
-from nlproar.study import workers
+from nlproar.run.parent import PARENT
+from nlproar.study import processes
 from tests.campaigns.operations import Stop, Watch
 from tests.conftest import ROOT, world_of
 
@@ -132,18 +133,17 @@ _watch: list[Watch] = []  # of this process, if its file operations are counted
 
 
 class ForkedProcess:
-    """What a study needs of subprocess.Popen, for a worker that is forked instead of started anew."""
+    """A worker that is forked from the study itself. It takes the place of `nlproar.study.processes.start`."""
 
-    def __init__(self, command: Sequence[str], *, stdin: int, stdout: Any, stderr: Any, env: Mapping[str, str],
-                 start_new_session: bool) -> None:  # fmt: skip
+    def __init__(self, arguments: Sequence[str], log: Path, confidential: bool, threads: int) -> None:
         self.returncode: int | None = None
         self.pid = os.fork()
         if not self.pid:
             if _watch:
                 _watch[0].off()
-            os.environ.clear()
-            os.environ.update(env)
-            become(command[1:], stdout.fileno(), stderr.fileno())
+            os.environ.update({PARENT: str(os.getppid()), "OMP_NUM_THREADS": str(threads)})
+            with storage.owner_only(confidential), storage.open_log(log) as file:
+                become(arguments, file.fileno(), file.fileno())
 
     def poll(self) -> int | None:
         if self.returncode is None:
@@ -188,10 +188,7 @@ def become(
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        popen = SimpleNamespace(Popen=ForkedProcess)
-        names = ("DEVNULL", "PIPE", "TimeoutExpired", "CalledProcessError", "run")
-        vars(popen).update({name: getattr(subprocess, name) for name in names})
-        workers.subprocess = popen  # type: ignore[assignment, attr-defined]  # a module, but for what is replaced
+        processes.start = ForkedProcess
         watching = watch() if watch else None
         if watching:
             _watch.append(watching)
@@ -830,7 +827,8 @@ def _fork_case(campaign: Campaign, name: str, result: Path) -> int:
 def import_everything() -> None:
     """All modules of the package, and what they import when they first need it; no thread may be running then."""
     for module in pkgutil.walk_packages(nlproar.__path__, "nlproar."):
-        importlib.import_module(module.name)
+        if module.name != "nlproar.study.preloaded":  # which changes how a process ends
+            importlib.import_module(module.name)
     for name in ("filelock", "tabulate", "tqdm", "safetensors.torch", "torch.fx", "torch.distributed",
                  "matplotlib.backends.backend_pdf", "matplotlib.backends.backend_agg"):  # fmt: skip
         importlib.import_module(name)

@@ -1,0 +1,153 @@
+"""Processes of workers, which begin in milliseconds where the system allows that. Imports no torch.
+
+Importing torch and pytorch_lightning takes seconds, which is more than many runs train. On Linux one process therefore
+imports them once for a study, and each worker is forked from it: the fork server of Python's `multiprocessing`. It
+computes nothing itself, so a worker begins as a new interpreter would. Elsewhere, and where there is a GPU, each worker
+is a new interpreter: the driver of a GPU must not be started before a fork.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Protocol
+
+from nlproar import process, storage
+from nlproar.run.parent import PARENT
+
+_GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # is there one of NVIDIA, of AMD, or of Windows below Linux?
+
+_HELD = (signal.SIGINT, signal.SIGTERM)  # held back while a worker begins, and only then
+
+
+class WorkerProcess(Protocol):
+    """What a study asks of the process of a worker; `subprocess.Popen` has all of it."""
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, the number of a signal with a minus, or None while it runs."""
+
+    def poll(self) -> int | None:
+        """Look whether it has ended, and return `returncode`."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. Raises subprocess.TimeoutExpired after `timeout` seconds."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    def kill(self) -> None:
+        """End it."""
+
+
+class _Forked:
+    """A worker that the fork server has forked."""
+
+    def __init__(self, forked: ForkServerProcess) -> None:
+        self._process = forked
+        self.pid = forked.pid or 0
+
+    @property
+    def returncode(self) -> int | None:
+        """See `WorkerProcess.returncode`."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """See `WorkerProcess.poll`."""
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """See `WorkerProcess.wait`."""
+        self._process.join(timeout)
+        code = self.returncode
+        if code is None:
+            raise subprocess.TimeoutExpired("worker", timeout or 0)
+        return code
+
+    def terminate(self) -> None:
+        """See `WorkerProcess.terminate`."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """See `WorkerProcess.kill`."""
+        self._process.kill()
+
+
+def start(arguments: Sequence[str], log: Path, confidential: bool, threads: int) -> WorkerProcess:
+    """Start a script or module with its flags, `arguments`, with so many threads. What it prints is appended to `log`,
+    which only the owner may read if it is `confidential`.
+
+    It has a session of its own: Ctrl-C reaches the study only, which then stops its workers. It ends when the study is
+    no more, see `nlproar.run.parent`.
+    """
+    if _can_fork():
+        return _fork(arguments, log, confidential, threads)
+    with storage.owner_only(confidential), storage.open_log(log) as file:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            env={**os.environ, **_environment(threads)},
+            start_new_session=True,
+        )
+
+
+def _can_fork() -> bool:
+    return sys.platform == "linux" and not any(os.path.exists(gpu) for gpu in _GPUS)
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Return what a worker finds in its environment besides that of the study."""
+    return {
+        PARENT: str(os.getpid()),
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONSAFEPATH": "1",  # a file numpy.py in the current folder is not the library
+    }
+
+
+def _fork(arguments: Sequence[str], log: Path, confidential: bool, threads: int) -> WorkerProcess:
+    with storage.owner_only(confidential), storage.open_log(log):
+        pass  # a log that cannot be written is an error of the study, which is said where the user sees it
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["nlproar.study.preloaded"])
+    os.environ.update(_environment(threads))  # which the fork server, a new interpreter, begins with
+    process.prepare_environment()
+    forked = context.Process(target=_become, args=(list(arguments), str(log), os.getcwd(), dict(os.environ)))
+    # A worker that is interrupted before it has a log would complain on the screen.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    try:
+        forked.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return _Forked(forked)
+
+
+def _become(arguments: list[str], log: str, folder: str, environment: dict[str, str]) -> None:
+    """Go on as the process of a script, in a process that was just forked."""
+    os.setsid()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    with storage.open_log(Path(log)) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+    sys.path[:] = [place for place in sys.path if place not in ("", folder)]  # as PYTHONSAFEPATH says
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = arguments
+        runpy.run_path(arguments[0], run_name="__main__")
