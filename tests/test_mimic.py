@@ -323,9 +323,9 @@ def test_word2vec_sees_the_training_notes_only_and_follows_its_seed(folder, tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize(("subset", "measure"), [("diabetes", "gradient"), ("anemia", "attention")])
 def test_a_planted_word_is_found_and_masking_it_removes_the_performance(folder, script, subset, measure):
-    place = ("--subset", subset, "--persistent-dir", folder.parents[1], "--batch-size", 4, "--max-epochs", 6)
+    place = ("--subset", subset, "--persistent-dir", folder.parents[1], "--batch-size", 4, "--max-epochs", 4)
     done = script("mimic", *place, "--importance-measure", measure, "--k", 1, "--recursive", "--train-missing")
-    config = resolve(f"mimic-{subset}", importance_measure=measure, k=1, recursive=True, batch_size=4, max_epochs=6)
+    config = resolve(f"mimic-{subset}", importance_measure=measure, k=1, recursive=True, batch_size=4, max_epochs=4)
     layout = Layout(folder.parents[1])
     scores = [
         json.loads(layout.record(c).read_text())["metrics"]["test"]["macro_f1"] for c in (config.needs()[0], config)
