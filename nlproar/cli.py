@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import nlproar
+from nlproar.interrupts import end_at_ctrl_c
 
 COMMANDS = {
     "run": "make one run, or the runs at several levels of a curve",
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name not in COMMANDS:
         print(f"error: there is no command {name!r}; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)
+    end_at_ctrl_c()  # until the command handles it, see `script.exit_codes`
     _command(name)(_sentence(COMMANDS[name]), rest)
 
 
