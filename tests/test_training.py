@@ -400,6 +400,7 @@ CLUSTERS = {
         "SLURM_LOCALID": "3", "SLURM_NODEID": "1", "SLURM_NNODES": "2", "SLURM_NTASKS_PER_NODE": "2",
         "SLURM_NODELIST": "node[1-2]",
     },
+    "sbatch": {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train"},
     "salloc": {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "interactive", "SLURM_JOB_ID": "1234"},
     "torchrun": {
         "RANK": "3", "LOCAL_RANK": "1", "GROUP_RANK": "1", "NODE_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2",
