@@ -222,6 +222,15 @@ def test_output_that_goes_nowhere_ends_no_run(few_questions, tmp_path):
     assert "record: " in run("", 0, 1, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
 
 
+def test_a_file_never_gets_the_number_of_a_closed_stream(tmp_path):
+    """Else what is meant for stderr, also by a library in C, is written into it."""
+    code = "import os, sys\nfrom nlproar.streams import prepare_streams\nprepare_streams()\n"
+    code += "number = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)\nos.write(number, str(number).encode())"
+    command = ["bash", "-c", 'exec "$0" -c "$1" "$2" <&- >&- 2>&-', sys.executable, code, str(tmp_path / "file")]
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
+    assert int((tmp_path / "file").read_text()) > 2
+
+
 def test_without_the_package_every_script_is_one_line():
     """... for a Python in which nlproar, or a package that it needs, is not installed."""
     for script in sorted((ROOT / "experiments").glob("*.py")):
