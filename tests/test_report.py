@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from nlproar import storage
 from nlproar.report import cli, figures, frame, panels, summary, tables
 from nlproar.report.results import collect
 from nlproar.run import record
@@ -447,6 +448,19 @@ def test_two_reports_at_once_both_end_well(tmp_path):
     assert [process.returncode for process in both] == [0, 0], errors
     assert (tmp_path / "report.html").read_text().rstrip().endswith("</html>")
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_only_one_report_at_a_time_writes_into_a_directory(tmp_path, capsys, monkeypatch):
+    made_records.study(tmp_path, seeds=[0], measures=["gradient"], step=50)
+    free = []
+
+    def write(results, layout):
+        with storage.lock_if_free(layout.report) as is_free:
+            free.append(is_free)
+        return []
+
+    monkeypatch.setattr(cli, "write", write)
+    assert tell(capsys, "--persistent-dir", tmp_path, "--no-convergence")[0] == 0 and free == [False]
 
 
 HOSTILE = "a<img src=x onerror=alert(1)>|$&'\""
