@@ -217,6 +217,7 @@ def test_output_that_goes_nowhere_ends_no_run(few_questions, tmp_path):
     shown = run("2>/dev/null | head -1", 0, 1, 2).strip().removeprefix("record: ")
     assert Path(shown.encode().decode("unicode_escape")).parent == folder / "results" / "roar"
     assert run(">&- 2>&- <&-", 3) == ""
+    assert run("2>&-", 0, 1).startswith("record: ")  # and not what was meant for stderr
     assert "warning: standard output cannot be written" in run(">/dev/full", 0, 1)
     assert "record: " in run("2>/dev/full", 0, 1)
     assert "record: " in run("", 0, 1, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
