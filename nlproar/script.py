@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from nlproar.errors import UserError, refusal
 from nlproar.interrupts import end_at_ctrl_c, raise_at_ctrl_c
-from nlproar.streams import lost_output, prepare_streams
+from nlproar.streams import lost_output, prepare_streams, require_output
 
 # Packages that a plain installation leaves out, by the extra of setup.py that brings them.
 _EXTRAS = {
@@ -37,6 +37,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with one line, without the usage."""
         self.exit(2, f"error: {on_one_line(message)} (see --help)\n")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Exit. Raises UserError where the help was asked for, and is lost."""
+        if status == 0:
+            require_output()
+        super().exit(status, message)
 
 
 class Terminated(BaseException):

@@ -1,6 +1,7 @@
 """The scripts as a user runs them: killed, raced, repeated elsewhere, and asked for what cannot be."""
 
 import json
+import os
 import random
 import re
 import resource
@@ -221,6 +222,22 @@ def test_output_that_goes_nowhere_ends_no_run(few_questions, tmp_path):
     assert "warning: standard output cannot be written" in run(">/dev/full", 0, 1)
     assert "record: " in run("2>/dev/full", 0, 1)
     assert "record: " in run("", 0, 1, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+
+
+@pytest.mark.parametrize("words", ["", "--help", "--version", "run --help", "study --help", "report --help"])
+def test_help_that_is_lost_is_one_line(words):
+    done = in_a_shell(f"{shlex.quote(sys.executable)} -m nlproar {words} >/dev/full", {**os.environ})
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: standard output cannot be written: No space left on device")
+
+
+def test_a_command_that_does_not_exist_says_so_on_stderr_only():
+    for words in ("magic", "--magic", "runs --help"):
+        done = in_a_shell(f"{shlex.quote(sys.executable)} -m nlproar {words}", {**os.environ})
+        assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+        assert done.stderr.startswith(f"error: there is no command {words.split()[0]!r}; choose from run, ")
+    closed = in_a_shell(f"{shlex.quote(sys.executable)} -m nlproar magic 2>&-", {**os.environ})
+    assert (closed.returncode, closed.stdout) == (2, "")
 
 
 def test_a_file_never_gets_the_number_of_a_closed_stream(tmp_path):
