@@ -288,6 +288,15 @@ def test_what_is_no_record_is_named_and_the_rest_is_reported(damage, tmp_path, c
     assert "gradient, seed 0: no record of k = 60 %" in out and "| integrated-gradient |" in out
 
 
+@pytest.mark.parametrize("place, value", [("dataset", "nothing"), ("importance_measure", "magic")])
+def test_a_record_of_a_run_that_cannot_be_is_named_with_its_file(place, value, tmp_path):
+    for one in made_records.study(tmp_path, seeds=[0], measures=["gradient"], step=50):
+        content = json.loads(json.dumps(one.as_json()))
+    content["identity"][place] = content["config"][place] = value
+    path = made_records.forge(Layout(tmp_path).results / "roar", content)
+    assert frame.load([Layout(tmp_path)]).left_out[path].startswith(f"{path}: ")
+
+
 def test_a_record_that_disappears_while_it_is_read_is_named(tmp_path, capsys, unwritten, monkeypatch):
     made_records.study(tmp_path, seeds=[0])
     listed = frame.record_files
