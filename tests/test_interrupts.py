@@ -35,11 +35,13 @@ STUDY = ("--source", "simulated", "--importance-measure", "gradient", "--k", "20
         (("-m", "nlproar", "run", "--dataset", "babi-1", *RUN), "numpy"),
         (("-m", "nlproar", "run", "--dataset", "babi-1", *RUN), "numpy._core._multiarray_umath"),
         (("-m", "nlproar", "run", "--dataset", "babi-1", *RUN), "torch"),
-        (("-m", "nlproar", "run", "--dataset", "babi-1", *RUN), "pytorch_lightning"),
+        pytest.param(
+            ("-m", "nlproar", "run", "--dataset", "babi-1", *RUN), "pytorch_lightning", marks=pytest.mark.slow
+        ),
         (("-m", "nlproar", "study", "--dataset", "babi-1", *STUDY), "nlproar.study.cli"),
         (("-m", "nlproar", "report"), "nlproar.report.cli"),
         (("-m", "nlproar", "report"), "pandas"),
-        (("-m", "nlproar", "report"), "matplotlib"),
+        pytest.param(("-m", "nlproar", "report"), "matplotlib", marks=pytest.mark.slow),
         (("experiments/babi.py", *RUN), "nlproar.run.cli"),
         (("experiments/babi.py", *RUN), "numpy"),
         (("experiments/study.py", *STUDY), "numpy"),
