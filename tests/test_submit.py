@@ -281,9 +281,18 @@ def test_an_element_runs_no_list_that_others_may_have_written(job_list):
         one_line(element(job_list, 0, SLURM_ARRAY_TASK_ID="0"), "another user")
 
 
-def test_lists_are_written_for_their_owner_only_in_a_shared_folder(cluster, tmp_path):
-    command = f"umask 002; SBATCH=echo bash {BATCH_JOBS}/roar.sh {' '.join(FLAGS)} --persistent-dir out"
-    subprocess.run(["bash", "-c", command], cwd=tmp_path, env=cluster, check=True, capture_output=True)
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"SBATCH=echo bash {BATCH_JOBS}/roar.sh {' '.join(FLAGS)}",
+        f"{sys.executable} -m nlproar study --job-lists --dataset {' '.join(FLAGS)}",
+    ],
+    ids=["submitted", "written"],
+)
+def test_lists_are_written_for_their_owner_only_in_a_shared_folder(cluster, tmp_path, command):
+    environment = {**cluster, "PYTHONPATH": str(ROOT)}
+    command = f"umask 002; {command} --persistent-dir out </dev/null"
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, check=True, capture_output=True)
     lists = list((tmp_path / "out").rglob("*.jobs"))
     assert len(lists) == 2
     assert not any(stat.S_IMODE(file.stat().st_mode) & 0o022 for file in lists)
