@@ -95,7 +95,15 @@ def test_no_member_can_leave_the_folder_since_nothing_is_extracted(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["data.zip", "data.tar.gz"])
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"<!DOCTYPE html>" + b[:9], lambda b: b""])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b[: len(b) // 2],
+        lambda b: b"<!DOCTYPE html>" + b[:9],
+        lambda b: b"",
+        lambda b: b[:40] + b[45:],  # of a zip archive, the first member then starts before the file
+    ],
+)
 def test_a_damaged_archive_is_named(tmp_path, name, damage):
     file = archive(tmp_path / "toy" / name)
     file.write_bytes(damage(file.read_bytes()))

@@ -6,6 +6,7 @@ Archives are read in place and never extracted, so no member can write anywhere.
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import logging
@@ -388,8 +389,8 @@ def broken_archive_named(place: Path | str) -> Iterator[None]:
     try:
         yield
     except (*BROKEN_ARCHIVE, RuntimeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the machine, not of the file; a broken stream has no number, an encrypted zip is a RuntimeError
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # of the machine; a broken stream has no number, or EINVAL for a place before the first byte
         raise UserError(f"{place} {_fault(Path(place), error)}") from error
 
 
