@@ -112,6 +112,24 @@ def test_a_damaged_archive_is_named(tmp_path, name, damage):
     assert str(file) in str(error.value)
 
 
+def test_a_zip_archive_whose_names_are_damaged_is_named(tmp_path):
+    file = archive(tmp_path / "toy" / "data.zip", {"inner/ä.txt": "x", **TEXTS})
+    file.write_bytes(file.read_bytes().replace("inner/ä".encode(), b"inner/\xff\xff", 1))
+    with pytest.raises(UserError, match="not a whole archive") as error:
+        dict(raw.open_raw(source(), tmp_path, MEMBERS).contents("inner/*.txt"))
+    assert str(file) in str(error.value)
+
+
+def test_a_member_without_a_name_is_none(tmp_path):
+    file = archive(tmp_path / "toy" / "data.zip")
+    file.write_bytes(file.read_bytes().replace(b"inner/b", b"\0nner/b"))  # zipfile ends a name at a NUL
+    files = raw.open_raw(source(), tmp_path, MEMBERS)
+    with pytest.raises(UserError, match=r"data\.zip has no inner/b\.txt"):
+        list(files.lines("inner/b.txt"))
+    with pytest.raises(UserError, match=r"data\.zip has no inner/b\.txt"):
+        dict(files.contents(*MEMBERS))
+
+
 @pytest.mark.parametrize("name", ["data.tar", "data.tar.gz", "data.tar.xz"])
 def test_an_archive_cut_between_members_is_noticed(tmp_path, name):
     texts = {f"inner/{i}.txt": "x" * 1000 for i in range(40)}

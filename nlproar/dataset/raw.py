@@ -12,6 +12,7 @@ import io
 import logging
 import lzma
 import os
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -36,7 +37,15 @@ from nlproar.fingerprints import fingerprint, sha256
 log = logging.getLogger(__name__)
 
 _OPENERS = {b"\x1f\x8b\x08": gzip.open, b"BZh": bz2.open, b"\xfd7z": lzma.open}
-BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+BROKEN_ARCHIVE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    UnicodeDecodeError,  # of the name of a member
+)
 
 
 Opener = Callable[[tuple[str, ...]], Iterator[tuple[str, IO[bytes]]]]
@@ -342,7 +351,7 @@ def _names_in(archive: Path) -> list[str]:
     """The names of all files in an archive that can be read."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as content:
-            return [info.filename for info in content.infolist() if not info.is_dir()]
+            return [name for name in content.namelist() if not name.endswith("/")]
     with open_compressed(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as members:
         return [info.name for info in members if info.isfile()]
 
