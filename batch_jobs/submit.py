@@ -4,6 +4,9 @@ import sys
 from pathlib import Path
 
 try:
+    from nlproar.interrupts import end_at_ctrl_c
+
+    end_at_ctrl_c()
     from nlproar.study.submit import main
 except ModuleNotFoundError as error:
     print(f"error: {error}; activate the environment of nlproar (Python 3.11 or later)", file=sys.stderr)

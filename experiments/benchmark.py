@@ -22,6 +22,9 @@ from typing import TYPE_CHECKING, Any
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 try:
+    from nlproar.interrupts import end_at_ctrl_c
+
+    end_at_ctrl_c()
     from nlproar.errors import UserError
     from nlproar.flags import check_range
     from nlproar.paths import user_path

@@ -13,6 +13,9 @@ import tempfile
 from pathlib import Path
 
 try:
+    from nlproar.interrupts import end_at_ctrl_c
+
+    end_at_ctrl_c()
     from nlproar.dataset import TASKS
     from nlproar.errors import UserError
     from nlproar.explain import MEASURES

@@ -3,6 +3,9 @@
 import sys
 
 try:
+    from nlproar.interrupts import end_at_ctrl_c
+
+    end_at_ctrl_c()
     from nlproar.report.cli import main
 except ModuleNotFoundError as error:
     print(f"error: {error}; activate the environment of nlproar (Python 3.11 or later)", file=sys.stderr)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import nlproar
+from nlproar.interrupts import end_at_ctrl_c
 
 COMMANDS = {
     "run": "make one run, or the runs at several levels of a curve",
@@ -37,18 +38,29 @@ commands:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a subcommand. Exits as that one says, with 2 for one that does not exist."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
-        listed = "\n".join(f"  {name:<11} {text}" for name, text in COMMANDS.items())
-        print(_USAGE.format(commands=listed), end="")
-        return
-    if words[0] in ("-V", "--version"):
-        print(f"nlproar {nlproar.__version__}")
+    end_at_ctrl_c()  # until the command handles it, see `script.exit_codes`
+    if not words or words[0] not in COMMANDS:
+        _without_command(words)
         return
     name, *rest = words
-    if name not in COMMANDS:
-        print(f"error: there is no command {name!r}; choose from {', '.join(COMMANDS)}", file=sys.stderr)
-        sys.exit(2)
     _command(name)(_sentence(COMMANDS[name]), rest)
+
+
+def _without_command(words: Sequence[str]) -> None:
+    """Print the help or the version. Exits with 2 for a command that does not exist."""
+    from nlproar.errors import UserError
+    from nlproar.script import exit_codes
+    from nlproar.streams import require_output
+
+    with exit_codes("interrupted"):
+        if not words or words[0] in ("-h", "--help"):
+            listed = "\n".join(f"  {name:<11} {text}" for name, text in COMMANDS.items())
+            print(_USAGE.format(commands=listed), end="")
+        elif words[0] in ("-V", "--version"):
+            print(f"nlproar {nlproar.__version__}")
+        else:
+            raise UserError(f"there is no command {words[0]!r}; choose from {', '.join(COMMANDS)}")
+        require_output()
 
 
 def _sentence(text: str) -> str:

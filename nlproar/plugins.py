@@ -16,7 +16,8 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from nlproar.errors import UserError
@@ -43,8 +44,11 @@ def load_named(argv: Sequence[str] | None = None) -> None:
 def load(name: str) -> str:
     """Load one plug-in, a file or a module, and return the name by which another process finds it.
 
-    Raises UserError where it is not there. What goes wrong within it keeps its traceback: it is the user's code.
+    Raises UserError where it is not there, or is not Python. What goes wrong while it runs keeps its traceback: it is
+    the user's code.
     """
+    if not name:
+        raise UserError("--plugin is empty; name a Python file or a module")
     path = Path(name).expanduser()
     if path.suffix != ".py" and not path.is_file():
         _import_module(name)
@@ -58,7 +62,8 @@ def load(name: str) -> str:
             raise UserError(f"--plugin {name}: this is not a Python file")
         module = importlib.util.module_from_spec(specification)
         sys.modules[path.stem] = module  # where the registries look for what it has registered
-        specification.loader.exec_module(module)
+        with _syntax_errors_named(name):
+            specification.loader.exec_module(module)
         _loaded.add(place)
     return place
 
@@ -66,10 +71,23 @@ def load(name: str) -> str:
 def _import_module(name: str) -> None:
     if name in _loaded:
         return
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(f"--plugin {name}: there is no such module and no such file")
     try:
-        importlib.import_module(name)
+        with _syntax_errors_named(name):
+            importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name.partition(".")[0]:
             raise
         raise UserError(f"--plugin {name}: there is no such module and no such file") from error
     _loaded.add(name)
+
+
+@contextmanager
+def _syntax_errors_named(name: str) -> Iterator[None]:
+    """Turn a SyntaxError into a UserError with the file and the line."""
+    try:
+        yield
+    except SyntaxError as error:
+        place = f", line {error.lineno}" if error.lineno else ""
+        raise UserError(f"--plugin {name}: {error.filename or name}{place}: {error.msg}; correct the file") from error

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from nlproar.errors import UserError, refusal
-from nlproar.streams import lost_output, prepare_streams
+from nlproar.interrupts import end_at_ctrl_c, raise_at_ctrl_c
+from nlproar.streams import lost_output, prepare_streams, require_output
 
 # Packages that a plain installation leaves out, by the extra of setup.py that brings them.
 _EXTRAS = {
@@ -22,6 +23,8 @@ _EXTRAS = {
     "gensim": "word2vec",
     **dict.fromkeys(("huggingface_hub", "tokenizers", "transformers"), "transformers"),
 }
+
+_commands: list[str] = []  # what the command that is at work says on Ctrl-C; empty where no command is
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,6 +38,12 @@ class Parser(argparse.ArgumentParser):
         """Exit with one line, without the usage."""
         self.exit(2, f"error: {on_one_line(message)} (see --help)\n")
 
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Exit. Raises UserError where the help was asked for, and is lost."""
+        if status == 0:
+            require_output()
+        super().exit(status, message)
+
 
 class Terminated(BaseException):
     """The process was asked to end by SIGTERM. A handler of that signal raises this."""
@@ -47,11 +56,18 @@ def exit_codes(stopped: str) -> Iterator[None]:
     Exit code 2 and one line for what the user can mend; 130 and the line `stopped` on Ctrl-C; 143 and the same line on
     SIGTERM, where a handler raises `Terminated`. A bug keeps its traceback. Output that was lost costs a warning only,
     as the records are there; see `streams.require_output` for commands whose result is their output.
+
+    Before this is entered, while the command imports what it needs, `interrupts.end_at_ctrl_c` handles Ctrl-C.
     """
-    prepare_streams()
     try:
-        with users_errors():
-            yield
+        raise_at_ctrl_c()
+        prepare_streams()
+        _commands.append(stopped)
+        try:
+            with users_errors():
+                yield
+        finally:
+            _commands.pop()
     except UserError as error:
         print(f"error: {on_one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
@@ -65,6 +81,20 @@ def exit_codes(stopped: str) -> Iterator[None]:
     problem = lost_output()
     if problem:
         print(f"warning: standard output cannot be written: {problem}", file=sys.stderr)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Around imports that take seconds: in a command, Ctrl-C ends the process as `interrupts.end_at_ctrl_c` says.
+
+    Outside `exit_codes` this changes nothing, as the process is not ours to end.
+    """
+    if _commands:
+        end_at_ctrl_c()
+    try:
+        yield
+    finally:
+        raise_at_ctrl_c()
 
 
 def on_one_line(text: str) -> str:

@@ -1,6 +1,7 @@
 """A study is a set of runs: which, in which chains, and what is left of them."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -18,9 +19,10 @@ from nlproar.run import failure, overwrite, record
 from nlproar.run.config import command_line, resolve
 from nlproar.run.layout import Layout
 from nlproar.study import cli as study
-from nlproar.study import job_lists
+from nlproar.study import job_lists, workers
 from nlproar.study.grid import Grid
 from nlproar.study.status import Estimates, duration, look, time_left
+from nlproar.study.workers import Worker
 from tests.conftest import ROOT
 from tests.made_records import made
 from tests.test_config import runs_of_words
@@ -161,6 +163,22 @@ def test_the_state_of_every_run_comes_from_the_disk(tmp_path):
     assert look(layout, chains, before).records == {}
     again = finish(layout, base[0])
     assert look(layout, chains, before).records == {base[0]: again}
+
+
+@pytest.mark.parametrize("seconds", [-(10**6), 10**6])
+def test_a_worker_has_not_done_a_run_that_has_the_record_to_be_replaced_whatever_the_clock_says(tmp_path, seconds):
+    """Else the runs that wait for it would explain the old model."""
+    layout, (chain, *_) = Layout(tmp_path), SMALL.chains()
+    (config,) = chain.configs
+    finish(layout, config)
+    path = layout.record(config)
+    replaces = {overwrite.name(config): record.stamp(path)}
+    worker = Worker(chain, [config], None, tmp_path / "log")
+    os.utime(path, (path.stat().st_atime, path.stat().st_mtime + seconds))
+    assert workers.new_records(layout, worker, replaces) == [] and worker.todo == [config]
+    again = finish(layout, config)
+    os.utime(path, (path.stat().st_atime, path.stat().st_mtime - seconds))
+    assert workers.new_records(layout, worker, replaces) == [(config, again)] and worker.todo == []
 
 
 def test_the_time_left_is_estimated_from_runs_alike(tmp_path):

@@ -68,9 +68,12 @@ def test_no_record_and_another_name_are_refused(tmp_path):
         pack.pack(Layout(tmp_path), tmp_path / "all.zip")
 
 
-def test_the_job_that_makes_the_report_is_submitted_with_its_flags():
-    bash = shutil.which("bash")
-    line = [bash, "batch_jobs/report.sh", "--persistent-dir", "a folder"]
-    environment = {"SBATCH": "echo", "PATH": "/usr/bin:/bin", "NLPROAR_ACCOUNT": "me"}
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout.strip() == "--account=me batch_jobs/report.sh --persistent-dir a folder"
+def test_the_job_that_makes_the_report_is_submitted_with_its_flags_from_the_folder_of_the_user(tmp_path):
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text('#!/bin/sh\necho "$PWD: $*"\n')
+    sbatch.chmod(0o755)
+    script = str(ROOT / "batch_jobs" / "report.sh")
+    line = [shutil.which("bash"), script, "--persistent-dir", "a folder"]
+    environment = {"SBATCH": str(sbatch), "PATH": "/usr/bin:/bin", "NLPROAR_ACCOUNT": "me"}
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == f"{tmp_path}: --account=me {script} --persistent-dir a folder"

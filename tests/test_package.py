@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "nlproar"
 ORDER = {  # a room imports from itself and from rooms with a lower number
-    "errors": 0, "masking": 0, "seeds": 0, "stats": 0,
+    "errors": 0, "interrupts": 0, "masking": 0, "seeds": 0, "stats": 0,
     "flags": 1, "paths": 1, "plugins": 1, "process": 1, "progress": 1, "published": 1, "storage": 1, "streams": 1,
     "fingerprints": 2, "metrics": 2, "script": 2,
     "dataset": 3, "model": 4, "explain": 5, "evaluate": 6, "run": 7,

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from nlproar import plugins
+from nlproar.errors import UserError
 from tests.conftest import ROOT
 
 PLUGIN = str(ROOT / "tests" / "plugin.py")
@@ -62,3 +64,31 @@ def test_a_parameter_of_a_measure_is_a_part_of_the_identity_and_a_column_of_its_
     said = command("run", *words, "--favourite", "bad")
     assert "favourite (favourite bad)" in said
     assert "done already" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("", None, "--plugin is empty"),
+        ("missing.py", None, "there is no such file"),
+        ("missing", None, "there is no such module and no such file"),
+        ("..missing", None, "there is no such module and no such file"),
+        ("a b", None, "there is no such module and no such file"),
+        ("cut.py", b"x = 1\ny = (", r"cut\.py, line 2: "),
+        ("binary.py", b"\x00\x01\x02", r"binary\.py: .*null bytes"),
+        ("latin.py", b"x = '\xe4'", r"latin\.py.*utf-8"),
+    ],
+)
+def test_what_is_no_plugin_is_named_in_one_line(name, content, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=said) as error:
+        plugins.load(name)
+    assert str(error.value).startswith("--plugin ") and "\n" not in str(error.value)
+
+
+def test_what_goes_wrong_while_a_plugin_runs_keeps_its_traceback(tmp_path):
+    (tmp_path / "own_bug.py").write_text("raise ZeroDivisionError")
+    with pytest.raises(ZeroDivisionError):
+        plugins.load(str(tmp_path / "own_bug.py"))

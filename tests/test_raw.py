@@ -95,13 +95,39 @@ def test_no_member_can_leave_the_folder_since_nothing_is_extracted(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["data.zip", "data.tar.gz"])
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"<!DOCTYPE html>" + b[:9], lambda b: b""])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b[: len(b) // 2],
+        lambda b: b"<!DOCTYPE html>" + b[:9],
+        lambda b: b"",
+        lambda b: b[:40] + b[45:],  # of a zip archive, the first member then starts before the file
+    ],
+)
 def test_a_damaged_archive_is_named(tmp_path, name, damage):
     file = archive(tmp_path / "toy" / name)
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(UserError, match="not a whole archive") as error:
         read(raw.open_raw(source(), tmp_path, MEMBERS))
     assert str(file) in str(error.value)
+
+
+def test_a_zip_archive_whose_names_are_damaged_is_named(tmp_path):
+    file = archive(tmp_path / "toy" / "data.zip", {"inner/ä.txt": "x", **TEXTS})
+    file.write_bytes(file.read_bytes().replace("inner/ä".encode(), b"inner/\xff\xff", 1))
+    with pytest.raises(UserError, match="not a whole archive") as error:
+        dict(raw.open_raw(source(), tmp_path, MEMBERS).contents("inner/*.txt"))
+    assert str(file) in str(error.value)
+
+
+def test_a_member_without_a_name_is_none(tmp_path):
+    file = archive(tmp_path / "toy" / "data.zip")
+    file.write_bytes(file.read_bytes().replace(b"inner/b", b"\0nner/b"))  # zipfile ends a name at a NUL
+    files = raw.open_raw(source(), tmp_path, MEMBERS)
+    with pytest.raises(UserError, match=r"data\.zip has no inner/b\.txt"):
+        list(files.lines("inner/b.txt"))
+    with pytest.raises(UserError, match=r"data\.zip has no inner/b\.txt"):
+        dict(files.contents(*MEMBERS))
 
 
 @pytest.mark.parametrize("name", ["data.tar", "data.tar.gz", "data.tar.xz"])

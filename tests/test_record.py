@@ -212,10 +212,15 @@ def test_what_is_no_record_is_named(made, text, words):
 def test_a_record_that_is_a_folder_or_a_link_to_no_file_is_named(made, target):
     path, _ = made
     path.unlink()
-    for make in (path.mkdir, lambda: os.symlink(path.name if target == "itself" else target, path)):
+    words = "link to a file that is not there" if target == "nowhere" else "Too many levels of symbolic links"
+    for make, said in (
+        (path.mkdir, "is a folder where a file belongs"),
+        (lambda: os.symlink(path.name if target == "itself" else target, path), words),
+    ):
         make()
-        with pytest.raises(UserError, match=path.name):
+        with pytest.raises(UserError, match=path.name) as error:
             record.load(path)
+        assert said in str(error.value)
         path.unlink() if path.is_symlink() else path.rmdir()
     with pytest.raises(UserError, match="not there any more"):
         record.load(path)

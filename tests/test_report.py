@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from nlproar import storage
 from nlproar.report import cli, figures, frame, panels, summary, tables
 from nlproar.report.results import collect
 from nlproar.run import record
@@ -287,6 +288,15 @@ def test_what_is_no_record_is_named_and_the_rest_is_reported(damage, tmp_path, c
     assert "gradient, seed 0: no record of k = 60 %" in out and "| integrated-gradient |" in out
 
 
+@pytest.mark.parametrize("place, value", [("dataset", "nothing"), ("importance_measure", "magic")])
+def test_a_record_of_a_run_that_cannot_be_is_named_with_its_file(place, value, tmp_path):
+    for one in made_records.study(tmp_path, seeds=[0], measures=["gradient"], step=50):
+        content = json.loads(json.dumps(one.as_json()))
+    content["identity"][place] = content["config"][place] = value
+    path = made_records.forge(Layout(tmp_path).results / "roar", content)
+    assert frame.load([Layout(tmp_path)]).left_out[path].startswith(f"{path}: ")
+
+
 def test_a_record_that_disappears_while_it_is_read_is_named(tmp_path, capsys, unwritten, monkeypatch):
     made_records.study(tmp_path, seeds=[0])
     listed = frame.record_files
@@ -447,6 +457,19 @@ def test_two_reports_at_once_both_end_well(tmp_path):
     assert [process.returncode for process in both] == [0, 0], errors
     assert (tmp_path / "report.html").read_text().rstrip().endswith("</html>")
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_only_one_report_at_a_time_writes_into_a_directory(tmp_path, capsys, monkeypatch):
+    made_records.study(tmp_path, seeds=[0], measures=["gradient"], step=50)
+    free = []
+
+    def write(results, layout):
+        with storage.lock_if_free(layout.report) as is_free:
+            free.append(is_free)
+        return []
+
+    monkeypatch.setattr(cli, "write", write)
+    assert tell(capsys, "--persistent-dir", tmp_path, "--no-convergence")[0] == 0 and free == [False]
 
 
 HOSTILE = "a<img src=x onerror=alert(1)>|$&'\""

@@ -1,6 +1,7 @@
 """The scripts as a user runs them: killed, raced, repeated elsewhere, and asked for what cannot be."""
 
 import json
+import os
 import random
 import re
 import resource
@@ -216,9 +217,35 @@ def test_output_that_goes_nowhere_ends_no_run(few_questions, tmp_path):
     shown = run("2>/dev/null | head -1", 0, 1, 2).strip().removeprefix("record: ")
     assert Path(shown.encode().decode("unicode_escape")).parent == folder / "results" / "roar"
     assert run(">&- 2>&- <&-", 3) == ""
+    assert run("2>&-", 0, 1).startswith("record: ")  # and not what was meant for stderr
     assert "warning: standard output cannot be written" in run(">/dev/full", 0, 1)
     assert "record: " in run("2>/dev/full", 0, 1)
     assert "record: " in run("", 0, 1, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+
+
+@pytest.mark.parametrize("words", ["", "--help", "--version", "run --help", "study --help", "report --help"])
+def test_help_that_is_lost_is_one_line(words):
+    done = in_a_shell(f"{shlex.quote(sys.executable)} -m nlproar {words} >/dev/full", {**os.environ})
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: standard output cannot be written: No space left on device")
+
+
+def test_a_command_that_does_not_exist_says_so_on_stderr_only():
+    for words in ("magic", "--magic", "runs --help"):
+        done = in_a_shell(f"{shlex.quote(sys.executable)} -m nlproar {words}", {**os.environ})
+        assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+        assert done.stderr.startswith(f"error: there is no command {words.split()[0]!r}; choose from run, ")
+    closed = in_a_shell(f"{shlex.quote(sys.executable)} -m nlproar magic 2>&-", {**os.environ})
+    assert (closed.returncode, closed.stdout) == (2, "")
+
+
+def test_a_file_never_gets_the_number_of_a_closed_stream(tmp_path):
+    """Else what is meant for stderr, also by a library in C, is written into it."""
+    code = "import os, sys\nfrom nlproar.streams import prepare_streams\nprepare_streams()\n"
+    code += "number = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)\nos.write(number, str(number).encode())"
+    command = ["bash", "-c", 'exec "$0" -c "$1" "$2" <&- >&- 2>&-', sys.executable, code, str(tmp_path / "file")]
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
+    assert int((tmp_path / "file").read_text()) > 2
 
 
 def test_without_the_package_every_script_is_one_line():

@@ -258,6 +258,19 @@ def test_an_element_without_a_line_of_its_own_fails(job_list):
     assert not list(job_list.parent.glob("injected"))
 
 
+def test_an_element_that_starts_elsewhere_than_in_the_checkout_is_one_line(tmp_path):
+    """Slurm runs a copy of the script, which finds the others from the folder of the job."""
+    script = tmp_path / "slurm_script"
+    shutil.copy(BATCH_JOBS / "job.sh", script)
+    command = [BASH, str(script), "a.jobs", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    one_line(done, f"{tmp_path} is not the checkout")
+    path_of_programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path_of_programs, "VIRTUAL_ENV": "", "SLURM_ARRAY_TASK_ID": ""}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    one_line(done, "SLURM_ARRAY_TASK_ID")
+
+
 def test_an_element_runs_no_list_that_others_may_have_written(job_list):
     for mode in (0o664, 0o646):
         job_list.chmod(mode)
@@ -268,9 +281,18 @@ def test_an_element_runs_no_list_that_others_may_have_written(job_list):
         one_line(element(job_list, 0, SLURM_ARRAY_TASK_ID="0"), "another user")
 
 
-def test_lists_are_written_for_their_owner_only_in_a_shared_folder(cluster, tmp_path):
-    command = f"umask 002; SBATCH=echo bash {BATCH_JOBS}/roar.sh {' '.join(FLAGS)} --persistent-dir out"
-    subprocess.run(["bash", "-c", command], cwd=tmp_path, env=cluster, check=True, capture_output=True)
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"SBATCH=echo bash {BATCH_JOBS}/roar.sh {' '.join(FLAGS)}",
+        f"{sys.executable} -m nlproar study --job-lists --dataset {' '.join(FLAGS)}",
+    ],
+    ids=["submitted", "written"],
+)
+def test_lists_are_written_for_their_owner_only_in_a_shared_folder(cluster, tmp_path, command):
+    environment = {**cluster, "PYTHONPATH": str(ROOT)}
+    command = f"umask 002; {command} --persistent-dir out </dev/null"
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, check=True, capture_output=True)
     lists = list((tmp_path / "out").rglob("*.jobs"))
     assert len(lists) == 2
     assert not any(stat.S_IMODE(file.stat().st_mode) & 0o022 for file in lists)

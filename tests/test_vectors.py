@@ -83,6 +83,12 @@ def test_words_with_blanks_are_not_their_first_part_and_blame_no_other_line(tmp_
         assert found.vectors[words.ids["1"]].tolist() == [1, 2]
 
 
+def test_the_length_of_a_vector_is_found_where_most_of_the_first_words_have_blanks(tmp_path):
+    lines = ["new york 1 2", "los angeles 3 4", "rio grande 5 6", "bean 7 8"]
+    found = vectors.read(written(tmp_path / "f.txt", "\n".join(lines) + "\n"), WORDS)
+    assert found.vectors.shape[1] == 2 and known(found) == {"bean": [7, 8]}
+
+
 def test_a_header_that_states_another_length_than_the_lines_have_is_refused_with_both(tmp_path):
     with pytest.raises(UserError, match=r"first line announces 300 numbers .* lines have 3"):
         vectors.read(written(tmp_path / "f.vec", "4 300\n" + PLAIN), WORDS)

@@ -6,11 +6,13 @@ Archives are read in place and never extracted, so no member can write anywhere.
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import logging
 import lzma
 import os
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -35,7 +37,15 @@ from nlproar.fingerprints import fingerprint, sha256
 log = logging.getLogger(__name__)
 
 _OPENERS = {b"\x1f\x8b\x08": gzip.open, b"BZh": bz2.open, b"\xfd7z": lzma.open}
-BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+BROKEN_ARCHIVE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    UnicodeDecodeError,  # of the name of a member
+)
 
 
 Opener = Callable[[tuple[str, ...]], Iterator[tuple[str, IO[bytes]]]]
@@ -341,7 +351,7 @@ def _names_in(archive: Path) -> list[str]:
     """The names of all files in an archive that can be read."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as content:
-            return [info.filename for info in content.infolist() if not info.is_dir()]
+            return [name for name in content.namelist() if not name.endswith("/")]
     with open_compressed(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as members:
         return [info.name for info in members if info.isfile()]
 
@@ -388,8 +398,8 @@ def broken_archive_named(place: Path | str) -> Iterator[None]:
     try:
         yield
     except (*BROKEN_ARCHIVE, RuntimeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the machine, not of the file; a broken stream has no number, an encrypted zip is a RuntimeError
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # of the machine; a broken stream has no number, or EINVAL for a place before the first byte
         raise UserError(f"{place} {_fault(Path(place), error)}") from error
 
 

@@ -138,14 +138,14 @@ def _may_be_whole(archive: Path) -> bool:
         return True
     try:
         _size_inside(archive)
-    except (UserError, zipfile.BadZipFile):
+    except UserError:
         return False
     return True
 
 
 def _size_inside(path: Path) -> int:
     """The size of the text of vectors in a zip archive."""
-    with zipfile.ZipFile(path) as archive:
+    with raw_files.broken_archive_named(path), zipfile.ZipFile(path) as archive:
         return vector_text.member(path, archive).file_size
 
 

@@ -19,7 +19,7 @@ from nlproar.paths import user_path
 from nlproar.run import record
 from nlproar.run.config import Options, all_but
 from nlproar.run.layout import Layout
-from nlproar.script import Parser, exit_codes
+from nlproar.script import Parser, exit_codes, importing
 
 if TYPE_CHECKING:
     from nlproar.report.examples import Example
@@ -112,8 +112,9 @@ def _report(
     studies = frame.load(layouts).studies
     if any(study.confidential for study in studies):
         os.umask(0o077)  # no text is shown, but what derives from confidential texts is for its owner only
-    from nlproar.report import examples, formats, tables
-    from nlproar.report.results import collect
+    with importing():
+        from nlproar.report import examples, formats, tables
+        from nlproar.report.results import collect
 
     shown_in_latex = examples.wanted(asked)
     for example in shown_in_latex:
@@ -148,8 +149,9 @@ def _writing(output: Layout, own: Layout) -> Iterator[None]:
 
 def write(results: Results, layout: Layout) -> list[Path]:
     """All files of the report, for the holder of `lock(layout.report)`; returns the folders and the page."""
-    from nlproar.report import formats, page, panels, tables
-    from nlproar.report.figures import save
+    with importing():
+        from nlproar.report import formats, page, panels, tables
+        from nlproar.report.figures import save
 
     pictures = panels.everything(results)
     for name, frame in {

@@ -14,6 +14,7 @@ from nlproar.report.caches import Caches, Gone, readable
 from nlproar.run.config import from_identity
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
+from nlproar.script import importing
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,8 @@ def convergence(caches: Caches, device: str, output: Layout) -> dict[str, np.nda
     }
 
     def make() -> storage.Arrays:
-        from nlproar.explain.path_error import measure_errors  # torch
+        with importing():
+            from nlproar.explain.path_error import measure_errors  # torch
 
         log.info("measuring the convergence of integrated gradient: %s", study.label)
         with readable("the unmasked model"):

@@ -21,6 +21,7 @@ from nlproar.run.config import Config
 from nlproar.run.layout import Layout
 from nlproar.run.parent import has_parent
 from nlproar.run.record import Record
+from nlproar.script import importing
 
 if TYPE_CHECKING:
     from nlproar.run.context import Context
@@ -70,7 +71,8 @@ def _run(layout: Layout, config: Config, replaces: str | None) -> Record:
     for needed in prerequisites.models_below(config):
         if needed not in missing:
             prerequisites.remove_training_state(layout, needed)  # no command may ever name that run again
-    from nlproar.run.context import Context  # torch, which takes seconds; a run that is done needs none
+    with importing():
+        from nlproar.run.context import Context  # torch, which takes seconds; a run that is done needs none
 
     process.use_threads(config.options.threads)
     # Thousands of arrays a step make Python look for cycles; it need not look at all libraries each time. What an
