@@ -19,6 +19,7 @@ def run(arguments: list[str], folder: Path, environment: dict[str, str]) -> subp
         process.start()
         process.join()
         code = process.exitcode
+        assert code is not None
         process.close()
         return subprocess.CompletedProcess(arguments, code, out.read_text(), err.read_text())
 

@@ -17,7 +17,7 @@ def test_real_sst_learns_and_falls_to_one_class_when_all_is_masked(script, real_
         script("stanford_sentiment", *flags, "--metric", "erasure", "--importance-measure", measure)
     found = [json.loads(path.read_text()) for path in (tmp_path / "results").glob("*/*.json")]
     scores = {one["config"].get("k"): one["metrics"]["test"]["macro_f1"] for one in found}
-    assert scores[0] > 0.77 and 0.30 < scores[100] < 0.36
+    assert scores[0] > 0.75 and 0.30 < scores[100] < 0.36
     erased = {one["config"]["importance_measure"]: one for one in found if "erasure_class" in one["config"]}
     assert max(erased["integrated-gradient"]["diagnostics"]["completeness_error"].values()) < 0.01
     removed = {name: one["metrics"]["test"]["comprehensiveness"] for name, one in erased.items()}
