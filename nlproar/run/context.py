@@ -52,7 +52,7 @@ IMPORTANCE_VERSION = 1
 # Raise this when the masks that belong to a key change.
 MASKS_VERSION = 1
 
-# Builds the explainer of a measure, and returns it with what it explains. A call is slow, as it loads a model.
+# Builds the explainer of a measure, and returns it with what it explains. The first call loads a model.
 ExplainerBuilder = Callable[[], tuple[Explainer, Explained]]
 
 
