@@ -230,7 +230,7 @@ class Roar(Evaluation):
         return bool(description["masks"] != self.masks(config, context).digest)
 
     def name_parts(self, config: Config) -> list[str]:
-        """See `Evaluation.name_parts`: k is the level, y the strategy, m the measure, r recursive or not, st the step."""
+        """See `Evaluation.name_parts`: k the level, y the strategy, m the measure, r recursive or not, st the step."""
         level: Level = config.parameters
         parts = [f"k-{level.k}"]
         if level.roar_strategy is not None:
