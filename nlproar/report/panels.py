@@ -80,12 +80,6 @@ def _curves_of_strategy(
         title = f"{place['study']}, {place['masking']}"
         panels.append(Panel(title, _describe_curves(means, strategy), draw))
 
-    unit = "per cent of the tokens" if strategy == "quantile" else "number of tokens"
-    caption = (
-        "Test performance of models trained and tested without the tokens a measure calls most"
-        f" important, by the {unit} masked. Mean over seeds with its 95 % t interval, within 0 to"
-        " 100 %; a line breaks where a level is missing."
-    )
     handles = list(legend.values())
     if strategy == "quantile":
         handles.append(FLOOR)
@@ -94,7 +88,18 @@ def _curves_of_strategy(
     if points["masking"].nunique() > 1 or points["study"].nunique() > 1:
         columns = 2
         size = (3.6, 2.7)
+    caption = _caption_of_curves(strategy)
     return Picture(f"curves_{strategy}", "Curves", caption, panels, handles, columns, size)
+
+
+def _caption_of_curves(strategy: str) -> str:
+    """Return what a picture of curves shows, in sentences."""
+    unit = "per cent of the tokens" if strategy == "quantile" else "number of tokens"
+    return (
+        "Test performance of models trained and tested without the tokens a measure calls most"
+        f" important, by the {unit} masked. Mean over seeds with its 95 % t interval, within 0 to"
+        " 100 %; a line breaks where a level is missing."
+    )
 
 
 def _describe_curves(means: pd.DataFrame, strategy: str) -> str:

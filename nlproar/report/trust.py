@@ -177,7 +177,8 @@ def _agreement_with_truth(scores: pd.DataFrame, true_scores: pd.DataFrame) -> Li
 
 def _power(scores: pd.DataFrame, true_scores: pd.DataFrame) -> Iterator[Line]:
     """Yield how often the metric finds the better of two measures better, by the number of seeds."""
-    detected: dict[int, list[float]] = {}  # number of seeds -> share of choices of seeds, for each pair
+    # Number of seeds -> for each pair of measures, the share of the choices of seeds that find it.
+    detected: dict[int, list[float]] = {}
     most_seeds = scores.shape[1]
     for better, worse in permutations(scores.index, 2):
         truly = trust.compare(true_scores.loc[better].to_numpy(), true_scores.loc[worse].to_numpy())

@@ -180,7 +180,12 @@ class Context:
         self._last_importance = Importance(key, splits, load)
         return self._last_importance
 
-    def _importance_key(self, config: Config, model_of: Config | None, masks: Masks) -> dict[str, Any]:
+    def _importance_key(
+        self,
+        config: Config,
+        model_of: Config | None,
+        masks: Masks,
+    ) -> dict[str, Any]:
         """Return everything that decides the importance by a measure, before any transform."""
         name = str(config.importance_measure)
         measure = MEASURES[name]

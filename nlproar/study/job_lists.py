@@ -182,7 +182,7 @@ class _Submission:
     """A job array that was submitted from this directory."""
 
     file: Path  # the job list
-    names: list[str | None]  # of the chains, by the index of the element; None for one that cannot be read
+    names: list[str | None]  # of the chains, by index of the element; None if it cannot be read
 
     def name_of(self, index: int) -> str | None:
         """Return the name of the chain of an element; None if the list has no such line, or it cannot be read."""
