@@ -1,4 +1,8 @@
-"""Files that are whole or absent, locks that die with their owner, and arrays cached under a key."""
+"""Files that are never half written, locks between processes, and a cache of arrays.
+
+A file is written under a temporary name and then renamed, so a process that is killed leaves either the old file or the
+new one. A lock ends with the process that holds it. Cached arrays are stored with the key under which they were made.
+"""
 
 from __future__ import annotations
 
@@ -30,20 +34,25 @@ log = logging.getLogger(__name__)
 
 Arrays = dict[str, np.ndarray]
 
-_BLOCK = 1 << 20  # bytes
-_FIRST_POLL, _LONGEST_POLL = 0.05, 0.5  # seconds between two attempts to get a lock
-_SECONDS_BETWEEN_REMINDERS = 300  # while a lock is waited for
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # what flock says without locks
+_BLOCK = 1 << 20  # bytes that are read at a time
+
+_FIRST_POLL = 0.05  # seconds between the first two attempts to get a lock
+_LONGEST_POLL = 0.5  # seconds between two later attempts
+_SECONDS_BETWEEN_REMINDERS = 300  # while a process waits for a lock
+
+# The errors of flock on a file system that has no locks.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 class NotAFile(UserError):
-    """Something of another kind, as a folder or a named pipe, is in the place of a file."""
+    """In the place of a file there is something else, for example a folder or a named pipe."""
 
 
 def is_there(path: Path) -> bool:
-    """Whether anything is at `path`, also a link that leads nowhere or to itself: that is damage, not absence.
+    """Return whether there is anything at `path`.
 
-    Raises OSError, naming the file, where the folder may not be looked into: nobody knows what is there then.
+    A symbolic link counts even if it leads nowhere or to itself, because such a link is damage that must be reported.
+    Raises OSError, which names the file, if the folder cannot be searched, as the answer is then unknown.
     """
     try:
         os.lstat(path)
@@ -57,24 +66,28 @@ def is_there(path: Path) -> bool:
 
 @contextmanager
 def whole_file(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
-    """Write `path` so that it holds everything or does not change: temporary name, flush, rename.
+    """Open a temporary file that replaces `path` when the block ends, and is removed if the block raises.
 
-    Without `durable` that holds for a process that ends at any moment, not for a machine that loses power: for files
-    whose reader verifies them and can make them again.
+    The reader of `path` therefore finds the whole new file or what was there before, even if this process is killed.
+    With `durable` this also holds if the machine loses power. Use `durable=False` only for files whose readers detect
+    damage and can make the file again, such as a cache: this is faster.
 
-    The temporary file is new and has a random name, so that no link that somebody planted is followed. While it is
-    written it is locked; one that is not locked was left by a killed process, and the next writer of `path` removes
-    it. Where `path` is a symbolic link, the link is replaced and what it points to does not change.
+    The temporary file has a random name and must not exist, so that a symbolic link that somebody has placed there is
+    never followed. It is locked while it is written. A temporary file that is not locked was left by a process that was
+    killed, and the next writer of `path` removes it. If `path` is a symbolic link, the link is replaced, and the file
+    that it points to does not change.
 
-    An OSError names `path`, also where the system does not say which file it is about (a full disk).
+    Every OSError names `path`, also where the system names no file, as for a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent, path.name)
     with _naming(path):
-        temporary, held = _new_temporary(path)
+        temporary, lock_descriptor = _new_temporary(path)
     try:
         with _naming(path, instead_of=temporary):
-            raw = _Raw(os.dup(held), "wb")  # `held` keeps the lock until the file has its name
+            # Closing the file must not end the lock before the file has its name. The copy of the descriptor shares
+            # the lock, which ends when both are closed.
+            raw = _Raw(os.dup(lock_descriptor), "wb")
             with raw.failure_first(), io.BufferedWriter(raw) as file:
                 yield file
                 file.flush()
@@ -82,15 +95,21 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
                     os.fsync(file.fileno())
             os.replace(temporary, path)
     except BaseException:
-        with suppress(OSError):  # of a disk that fails; the next writer removes the file, and the first error counts
+        # If the disk fails, removing the file may fail, too. The first error is the one to report, and the next writer
+        # removes the file.
+        with suppress(OSError):
             temporary.unlink()
         raise
     finally:
-        os.close(held)
+        os.close(lock_descriptor)
 
 
 class _Raw(io.FileIO):
-    """A file that remembers that it could not be written: a library may stumble over that and raise something else."""
+    """A file that remembers the error of a failed write.
+
+    A library that writes to it, such as zipfile, may react to the failure by an error of its own, which does not say
+    that the disk is full.
+    """
 
     failure: OSError | None = None
 
@@ -103,7 +122,7 @@ class _Raw(io.FileIO):
 
     @contextmanager
     def failure_first(self) -> Iterator[None]:
-        """Raise the failure to write, where there was one, instead of what came of it."""
+        """Raise the error of the failed write, if there was one, instead of a later error in the block."""
         try:
             yield
         except Exception as error:
@@ -113,12 +132,14 @@ class _Raw(io.FileIO):
 
 
 def _new_temporary(path: Path) -> tuple[Path, int]:
-    """A new file beside `path`, locked, and its descriptor."""
+    """Create and lock a temporary file beside `path`. Return its path and its descriptor, which holds the lock."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(temporary, flags, 0o666)
         try:
-            # Another process may just have taken the file for a leftover, as it was not locked yet.
+            # Before the file is locked, another process may take it for a leftover: it may hold the lock, or have
+            # removed the file. Then a new file is needed.
             if _flock(descriptor, temporary) and _is_at(descriptor, temporary):
                 return temporary, descriptor
         except BaseException:
@@ -130,20 +151,22 @@ def _new_temporary(path: Path) -> tuple[Path, int]:
 
 
 def sweep(folder: Path, name: str = "") -> None:
-    """Remove from `folder` what killed processes left while they wrote a file whose name starts with `name`.
+    """Remove the temporary files in `folder` that killed processes left of files whose name starts with `name`.
 
-    A file that is being written is locked by its process and stays. So does what this process may not remove.
+    A file that is being written is locked by its process and stays. So does a file that this process may not remove.
     """
-    for leftover in list(folder.glob(f".{glob.escape(name)}*.tmp")):
-        with suppress(OSError):  # it is locked, already gone, or not ours
+    leftovers = list(folder.glob(f".{glob.escape(name)}*.tmp"))
+    for leftover in leftovers:
+        with suppress(OSError):  # it is locked, already gone, or belongs to another user
             _remove_unless_locked(leftover)
 
 
 def _remove_unless_locked(leftover: Path) -> None:
+    """Remove a temporary file. Raises OSError if a process has locked it, or if it cannot be removed."""
     mode = leftover.lstat().st_mode
     if stat.S_ISDIR(mode):
         return
-    if not stat.S_ISREG(mode):  # a link or a pipe: no process of ours writes to it
+    if not stat.S_ISREG(mode):  # a link or a pipe, which no writer makes
         leftover.unlink()
         return
     descriptor = os.open(leftover, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -156,12 +179,14 @@ def _remove_unless_locked(leftover: Path) -> None:
 
 @contextmanager
 def _naming(path: Path, instead_of: Path | None = None) -> Iterator[None]:
-    """Let an OSError that names no file, or the file `instead_of`, name `path`."""
+    """Let an OSError in the block name `path`, if it names no file or the file `instead_of`."""
     try:
         yield
     except OSError as error:
-        nameless = error.errno is not None and error.filename is None
-        if nameless or (instead_of is not None and error.filename == str(instead_of)):
+        # Libraries raise OSError without an errno for other reasons, such as damage.
+        names_no_file = error.errno is not None and error.filename is None
+        names_other = instead_of is not None and error.filename == str(instead_of)
+        if names_no_file or names_other:
             error.filename = str(path)
             if error.filename2 is not None:
                 del error.filename2
@@ -169,29 +194,34 @@ def _naming(path: Path, instead_of: Path | None = None) -> Iterator[None]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` to `path` as JSON, whole or not at all."""
+    """Write `content` to `path` as JSON, see `whole_file`."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     with whole_file(path) as file:
-        file.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+        file.write(text.encode())
 
 
 @contextmanager
 def owner_only(confidential: bool) -> Iterator[None]:
-    """While this lasts, files and folders that are made are for their owner only, if they are `confidential`."""
-    before = os.umask(0o077) if confidential else None
+    """If `confidential`, let only the owner read and write the files and folders that are made in the block."""
+    if not confidential:
+        yield
+        return
+    earlier = os.umask(0o077)
     try:
         yield
     finally:
-        if before is not None:
-            os.umask(before)
+        os.umask(earlier)
 
 
 # Reading
 
 
 def open_file(path: Path) -> IO[bytes]:
-    """Open `path` for reading. Raises NotAFile where it is of another kind; a named pipe would be waited for."""
+    """Open `path` for reading. Raises NotAFile if it is not a regular file."""
+    # Without O_NONBLOCK, opening a named pipe would wait for somebody who writes to it.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, flags)
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket
             raise NotAFile(_wrong_kind(path, os.stat(path).st_mode)) from error
@@ -204,24 +234,25 @@ def open_file(path: Path) -> IO[bytes]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of `path`; raises as `open_file` does. An OSError names `path`."""
+    """Return the content of `path`. Raises what `open_file` does; an OSError names `path`."""
     with _naming(path), open_file(path) as file:
         return file.read()
 
 
 def open_log(path: Path) -> IO[bytes]:
-    """Open `path` for appending, and make it if need be. Raises NotAFile where it is of another kind or a link."""
+    """Open or create `path` for appending. Raises NotAFile if it is not a regular file, or a link."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-    return os.fdopen(_open_no_link(path, flags), "ab")
+    descriptor = _open_no_link(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    return os.fdopen(descriptor, "ab")
 
 
 def _open_no_link(path: Path, flags: int) -> int:
-    """Descriptor of a file that may be new. Raises NotAFile where `path` is of another kind or a link."""
+    """Open or create `path`, and return its descriptor. Raises NotAFile if it is no regular file, or a link."""
+    all_flags = flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, all_flags, 0o666)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):  # a link, a folder, a socket
             raise NotAFile(_wrong_kind(path, os.lstat(path).st_mode)) from error
         raise
     mode = os.fstat(descriptor).st_mode
@@ -232,13 +263,15 @@ def _open_no_link(path: Path, flags: int) -> int:
 
 
 def _wrong_kind(path: Path, mode: int) -> str:
-    names = {
+    """Return the message that `path`, which has this mode, is no file."""
+    kinds = {
         stat.S_IFDIR: "a folder",
         stat.S_IFIFO: "a named pipe",
         stat.S_IFSOCK: "a socket",
         stat.S_IFLNK: "a symbolic link",
     }
-    return f"{path} is {names.get(stat.S_IFMT(mode), 'a device')} where a file belongs; move it away"
+    kind = kinds.get(stat.S_IFMT(mode), "a device")
+    return f"{path} is {kind} where a file belongs; move it away"
 
 
 # Locks
@@ -246,11 +279,14 @@ def _wrong_kind(path: Path, mode: int) -> str:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold the exclusive right to make `path`. The system releases it when the process ends, however it ends.
+    """Hold the exclusive lock of `path` during the block, so that no other process makes the same file.
 
-    Another process that holds it is waited for, on this machine or on another one that shares the file system. Raises
-    UserError where the file system has no locks: a lock file that only exists would outlive its process, and everybody
-    would wait for ever. Locks are those of flock(2), so this is for POSIX systems.
+    If another process holds the lock, this one waits for it. The other process may run on another machine that shares
+    the file system. The system releases the lock when the process ends, however it ends.
+
+    Raises UserError on a file system without locks. The mere existence of a lock file is no substitute: the file would
+    remain when its process is killed, and all others would wait for ever. The locks are those of flock(2), which only
+    POSIX systems have.
     """
     descriptor = _acquire(path)
     try:
@@ -261,7 +297,7 @@ def lock(path: Path) -> Iterator[None]:
 
 @contextmanager
 def lock_if_free(path: Path) -> Iterator[bool]:
-    """`lock`, without waiting: yields whether the right is held."""
+    """Hold the lock of `path` if no other process holds it. Yields whether the lock is held, and never waits."""
     descriptor = _try_to_acquire(path)
     try:
         yield descriptor is not None
@@ -271,26 +307,30 @@ def lock_if_free(path: Path) -> Iterator[bool]:
 
 
 def _acquire(path: Path) -> int:
-    """The descriptor of the lock file of `path`, locked."""
-    started = last_reminder = time.monotonic()
-    pause, said = _FIRST_POLL, False
+    """Wait for the lock of `path`, and return the descriptor that holds it. Log once, and then every five minutes."""
+    started = time.monotonic()
+    last_reminder = started
+    pause = _FIRST_POLL
+    has_said_so = False
     while True:
         descriptor = _try_to_acquire(path)
         if descriptor is not None:
             return descriptor
         now = time.monotonic()
-        if not said:
+        if not has_said_so:
             log.info("waiting for another process that is making %s", path)
-            said = True
+            has_said_so = True
         elif now - last_reminder > _SECONDS_BETWEEN_REMINDERS:
-            log.info("still waiting, for %.0f min, for another process that is making %s", (now - started) / 60, path)
+            minutes = (now - started) / 60
+            message = "still waiting, for %.0f min, for another process that is making %s"
+            log.info(message, minutes, path)
             last_reminder = now
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_POLL)
 
 
 def _try_to_acquire(path: Path) -> int | None:
-    """The descriptor of the lock file of `path`, locked; None if another process holds it."""
+    """Return a descriptor that holds the lock of `path`; None if another process holds the lock."""
     lock_file = path.with_name(f".{path.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -298,10 +338,11 @@ def _try_to_acquire(path: Path) -> int | None:
     except PermissionError:
         if not lock_file.exists():
             raise
-        # In a folder that users share, the file may be another user's. To lock it, one need not write it.
+        # In a folder that users share, the lock file may belong to another user. A process that can only read it can
+        # still lock it.
         descriptor = _open_no_link(lock_file, os.O_RDONLY)
     try:
-        # The file may be another one by now, if somebody removed it: then there is nothing to hold.
+        # If somebody has removed the lock file after it was opened, other processes lock a new one instead.
         if _flock(descriptor, lock_file) and _is_at(descriptor, lock_file):
             return descriptor
     except BaseException:
@@ -312,8 +353,10 @@ def _try_to_acquire(path: Path) -> int | None:
 
 
 def _flock(descriptor: int, path: Path) -> bool:
-    """Lock `descriptor`, which is open at `path`; False if another process holds it. Raises UserError, naming the
-    folder, where the file system has no locks or fails."""
+    """Lock the file `path`, which is open as `descriptor`. Return False if another process has locked it.
+
+    Raises UserError if the file system has no locks, or if it fails.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -321,23 +364,26 @@ def _flock(descriptor: int, path: Path) -> bool:
     except InterruptedError:  # by a signal
         return _flock(descriptor, path)
     except OSError as error:
+        folder = path.parent
         if error.errno in _NO_LOCKS:
             raise UserError(
-                f"{path.parent}: this file system has no locks (flock: {error.strerror}), without which processes spoil"
-                " each other's files; choose a --persistent-dir on one that has (on Lustre, the mount option flock)"
+                f"{folder}: this file system has no locks (flock: {error.strerror}), without which"
+                " processes spoil each other's files; choose a --persistent-dir on one that has (on"
+                " Lustre, the mount option flock)"
             ) from error
         raise UserError(
-            f"{path} cannot be locked ({error.strerror}); check the file system of {path.parent}, or choose another"
-            " --persistent-dir"
+            f"{path} cannot be locked ({error.strerror}); check the file system of {folder}, or"
+            " choose another --persistent-dir"
         ) from error
     return True
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether the file that is open is still the one at `path`."""
+    """Return whether the file that is open as `descriptor` is still the one at `path`."""
     try:
         with _naming(path):
-            return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
+            status_now = os.stat(path, follow_symlinks=False)
+            return os.path.samestat(os.fstat(descriptor), status_now)
     except FileNotFoundError:
         return False
 
@@ -346,16 +392,19 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def digest(content: Any) -> str:
-    """Hash of anything JSON can hold, independent of the order of its keys: 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    """Return the SHA-256 of a value that JSON can hold, as 64 hexadecimal digits. The order of keys does not matter."""
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of what is in the file now. See `fingerprints` for large files that change seldom."""
+    """Return the SHA-256 of the content of a file. See `fingerprints` for large files that seldom change."""
     state = hashlib.sha256()
     with _naming(path), open_file(path) as file:
-        while block := file.read(_BLOCK):
+        block = file.read(_BLOCK)
+        while block:
             state.update(block)
+            block = file.read(_BLOCK)
     return state.hexdigest()
 
 
@@ -363,15 +412,16 @@ def sha256(path: Path) -> str:
 
 
 def cached(path: Path, key: Mapping[str, Any], make: Callable[[], Arrays]) -> Arrays:
-    """The arrays stored in `path` under `key`, made by `make` if they are not there.
+    """Return the arrays that are stored in `path` under `key`, or those that `make` returns, which are then stored.
 
-    A file that is damaged, or that was made under another key, is named in a warning and made again. Of
-    several processes that need the same file one makes it, the others wait.
+    A file that is damaged, or was made under another key, is replaced, with a warning that names it. If several
+    processes need the same file, one of them makes it while the others wait.
     """
     arrays = _read(path, key)
     if arrays is not None:
         return arrays
     with lock(path):
+        # Another process may have made the file while this one waited for the lock.
         arrays = _read(path, key)
         if arrays is None:
             arrays = make()
@@ -380,35 +430,43 @@ def cached(path: Path, key: Mapping[str, Any], make: Callable[[], Arrays]) -> Ar
 
 
 def write_arrays(path: Path, key: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write `arrays` to `path`, whole or not at all, with the `key` under which they were made; `stored` reads them.
+    """Write `arrays` to `path` with the `key` under which they were made; `stored` reads both.
 
-    Nothing is compressed. The caller holds `lock(path)`, or a lock that implies it. No array may be named "file" or
-    "key".
+    Nothing is compressed. The caller holds `lock(path)`, or another lock that makes it the only writer. No array may be
+    named "file" or "key".
     """
     with whole_file(path, durable=False) as file:
         np.savez(file, allow_pickle=False, **arrays, key=_as_bytes(key))
 
 
 def _as_bytes(key: Mapping[str, Any]) -> np.ndarray:
-    return np.frombuffer(json.dumps(key, sort_keys=True).encode(), dtype=np.uint8)
+    """Return a key as JSON, in an array of bytes."""
+    text = json.dumps(key, sort_keys=True)
+    return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
 def _read(path: Path, key: Mapping[str, Any]) -> Arrays | None:
+    """Return the arrays in `path`; None, with a warning if need be, if they are not there or have another key."""
     found = stored(path)
     if found is None:
         return None
-    arrays, made_for = found
-    if np.array_equal(_as_bytes(made_for), _as_bytes(key)):
+    arrays, stored_key = found
+    # Keys are compared as JSON, since a tuple is read again as a list.
+    if np.array_equal(_as_bytes(stored_key), _as_bytes(key)):
         return arrays
     log.warning("%s was made for something else; making it again", path)
     return None
 
 
-def stored(path: Path, names: Collection[str] | None = None) -> tuple[Arrays, dict[str, Any]] | None:
-    """The arrays (only those of `names`, if given) in a file that `cached` wrote, and the key they were made under.
+def stored(
+    path: Path,
+    names: Collection[str] | None = None,
+) -> tuple[Arrays, dict[str, Any]] | None:
+    """Return the arrays in a file that `cached` wrote, and the key under which they were made.
 
-    None where there is no such file, or, with a warning, where it is damaged. Raises OSError, naming the file, where
-    the machine refuses to read it, and NotAFile for a folder in its place, which no file can replace.
+    With `names` only these arrays are read. Return None if there is no such file or, with a warning, if it is damaged.
+    Raises OSError, which names the file, if the system refuses to read it, and NotAFile if there is a folder in its
+    place, as no new file could replace it.
     """
     file = _open_if_there(path)
     if file is None:
@@ -416,15 +474,21 @@ def stored(path: Path, names: Collection[str] | None = None) -> tuple[Arrays, di
     with file, _naming(path):
         try:
             return _arrays_and_key(file, names)
-        except Exception as error:  # damage takes many forms, and to every one the file is as good as absent
-            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place before byte 0
+        except Exception as error:
+            # Libraries raise many kinds of errors for a damaged file, which is then treated as absent. EINVAL is among
+            # them: a damaged archive may name a position before the first byte. Other errors of the system are real.
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise
             log.warning("%s is damaged (%s); doing without it", path, error)
             return None
 
 
 def _open_if_there(path: Path) -> IO[bytes] | None:
-    """`path` for reading; None where there is no such file or, with a warning, what a new file can replace."""
+    """Open `path` for reading. Return None if there is no such file.
+
+    Return None, with a warning, also for a link that leads nowhere, a named pipe and other things that a new file
+    replaces.
+    """
     try:
         return open_file(path)
     except FileNotFoundError:
@@ -441,12 +505,19 @@ def _open_if_there(path: Path) -> IO[bytes] | None:
     return None
 
 
-def _arrays_and_key(file: IO[bytes], names: Collection[str] | None) -> tuple[Arrays, dict[str, Any]]:
-    with zipfile.ZipFile(file) as archive:  # numpy alone does not look at every checksum
-        if bad := archive.testzip():
-            raise ValueError(f"wrong checksum of {bad}")
+def _arrays_and_key(
+    file: IO[bytes],
+    names: Collection[str] | None,
+) -> tuple[Arrays, dict[str, Any]]:
+    """Return the arrays in an open file and their key. Raises ValueError, or other errors of libraries, for damage."""
+    # numpy does not verify the checksum of every array that it reads.
+    with zipfile.ZipFile(file) as archive:
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"wrong checksum of {damaged}")
     file.seek(0)
     with np.load(file, allow_pickle=False) as content:
         wanted = content.files if names is None else names
         arrays = {name: content[name] for name in wanted if name != "key"}
-        return arrays, dict(json.loads(content["key"].tobytes()))
+        key = json.loads(content["key"].tobytes())
+        return arrays, dict(key)

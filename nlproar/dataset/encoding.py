@@ -1,4 +1,8 @@
-"""Encoded data: flat arrays of token ids, from raw files to what a model is trained on."""
+"""Encoded data: flat arrays of token ids, which are made from raw files and kept in a cache.
+
+Letters: N observations of a split, S tokens of all of them, one observation after the other. Each observation begins
+with [CLS] and ends with [EOS].
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ from nlproar.dataset import raw as raw_files
 from nlproar.dataset.download import download
 from nlproar.dataset.raw import RawFiles
 from nlproar.dataset.sources import Source
-from nlproar.dataset.subwords import Subwords, open_tokenizer
+from nlproar.dataset.subwords import Subwords, SubwordTokenizer, open_tokenizer
 from nlproar.dataset.task import SPLITS, Example, Task
 from nlproar.dataset.vocabulary import CLS, EOS, FIRST_MASKABLE, MASK, SPECIALS, UNK, Vocabulary
 from nlproar.errors import UserError
@@ -33,129 +37,185 @@ from nlproar.progress import stage
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # part of every cache key: raise it when preparation changes
-LONGEST = 10_000  # tokens of a text or a query; the longest of SST, SNLI and bAbI has less than 2,000
-_LONGEST_TEXT = 100 * LONGEST  # characters; a longer text is not even tokenized
-_LONGEST_WORD = LONGEST  # characters without a blank; neither is a text with a longer one
-_FEW_LABELS = 5  # then each must occur in every split; of bAbI's 36 words few are answers
-_CHUNK = 1000  # examples that are tokenized at a time
-_WORTH_PROCESSES = 20_000  # examples; tokenizing fewer takes less time than starting processes
 
-_Tokenized = tuple[Example, list[str] | None, list[str] | None]  # with the tokens of its text and query
+# The most tokens of a text or a query. The longest of SST, SNLI and bAbI has less than 2,000.
+LONGEST = 10_000
+
+# A longer text, or one with a longer word (characters without a blank), is left out without being tokenized.
+_LONGEST_TEXT = 100 * LONGEST  # characters
+_LONGEST_WORD = LONGEST  # characters
+
+# With so few labels, each must occur in every split. Of the 36 words of bAbI few are answers.
+_FEW_LABELS = 5
+
+_CHUNK = 1000  # examples that are tokenized at a time
+_WORTH_PROCESSES = 20_000  # fewer examples take less time than starting processes
+
+# An example with the tokens of its text and of its query, or None for one that is so long that it was not tokenized.
+_Tokenized = tuple[Example, list[str] | None, list[str] | None]
 
 
 @dataclass(frozen=True)
 class Split:
-    """N observations, their tokens one after the other. A masked split has this same type.
+    """The observations of one split. A masked split has the same type.
 
-    tokens (S,) int32 and offsets (N + 1,) int64: observation i is tokens[offsets[i]:offsets[i + 1]], from [CLS] to
-    [EOS]. label (N,) int64. Paired tasks have query_tokens and query_offsets, others None. `first` is the number
-    of the first observation in the data set, so that `first + i` names an observation across splits.
+    Observation i is tokens[offsets[i]:offsets[i + 1]], from [CLS] to [EOS]. In paired tasks its query has the same
+    layout in `query_tokens` and `query_offsets`, which are None in other tasks. For example, two texts of one and two
+    words are
+
+        tokens  = [CLS] a [EOS] [CLS] b c [EOS]
+        offsets = [0, 3, 7]
     """
 
-    tokens: np.ndarray
-    offsets: np.ndarray
-    label: np.ndarray
-    query_tokens: np.ndarray | None = None
-    query_offsets: np.ndarray | None = None
-    first: int = 0
+    tokens: np.ndarray  # (S,) int32
+    offsets: np.ndarray  # (N + 1,) int64
+    label: np.ndarray  # (N,) int64
+    query_tokens: np.ndarray | None = None  # (Q,) int32, for Q tokens of all queries
+    query_offsets: np.ndarray | None = None  # (N + 1,) int64
+    first: int = 0  # `first + i` is the number of observation i in the whole data set
 
     def __len__(self) -> int:
         return len(self.label)
 
     @property
     def lengths(self) -> np.ndarray:
-        """(N,), with [CLS] and [EOS]."""
+        """The number of tokens of each observation, [CLS] and [EOS] included: (N,) int64."""
         return np.diff(self.offsets)
 
     @property
     def maskable(self) -> np.ndarray:
-        """(S,) bool: everything but [PAD], [CLS] and [EOS]."""
+        """Whether each token can be masked, as all but [PAD], [CLS] and [EOS] can: (S,) bool."""
         return self.tokens >= FIRST_MASKABLE
 
     def masked(self, mask: np.ndarray) -> Split:
-        """This split with [MASK] wherever `mask` (S,) is true."""
+        """Return this split with [MASK] in the place of every token where `mask` (S,) is true."""
         return replace(self, tokens=np.where(mask, np.int32(MASK), self.tokens))
 
     def followed_by(self, other: Split) -> Split:
-        """The observations of this split and then those of another one of the same task."""
+        """Return the observations of this split, followed by those of another one of the same task."""
+        tokens, offsets = _joined(self.tokens, self.offsets, other.tokens, other.offsets)
         joined = replace(
             self,
-            tokens=np.concatenate([self.tokens, other.tokens]),
-            offsets=np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
+            tokens=tokens,
+            offsets=offsets,
             label=np.concatenate([self.label, other.label]),
         )
         if self.query_tokens is None or self.query_offsets is None:
             return joined
         assert other.query_tokens is not None and other.query_offsets is not None
-        return replace(
-            joined,
-            query_tokens=np.concatenate([self.query_tokens, other.query_tokens]),
-            query_offsets=np.concatenate([self.query_offsets, self.query_offsets[-1] + other.query_offsets[1:]]),
+        query_tokens, query_offsets = _joined(
+            self.query_tokens,
+            self.query_offsets,
+            other.query_tokens,
+            other.query_offsets,
         )
+        return replace(joined, query_tokens=query_tokens, query_offsets=query_offsets)
+
+
+def _joined(
+    tokens: np.ndarray,
+    offsets: np.ndarray,
+    more_tokens: np.ndarray,
+    more_offsets: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tokens and offsets of two groups of sequences, one group after the other."""
+    all_tokens = np.concatenate([tokens, more_tokens])
+    shifted = offsets[-1] + more_offsets[1:]  # the first one is the end of the first group
+    all_offsets = np.concatenate([offsets, shifted])
+    return all_tokens, all_offsets
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The encoded data of a task. `digest` names their content.
+    """The encoded data of a task. `digest` is a hash of their content.
 
-    `warnings` are sentences about the raw files, such as that they have fewer records than the published ones; they
-    are no part of the content.
+    `warnings` are sentences about the raw files, for example that they have fewer records than the published ones.
+    They are not part of the content.
     """
 
     vocabulary: Vocabulary
-    splits: Mapping[str, Split]
+    splits: Mapping[str, Split]  # "train", "val" and "test"
     digest: str
     warnings: tuple[str, ...] = ()
 
     def masked(self, masks: Mapping[str, np.ndarray]) -> Dataset:
-        """The same data with [MASK] at `masks`, one (S,) bool array per split."""
-        return replace(self, splits={name: split.masked(masks[name]) for name, split in self.splits.items()})
+        """Return the same data with [MASK] where the mask (S,) bool of each split is true."""
+        splits = {name: split.masked(masks[name]) for name, split in self.splits.items()}
+        return replace(self, splits=splits)
 
 
 def load(
-    task: Task, source: str, raw_dir: Path, cache_dir: Path, num_workers: int = 0, subwords: Subwords | None = None
+    task: Task,
+    source: str,
+    raw_dir: Path,
+    cache_dir: Path,
+    num_workers: int = 0,
+    subwords: Subwords | None = None,
 ) -> Dataset:
-    """Encode `task` from `source`, or read what an earlier run encoded from the same files.
+    """Return the encoded data of `task` from `source`: those in the cache, or new ones, which are stored there.
 
-    The tokens are the words of the task, or `subwords` of a pretrained model. What is to be known about the files is
-    said in the log each time, and stands in `warnings`.
+    The tokens are the words of the task, or the `subwords` of a pretrained model. Warnings about the raw files are
+    logged at every call, and are in `warnings` of the result.
     """
     raw = _open(task, source, raw_dir, cache_dir, download)
-    published: Mapping[str, int] = {} if callable(task.sources[source]) else task.published
-    path, key = _place(task, source, raw, cache_dir, subwords)
-    dataset = _unpack(storage.cached(path, key, lambda: encode(task, raw, num_workers, published, subwords)))
+    published: Mapping[str, int] = task.published
+    if callable(task.sources[source]):
+        published = {}  # generated data, which no publication counts
+    path, key = _cache_entry(task, source, raw, cache_dir, subwords)
+    make = partial(encode, task, raw, num_workers, published, subwords)
+    dataset = _unpack(storage.cached(path, key, make))
     for warning in dataset.warnings:
         log.warning("%s: %s", task.title, warning)
     return dataset
 
 
 def present(
-    task: Task, source: str, raw_dir: Path, cache_dir: Path, subwords: Subwords | None = None
+    task: Task,
+    source: str,
+    raw_dir: Path,
+    cache_dir: Path,
+    subwords: Subwords | None = None,
 ) -> Dataset | None:
-    """What `load` would return, if the raw files are there and were encoded before; None if not, or if they cannot be
-    read. Nothing is downloaded or tokenized."""
+    """Return what `load` would return if it finds the data in the cache, without downloading or tokenizing anything.
+
+    Return None if the raw files are not there, if they were not encoded yet, or if they cannot be read.
+    """
     try:
         raw = _open(task, source, raw_dir, cache_dir, raw_files.nothing_is_fetched)
-        path, key = _place(task, source, raw, cache_dir, subwords)
+        path, key = _cache_entry(task, source, raw, cache_dir, subwords)
         found = storage.stored(path)
-    except (UserError, OSError):  # whoever has to read them meets it, and says so
+    except (UserError, OSError):  # `load` raises the same error where the data are needed
         return None
-    if found is None or found[1] != key:
+    if found is None:
         return None
-    return _unpack(found[0])
+    arrays, stored_key = found
+    if stored_key != key:
+        return None
+    return _unpack(arrays)
 
 
-def _open(task: Task, source: str, raw_dir: Path, cache_dir: Path, fetch: Callable[[Source, Path], Path]) -> RawFiles:
-    place = task.sources[source]
-    if callable(place):
-        return raw_files.generated(place())
-    return raw_files.open_raw(place, raw_dir, task.members, cache_dir, fetch)
+def _open(
+    task: Task,
+    source: str,
+    raw_dir: Path,
+    cache_dir: Path,
+    fetch: Callable[[Source, Path], Path],
+) -> RawFiles:
+    """Return the raw files of a source, which `fetch` downloads if they are missing, or the generated data."""
+    file_or_generator = task.sources[source]
+    if callable(file_or_generator):
+        return raw_files.generated(file_or_generator())
+    return raw_files.open_raw(file_or_generator, raw_dir, task.members, cache_dir, fetch)
 
 
-def _place(
-    task: Task, source: str, raw: RawFiles, cache_dir: Path, subwords: Subwords | None
+def _cache_entry(
+    task: Task,
+    source: str,
+    raw: RawFiles,
+    cache_dir: Path,
+    subwords: Subwords | None,
 ) -> tuple[Path, dict[str, Any]]:
-    """The file of the encoded data, and the key that decides their content."""
+    """Return the path of the encoded data in the cache, and the key: everything that decides their content."""
     key = {
         "format": FORMAT,
         "task": task.name,
@@ -167,12 +227,16 @@ def _place(
     }
     if subwords is not None:
         key["subwords"] = subwords.key
-    return cache_dir / "encoded" / f"{task.name}_{source}-{storage.digest(key)[:8]}.npz", key
+    name = f"{task.name}_{source}-{storage.digest(key)[:8]}.npz"
+    return cache_dir / "encoded" / name, key
 
 
 def find(task: str, source: str, digest: str, cache_dir: Path) -> Dataset | None:
-    """The encoded data with this `digest`, if they are still cached: the raw files need not be there. Files that hold
-    something else are passed over. Raises OSError if the folder may not be read."""
+    """Return the encoded data with this `digest` if they are still in the cache, else None.
+
+    The raw files are not needed. Files in the cache that hold something else are ignored. Raises OSError if the folder
+    cannot be read.
+    """
     folder = cache_dir / "encoded"
     if not folder.exists():
         return None
@@ -184,22 +248,28 @@ def find(task: str, source: str, digest: str, cache_dir: Path) -> Dataset | None
         except (OSError, UserError) as error:  # another file may hold the same data
             log.warning("%s cannot be read: %s", folder / name, error)
             continue
-        if found is None or not _is_encoded(found[0]):
+        if found is None:
             continue
-        dataset = _unpack(found[0])
+        arrays, _ = found
+        if not _is_encoded(arrays):
+            continue
+        dataset = _unpack(arrays)
         if dataset.digest == digest:
             return dataset
     return None
 
 
 def _is_encoded(arrays: storage.Arrays) -> bool:
-    """Whether `arrays` have the names, types and shapes that `encode` gives them, and every number has a meaning."""
-    texts = {name: _as_text(arrays[name]) for name in ("words", "warnings") if name in arrays}
-    words = texts.get("words")
-    if words is None or None in texts.values():
+    """Return whether `arrays` could be encoded data: names, types and shapes as from `encode`, and ids in range."""
+    expected = {"words"}
+    if "warnings" in arrays:
+        expected.add("warnings")
+        if _as_text(arrays["warnings"]) is None:
+            return False
+    words = _as_text(arrays.get("words", _NO_ARRAY))
+    if words is None:
         return False
     vocabulary_size = len(SPECIALS) + len(words.split("\n"))
-    expected: set[str] = set(texts)
     for name in SPLITS:
         label = arrays.get(f"{name}.label", _NO_ARRAY)
         if label.dtype != np.int64 or label.ndim != 1 or (label < 0).any():
@@ -216,7 +286,7 @@ def _is_encoded(arrays: storage.Arrays) -> bool:
 
 
 def _as_text(array: np.ndarray) -> str | None:
-    """The text that an array holds as UTF-8; None where it holds none."""
+    """Return the text that an array of bytes holds in UTF-8; None if it holds none."""
     if array.dtype != np.uint8 or array.ndim != 1:
         return None
     try:
@@ -225,22 +295,35 @@ def _as_text(array: np.ndarray) -> str | None:
         return None
 
 
-_NO_ARRAY = np.empty(0, dtype=object)  # stands for an array that is missing
+_NO_ARRAY = np.empty(0, dtype=object)  # stands for a missing array; no array has this type
 
 
-def _are_sequences(arrays: storage.Arrays, prefix: str, number: int, vocabulary_size: int) -> bool:
-    """Whether `prefix`tokens and `prefix`offsets hold `number` sequences of ids below `vocabulary_size`."""
+def _are_sequences(
+    arrays: storage.Arrays,
+    prefix: str,
+    number: int,
+    vocabulary_size: int,
+) -> bool:
+    """Return whether the arrays `prefix`tokens and `prefix`offsets hold `number` sequences of ids of the vocabulary."""
     tokens = arrays.get(f"{prefix}tokens", _NO_ARRAY)
     offsets = arrays.get(f"{prefix}offsets", _NO_ARRAY)
-    if tokens.dtype != np.int32 or tokens.ndim != 1 or offsets.dtype != np.int64 or offsets.shape != (number + 1,):
+    if tokens.dtype != np.int32 or tokens.ndim != 1:
         return False
-    within = ((tokens >= 0) & (tokens < vocabulary_size)).all()
-    return bool(within and offsets[0] == 0 and offsets[-1] == len(tokens) and (np.diff(offsets) >= 0).all())
+    if offsets.dtype != np.int64 or offsets.shape != (number + 1,):
+        return False
+    if (tokens < 0).any() or (tokens >= vocabulary_size).any():
+        return False
+    if offsets[0] != 0 or offsets[-1] != len(tokens):
+        return False
+    return bool((np.diff(offsets) >= 0).all())
 
 
 @dataclass
 class _Column:
-    """The observations of one split while they are read; words have provisional numbers."""
+    """The observations of one split while they are read, one after the other, without offsets.
+
+    The type "i" holds integers of 32 bits, and "q" those of 64. Words have provisional numbers, see `encode`.
+    """
 
     tokens: array[int] = field(default_factory=lambda: array("i"))
     lengths: array[int] = field(default_factory=lambda: array("q"))
@@ -256,43 +339,35 @@ def encode(
     published: Mapping[str, int] | None = None,
     subwords: Subwords | None = None,
 ) -> storage.Arrays:
-    """Tokenize, choose the vocabulary on the training split, number the words. Arrays as `_unpack` takes them.
+    """Tokenize the texts, choose the vocabulary on the training split, and replace words by ids.
 
-    With `subwords` the tokens and their numbers are those of a pretrained model. The observations are the same ones, as
-    the words of the task decide which of them are too short or too long.
+    Returns the arrays that `_unpack` takes. With `subwords` the tokens and their ids are those of a pretrained model.
+    The observations are the same ones in both cases: the number of words decides which of them are too short or long.
 
-    `published` has the number of records of each published file; the array `warnings` says which of the files have
-    another number, and how many observations were left out because no real one is as long.
+    `published` has the number of records of each published file. The array `warnings` says which of the raw files have
+    another number, and how many observations were left out because they are longer than any published one.
 
-    Raises UserError if a split or the vocabulary is empty, or one of few labels never occurs in a split.
+    Raises UserError if a split or the vocabulary is empty, or if a task has few labels and one of them does not occur
+    in a split.
     """
     if subwords is not None:
         return _encode_subwords(task, raw, num_workers, published or {}, subwords)
-    numbers: dict[str, int] = {}
-
-    def add(tokens: list[str], flat: array[int], lengths: array[int]) -> None:
-        flat.append(CLS)
-        flat.extend(numbers.setdefault(token, len(SPECIALS) + len(numbers)) for token in tokens)
-        flat.append(EOS)
-        lengths.append(len(tokens) + 2)
-
-    columns = {name: _Column() for name in SPLITS}
-    for example, text, query in _kept(task, raw, num_workers):
-        column = columns[example.split]
-        add(text, column.tokens, column.lengths)
-        if task.paired:
-            add(query, column.query_tokens, column.query_lengths)
-        column.label.append(example.label)
+    columns, numbers = _read_words(task, raw, num_workers)
     _check(task, raw, columns)
     vocabulary = _choose_vocabulary(columns["train"], list(numbers), task.min_document_frequency)
     if not vocabulary.words:
+        summary = raw.tally.summary("train", task.records)
         raise UserError(
-            f"{raw.place}: no word occurs in {task.min_document_frequency} of the {len(columns['train'].label):,}"
-            f" training observations of {task.title}; {raw.tally.summary('train', task.records)}; check the files"
+            f"{raw.place}: no word occurs in {task.min_document_frequency} of the"
+            f" {len(columns['train'].label):,} training observations of {task.title}; {summary};"
+            " check the files"
         )
-    ids = np.array([*range(len(SPECIALS)), *(vocabulary.ids.get(word, UNK) for word in numbers)], dtype=np.int32)
-    arrays = {"words": _as_array(vocabulary.words)}
-    arrays["warnings"] = _as_array([*raw.tally.warnings(published or {}, task.records), *_left_out(task, raw)])
+
+    # The vocabulary is known only now. `ids` maps every provisional number to the id that replaces it.
+    ids_of_words = [vocabulary.ids.get(word, UNK) for word in numbers]
+    ids = np.array([*range(len(SPECIALS)), *ids_of_words], dtype=np.int32)
+    warnings = [*raw.tally.warnings(published or {}, task.records), *_left_out(task, raw)]
+    arrays = {"words": _as_array(vocabulary.words), "warnings": _as_array(warnings)}
     for name, column in columns.items():
         arrays |= _as_arrays(name, column, task.paired)
         arrays[f"{name}.tokens"] = ids[arrays[f"{name}.tokens"]]
@@ -301,55 +376,113 @@ def encode(
     return arrays
 
 
-def _kept(task: Task, raw: RawFiles, num_workers: int) -> Iterator[tuple[Example, list[str], list[str]]]:
-    """Yield the observations that are neither too short nor too long, with the words of text and query."""
+def _read_words(
+    task: Task,
+    raw: RawFiles,
+    num_workers: int,
+) -> tuple[dict[str, _Column], dict[str, int]]:
+    """Return the observations of each split, and the provisional number of each word in them.
+
+    Words are numbered in the order in which they are met, after the special tokens.
+    """
+    numbers: dict[str, int] = {}
+
+    def append(tokens: list[str], flat: array[int], lengths: array[int]) -> None:
+        flat.append(CLS)
+        flat.extend(numbers.setdefault(token, len(SPECIALS) + len(numbers)) for token in tokens)
+        flat.append(EOS)
+        lengths.append(len(tokens) + 2)
+
+    columns = {name: _Column() for name in SPLITS}
+    for example, text, query in _kept(task, raw, num_workers):
+        column = columns[example.split]
+        append(text, column.tokens, column.lengths)
+        if task.paired:
+            append(query, column.query_tokens, column.query_lengths)
+        column.label.append(example.label)
+    return columns, numbers
+
+
+def _kept(
+    task: Task,
+    raw: RawFiles,
+    num_workers: int,
+) -> Iterator[tuple[Example, list[str], list[str]]]:
+    """Yield the observations that are neither too short nor too long, with the words of text and query.
+
+    The others are counted in `raw.tally`.
+    """
     with stage(f"encoding {task.title}", None, "observations") as bar:
         for example, text, query in _tokenized(task, task.read(raw), num_workers):
             bar.update(1)
+            if text is None or query is None:
+                raw.tally.drop(_too_long(task), example.split)
+                continue
             reason = _too_short_or_long(task, text, query)
-            if reason or text is None or query is None:
-                raw.tally.drop(reason, example.split)
-            else:
+            if reason is None:
                 yield example, text, query
+            else:
+                raw.tally.drop(reason, example.split)
 
 
 def _encode_subwords(
-    task: Task, raw: RawFiles, num_workers: int, published: Mapping[str, int], subwords: Subwords
+    task: Task,
+    raw: RawFiles,
+    num_workers: int,
+    published: Mapping[str, int],
+    subwords: Subwords,
 ) -> storage.Arrays:
-    """See `encode`."""
+    """Return the encoded data with the tokens of a pretrained model, see `encode`."""
     examples: dict[str, list[Example]] = {name: [] for name in SPLITS}
     for example, _, _ in _kept(task, raw, num_workers):
         examples[example.split].append(example)
-    columns = {name: _Column(label=array("q", [one.label for one in chosen])) for name, chosen in examples.items()}
+    columns = {}
+    for name, examples_of_split in examples.items():
+        labels = [example.label for example in examples_of_split]
+        columns[name] = _Column(label=array("q", labels))
     _check(task, raw, columns)
-    train = examples["train"]
-    training_texts = [text for one in train for text in (one.text, one.query)]
+
+    training_texts = []
+    for example in examples["train"]:
+        training_texts += [example.text, example.query]
     tokenizer = open_tokenizer(subwords, training_texts)
     arrays: storage.Arrays = {"words": _as_array(tokenizer.words)}
     warnings = [*raw.tally.warnings(published, task.records), *_left_out(task, raw)]
-    for name, chosen in examples.items():
-        queries = [one.query for one in chosen] if task.paired else None
-        truncated = 0
-        column = columns[name]
-        for tokens, query_tokens, is_truncated in tokenizer.encode([one.text for one in chosen], queries):
-            column.tokens.extend(tokens)
-            column.lengths.append(len(tokens))
-            if query_tokens is not None:
-                column.query_tokens.extend(query_tokens)
-                column.query_lengths.append(len(query_tokens))
-            truncated += is_truncated
-        if truncated:
+    for name, column in columns.items():
+        total = len(examples[name])
+        truncated = _append_subwords(tokenizer, examples[name], task.paired, column)
+        if truncated > 0:
             warnings.append(
-                f"observations of {name} that are truncated to {subwords.longest:,} tokens: {truncated:,} of"
-                f" {len(chosen):,} ({truncated / len(chosen):.1%})"
+                f"observations of {name} that are truncated to {subwords.longest:,} tokens:"
+                f" {truncated:,} of {total:,} ({truncated / total:.1%})"
             )
         arrays |= _as_arrays(name, column, task.paired)
     arrays["warnings"] = _as_array(warnings)
     return arrays
 
 
+def _append_subwords(
+    tokenizer: SubwordTokenizer,
+    examples: Sequence[Example],
+    paired: bool,
+    column: _Column,
+) -> int:
+    """Append the subwords of `examples` to `column`, and return how many of the examples were truncated."""
+    texts = [example.text for example in examples]
+    queries = [example.query for example in examples] if paired else None
+    truncated = 0
+    for tokens, query_tokens, is_truncated in tokenizer.encode(texts, queries):
+        column.tokens.extend(tokens)
+        column.lengths.append(len(tokens))
+        if query_tokens is not None:
+            column.query_tokens.extend(query_tokens)
+            column.query_lengths.append(len(query_tokens))
+        truncated += is_truncated
+    return truncated
+
+
 def _as_arrays(name: str, column: _Column, paired: bool) -> storage.Arrays:
-    """Return the arrays of one split."""
+    """Return the arrays of one split, whose names begin with that of the split."""
     arrays = {
         f"{name}.tokens": np.array(column.tokens, dtype=np.int32),
         f"{name}.offsets": _offsets(column.lengths),
@@ -361,71 +494,101 @@ def _as_arrays(name: str, column: _Column, paired: bool) -> storage.Arrays:
     return arrays
 
 
-def _too_short_or_long(task: Task, text: list[str] | None, query: list[str] | None) -> str:
-    """Why an observation of these tokens is left out, empty where it is not. None is a text that was not tokenized."""
-    if text is None or query is None or len(text) > min(task.longest, LONGEST) or len(query) > LONGEST:
+def _too_short_or_long(task: Task, text: list[str], query: list[str]) -> str | None:
+    """Return why an observation with these words is left out; None if it is not."""
+    if len(text) > min(task.longest, LONGEST) or len(query) > LONGEST:
         return _too_long(task)
     if len(text) < task.shortest:
         return f"of fewer than {task.shortest:,} tokens"
-    return ""
+    return None
 
 
 def _too_long(task: Task) -> str:
+    """Return the reason for which a long observation is left out."""
     return f"of more than {min(task.longest, LONGEST):,} tokens"
 
 
 def _left_out(task: Task, raw: RawFiles) -> list[str]:
-    """Warnings of observations that are too long, unless the task itself leaves out long ones."""
+    """Return a warning for each split with observations that are too long.
+
+    There are none for a task that leaves out long observations itself, as the published preparation did.
+    """
     if task.longest <= LONGEST:
         return []
-    numbers = {split: raw.tally.dropped[split, _too_long(task)] for split in SPLITS}
-    return [
-        f"observations of {split} that have more than {LONGEST:,} tokens are left out: {number:,}"
-        " (no published one is so long)"
-        for split, number in numbers.items()
-        if number
-    ]
+    warnings = []
+    for split in SPLITS:
+        number = raw.tally.dropped[split, _too_long(task)]
+        if number > 0:
+            warnings.append(
+                f"observations of {split} that have more than {LONGEST:,} tokens are left out:"
+                f" {number:,} (no published one is so long)"
+            )
+    return warnings
 
 
 def _tokenize(tokenize: Callable[[str], list[str]], chunk: list[Example]) -> list[_Tokenized]:
-    return [(example, _tokens(tokenize, example.text), _tokens(tokenize, example.query)) for example in chunk]
+    """Return the examples of a chunk with their tokens. It may run in another process."""
+    tokenized: list[_Tokenized] = []
+    for example in chunk:
+        text = _tokens(tokenize, example.text)
+        query = _tokens(tokenize, example.query)
+        tokenized.append((example, text, query))
+    return tokenized
 
 
 def _tokens(tokenize: Callable[[str], list[str]], text: str) -> list[str] | None:
-    """The tokens of `text`; None where it is far too long, or holds a word that is. Splitting a word into tokens takes
-    time that grows with the square of its length."""
+    """Return the tokens of `text`; None if it is far too long, or has a word that is.
+
+    The time to split a word into tokens grows with the square of its length.
+    """
     if len(text) > _LONGEST_TEXT:
         return None
-    if len(text) > _LONGEST_WORD and max(map(len, text.split()), default=0) > _LONGEST_WORD:
-        return None
+    if len(text) > _LONGEST_WORD:
+        longest_word = max(map(len, text.split()), default=0)
+        if longest_word > _LONGEST_WORD:
+            return None
     return tokenize(text)
 
 
-def _tokenized(task: Task, examples: Iterable[Example], num_workers: int) -> Iterator[_Tokenized]:
-    """Examples with the tokens of text and query, in order, whatever the number of processes. The tokens are None
-    where a text is so long that it must have too many."""
-    source = iter(examples)
-    head = list(islice(source, _WORTH_PROCESSES))
-    everything = chain(head, source)
-    chunks = iter(lambda: list(islice(everything, _CHUNK)), [])
+def _tokenized(
+    task: Task,
+    examples: Iterable[Example],
+    num_workers: int,
+) -> Iterator[_Tokenized]:
+    """Yield the examples with the tokens of text and query, in their order, whatever the number of processes is."""
+    remaining = iter(examples)
+    first_examples = list(islice(remaining, _WORTH_PROCESSES))
+    chunks = _chunks(chain(first_examples, remaining))
     work = partial(_tokenize, task.tokenize)
-    if num_workers < 2 or len(head) < _WORTH_PROCESSES:
+    if num_workers < 2 or len(first_examples) < _WORTH_PROCESSES:
         for chunk in chunks:
             yield from work(chunk)
         return
     with _start_pool(num_workers) as pool:
-        for done in pool.imap(work, chunks):
-            yield from done
+        for tokenized in pool.imap(work, chunks):
+            yield from tokenized
+
+
+def _chunks(examples: Iterator[Example]) -> Iterator[list[Example]]:
+    """Yield the examples in lists of `_CHUNK`, of which the last may be shorter."""
+    chunk = list(islice(examples, _CHUNK))
+    while chunk:
+        yield chunk
+        chunk = list(islice(examples, _CHUNK))
 
 
 def _start_pool(num_workers: int) -> Pool:
-    """Processes that never react to Ctrl-C, which a terminal sends to all of them: this process ends them when it ends
-    itself, while they would each print a traceback.
+    """Start processes that ignore Ctrl-C.
 
-    They inherit which signals are blocked. A signal that comes while they are started waits until all of them are
-    known to the pool, which otherwise could not end them.
+    A terminal sends Ctrl-C to all processes, and each of them would print a traceback. Instead, this process ends them
+    when it ends itself.
+
+    New processes inherit which signals are blocked. SIGTERM is blocked, too, until all of them are started: a signal
+    before that would end this process without ending those that the pool does not know yet.
     """
-    resource_tracker.ensure_running()  # which lifts the block, if it is done later
+    # The pool would start the resource tracker of Python, which unblocks the signals. It is started before they are
+    # blocked instead.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         return multiprocessing.get_context("spawn").Pool(num_workers, _accept_sigterm)
@@ -434,57 +597,101 @@ def _start_pool(num_workers: int) -> Pool:
 
 
 def _accept_sigterm() -> None:
-    """In a new process: end when the pool says so."""
+    """Let a new process end when the pool sends SIGTERM."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _check(task: Task, raw: RawFiles, columns: Mapping[str, _Column]) -> None:
+    """Raise UserError for a split without observations and, of few labels, for one that does not occur in a split."""
     for name, column in columns.items():
         if not column.label:
             summary = raw.tally.summary(name, task.records)
-            raise UserError(f"{raw.place}: no observation of {task.title} for {name}; {summary}; check the files")
-    if len(task.labels) <= _FEW_LABELS:
-        for name, column in columns.items():
-            for label in sorted(set(range(len(task.labels))) - set(column.label)):
-                summary = raw.tally.summary(name, task.records)
-                raise UserError(
-                    f"{raw.place}: none of the {len(column.label):,} {name} observations of {task.title} is"
-                    f" {task.labels[label]}; {summary}; check the files"
-                )
+            problem = f"{raw.place}: no observation of {task.title} for {name}"
+            raise UserError(f"{problem}; {summary}; check the files")
+    if len(task.labels) > _FEW_LABELS:
+        return
+    for name, column in columns.items():
+        labels = set(column.label)
+        for label, label_name in enumerate(task.labels):
+            if label in labels:
+                continue
+            summary = raw.tally.summary(name, task.records)
+            number = f"{len(column.label):,}"
+            raise UserError(
+                f"{raw.place}: none of the {number} {name} observations of {task.title} is"
+                f" {label_name}; {summary}; check the files"
+            )
 
 
-def _choose_vocabulary(train: _Column, words: list[str], min_document_frequency: int) -> Vocabulary:
-    """The words of at least that many training observations; text and query of one observation count once."""
-    document = np.concatenate(
-        [np.repeat(np.arange(len(n)), n) for n in (np.array(train.lengths), np.array(train.query_lengths)) if len(n)]
-    )
-    tokens = np.concatenate([np.array(train.tokens), np.array(train.query_tokens, dtype=np.int32)]).astype(np.int64)
+def _choose_vocabulary(
+    train: _Column,
+    words: list[str],
+    min_document_frequency: int,
+) -> Vocabulary:
+    """Return the words that occur in at least `min_document_frequency` training observations.
+
+    A word that occurs in the text and in the query of an observation counts once. `words` are in the order of their
+    provisional numbers.
+    """
+    # The number of the observation that each token belongs to: 0 0 0 1 1 1 1 for texts of 3 and 4 tokens.
+    observations = np.arange(len(train.lengths))
+    observation = np.repeat(observations, np.array(train.lengths))
+    tokens = np.array(train.tokens, dtype=np.int64)
+    if len(train.query_lengths) > 0:
+        observation_of_query = np.repeat(observations, np.array(train.query_lengths))
+        observation = np.concatenate([observation, observation_of_query])
+        tokens = np.concatenate([tokens, np.array(train.query_tokens, dtype=np.int64)])
+
+    # A pair of observation and token is one number, so that `unique` finds the different pairs.
     size = len(SPECIALS) + len(words)
-    pairs = np.unique(document * size + tokens)
-    frequency = np.bincount(pairs % size, minlength=size)[len(SPECIALS) :]
-    return Vocabulary.of(word for word, n in zip(words, frequency, strict=True) if n >= min_document_frequency)
+    pairs = np.unique(observation * size + tokens)
+    frequency = np.bincount(pairs % size, minlength=size)
+    frequency_of_words = frequency[len(SPECIALS) :]
+    chosen = []
+    for word, number in zip(words, frequency_of_words, strict=True):
+        if number >= min_document_frequency:
+            chosen.append(word)
+    return Vocabulary.of(chosen)
 
 
 def _offsets(lengths: array[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(np.array(lengths, dtype=np.int64))])
+    """Return the offsets (N + 1,) int64 of sequences with these lengths: [3, 4] becomes [0, 3, 7]."""
+    ends = np.cumsum(np.array(lengths, dtype=np.int64))
+    return np.concatenate([[0], ends])
 
 
 def _unpack(arrays: storage.Arrays) -> Dataset:
+    """Return the data set that `encode` has put into arrays."""
+    # The warnings are about the raw files, and are not part of the content.
     state = hashlib.sha256()
     for name in sorted(arrays):
-        if name == "warnings":
-            continue
-        state.update(name.encode() + arrays[name].tobytes())
-    splits, first = {}, 0
+        if name != "warnings":
+            state.update(name.encode() + arrays[name].tobytes())
+
+    splits = {}
+    first = 0
     for name in SPLITS:
-        columns = {key.removeprefix(f"{name}."): value for key, value in arrays.items() if key.startswith(f"{name}.")}
+        prefix = f"{name}."
+        columns = {}
+        for key, values in arrays.items():
+            if key.startswith(prefix):
+                columns[key.removeprefix(prefix)] = values
         splits[name] = Split(**columns, first=first)
         first += len(splits[name])
+
     words = arrays["words"].tobytes().decode().split("\n")
-    warnings = arrays["warnings"].tobytes().decode() if "warnings" in arrays else ""  # none of a file of format 1
-    said = tuple(line for line in warnings.split("\n") if line)
-    return Dataset(Vocabulary(tuple(words)), splits, state.hexdigest()[:16], said)
+    warnings: list[str] = []
+    if "warnings" in arrays:  # data of format 1 have none
+        lines = arrays["warnings"].tobytes().decode().split("\n")
+        warnings = [line for line in lines if line]
+    return Dataset(
+        vocabulary=Vocabulary(tuple(words)),
+        splits=splits,
+        digest=state.hexdigest()[:16],
+        warnings=tuple(warnings),
+    )
 
 
 def _as_array(lines: Sequence[str]) -> np.ndarray:
+    """Return lines of text as an array of bytes in UTF-8, with a newline between two lines."""
     return np.frombuffer("\n".join(lines).encode(), dtype=np.uint8)

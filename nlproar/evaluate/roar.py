@@ -1,13 +1,16 @@
 """ROAR and Recursive ROAR: mask the tokens that a measure calls important, retrain, and test (Hooker et al. 2019,
 arXiv 1806.10758; Madsen et al. 2022, arXiv 2110.08412).
 
-All rules of ROAR about which runs there are stand here:
+This module holds the rules that decide which runs exist and what each of them explains:
 
-- Nothing is masked at k = 0, and everything at k = 100 per cent. These two runs have no measure: all curves of a seed
-  share them.
+- At k = 0 no token is masked, and at k = 100 per cent every token. These two runs have no measure, and all curves of a
+  seed share them.
 - ROAR explains the model of k = 0. Recursive ROAR explains the model of the level one step below, on the data of that
-  level; tokens that are masked there stay masked and count.
-- The ranking of random masking cannot change from level to level, so it is never recursive.
+  level. Tokens that are masked there stay masked and count towards k.
+- The ranking of random masking is the same at every level, so random masking is never recursive.
+
+For example, Recursive ROAR at k = 20 with a step of 10 needs three models: that of k = 0, which ranks the tokens for
+k = 10; that of k = 10, which ranks the tokens that are left for k = 20; and that of k = 20, which is tested.
 """
 
 from __future__ import annotations
@@ -33,20 +36,41 @@ if TYPE_CHECKING:
     from nlproar.run.record import Record
     from nlproar.study.grid import Grid
 
-MOST_LEVELS = 1000  # of a curve: each is a training, and a recursive one passes through all below it
+MOST_LEVELS = 1000  # the most levels of one curve; each level is a training
+
+# The levels of the paper (Madsen et al. 2022), which a study has unless others are named.
+_USUAL_STEP = {"count": 1, "quantile": 10}
+_USUAL_HIGHEST = {"count": 10, "quantile": 90}
 
 
 @dataclass(frozen=True)
 class Level:
-    """Which tokens are masked. The values are None where they cannot matter, as at k = 0."""
+    """How many tokens are masked, and which model ranks them.
+
+    In a canonical configuration `roar_strategy` is None at k = 0, and `recursive_step_size` is None without recursion,
+    as these values cannot change the result.
+    """
 
     roar_strategy: str | None = flag(
-        "count", "k is a count of tokens, or a quantile: a percentage of the tokens", choices=STRATEGIES
+        "count",
+        "k is a count of tokens, or a quantile: a percentage of the tokens",
+        choices=STRATEGIES,
     )
-    k: int = flag(0, "how many tokens, or per cent of them, are masked; a run for each", limits=(0, 10**6), many=True)
-    recursive: bool = flag(False, "explain the model of the level before instead of the one of k = 0")
+    k: int = flag(
+        0,
+        "how many tokens, or per cent of them, are masked; a run for each",
+        limits=(0, 10**6),
+        many=True,
+    )
+    recursive: bool = flag(
+        False,
+        "explain the model of the level before instead of the one of k = 0",
+    )
     recursive_step_size: int | None = flag(
-        None, "distance of levels (default: 1, quantile 10)", convert=int, limits=(1, 10**6)
+        None,
+        "distance of levels (default: 1, quantile 10)",
+        convert=int,
+        limits=(1, 10**6),
     )
 
 
@@ -54,31 +78,34 @@ class Roar(Evaluation):
     """Test performance of models that are trained and tested on masked data, against the level of masking."""
 
     Parameters = Level
-    splits: ClassVar[tuple[str, ...]] = SPLITS  # that are explained and masked
+    splits: ClassVar[tuple[str, ...]] = SPLITS  # the splits whose tokens are explained and masked
 
     def canonical(self, config: Config) -> Config:
         """See `Evaluation.canonical`."""
         level: Level = config.parameters
-        if level.roar_strategy == "quantile" and level.k > 100:
-            raise UserError(f"--k {level.k} with --roar-strategy quantile: a percentage is at most 100")
         step = level.recursive_step_size or usual_step(level.roar_strategy)
-        if level.recursive and level.k % step != 0:
-            raise UserError(f"--k {level.k} cannot be reached by --recursive-step-size {step}: choose a multiple of it")
-        if level.recursive:
-            check_number_of_levels(level.k // step, "choose a larger --recursive-step-size")
+        _check_level(level, step)
 
-        everything = level.roar_strategy == "quantile" and level.k == 100
-        if level.k == 0 or everything:
-            strategy = "quantile" if everything else None
-            shared = Level(roar_strategy=strategy, k=level.k)
-            return replace(config, parameters=shared, importance_measure=None, measure=None, transform=UNCHANGED)
-        assert config.importance_measure is not None
+        if level.k == 0:
+            # No token is masked, and the strategy does not matter.
+            return _without_measure(config, Level(roar_strategy=None, k=0))
+        if level.roar_strategy == "quantile" and level.k == 100:
+            # Every token is masked. The strategy stays, as 100 tokens of a long text are not all of them.
+            return _without_measure(config, Level(roar_strategy="quantile", k=100))
+
+        assert config.importance_measure is not None  # only the two kinds of runs above have none
         if level.recursive and MEASURES[config.importance_measure].reranks:
-            return replace(config, parameters=replace(level, recursive_step_size=step))
-        return replace(config, parameters=replace(level, recursive=False, recursive_step_size=None))
+            parameters = replace(level, recursive_step_size=step)
+        else:
+            parameters = replace(level, recursive=False, recursive_step_size=None)
+        return replace(config, parameters=parameters)
 
     def previous(self, config: Config) -> Config | None:
-        """Return the run whose data, and whose model, `config` explains; None for a run that explains nothing."""
+        """Return the run of the level that `config` builds on: its tokens are ranked on the masked data of that level.
+
+        This is the level one step below for a recursive run, and k = 0 for any other run. Return None for a run that
+        explains nothing.
+        """
         if config.importance_measure is None:
             return None
         level: Level = config.parameters
@@ -88,19 +115,21 @@ class Roar(Evaluation):
         return config.with_parameters(k=level.k - level.recursive_step_size)
 
     def needs(self, config: Config) -> list[Config]:
-        """See `Evaluation.needs`. A measure that looks at no model needs no run."""
+        """See `Evaluation.needs`. A run whose measure uses no model needs no other run."""
         explained = self.model_of(config)
-        return [] if explained is None else [explained]
+        if explained is None:
+            return []
+        return [explained]
 
     def model_of(self, config: Config) -> Config | None:
-        """Return the run whose model is explained; None for a measure that looks at no model, or no measure at all."""
+        """Return the run whose model is explained; None for a measure that uses no model, or without a measure."""
         previous = self.previous(config)
         if previous is None or not MEASURES[str(config.importance_measure)].needs_model:
             return None
         return previous
 
     def compared(self, config: Config) -> list[Config]:
-        """See `Evaluation.compared`: the unmasked run, which every curve begins with."""
+        """See `Evaluation.compared`: the unmasked run, with which every curve begins."""
         return [config.with_parameters(k=0)]
 
     def carry_out(self, config: Config, context: Context) -> Record:
@@ -109,7 +138,10 @@ class Roar(Evaluation):
         return self.train_and_test(config, context, masks, importance)
 
     def explain_and_mask(self, config: Config, context: Context) -> tuple[Importance | None, Masks]:
-        """Return the importance behind a run, computed (None where nothing is explained), and its masks."""
+        """Compute the importance by which the tokens of a run are masked, and return it with the masks of the run.
+
+        The importance is None for a run that explains nothing.
+        """
         with context.timed("explain"):
             importance = self.importance(config, context)
             if importance is not None:
@@ -133,70 +165,72 @@ class Roar(Evaluation):
         return context.record(config, metrics, masks, trained, importance, weights)
 
     def importance(self, config: Config, context: Context) -> Importance | None:
-        """See `Evaluation.importance`: what the tokens are masked by."""
+        """See `Evaluation.importance`. The tokens are masked in the order of this importance."""
         previous = self.previous(config)
         if previous is None:
             return None
-        return context.importance(config, self.model_of(config), self.masks(previous, context), self.splits)
+        masks_below = self.masks(previous, context)
+        return context.importance(config, self.model_of(config), masks_below, self.splits)
 
     def masks(self, config: Config, context: Context) -> Masks:
         """Return which tokens are `[MASK]` in the data of `config`.
 
-        The levels below are made first, from the lowest up, so that each finds the one below it in the cache instead of
-        asking for it in a call within a call for each of a thousand levels.
+        A recursive run needs the masks of all levels below it. They are made from the lowest level up, and each level
+        finds the one below it in the cache. A function that calls itself for the level below would exceed Python's
+        limit of nested calls on a curve of a thousand levels.
         """
         curve = [config]
         previous = self.previous(config)
         while previous is not None:
             curve.append(previous)
             previous = self.previous(previous)
-        first, *levels = reversed(curve)
-        masks = self._without_measure(first, context)
-        for level in levels:
-            masks = self._next_level(level, masks, context)
+        curve.reverse()
+        lowest = curve[0]
+        masks = self._masks_of_lowest(lowest, context)
+        for level in curve[1:]:
+            masks = self._masks_of_level(level, masks, context)
         return masks
 
-    def _without_measure(self, config: Config, context: Context) -> Masks:
-        """Return the masks of a run that explains nothing: nothing or everything is masked."""
+    def _masks_of_lowest(self, config: Config, context: Context) -> Masks:
+        """Return the masks of a run that explains nothing: no token is masked at k = 0, and every token at k = 100."""
         level: Level = config.parameters
         if level.k == 0:
             return Masks.nothing(context.dataset)
         return Masks.everything(context.dataset)
 
-    def _next_level(self, config: Config, already: Masks, context: Context) -> Masks:
-        """Return the masks of a level, given those of the level that it explains."""
+    def _masks_of_level(self, config: Config, masks_below: Masks, context: Context) -> Masks:
+        """Return the masks of a level. `masks_below` are those of the level that it builds on, see `previous`."""
         level: Level = config.parameters
-        importance = context.importance(config, self.model_of(config), already, self.splits)
+        importance = context.importance(config, self.model_of(config), masks_below, self.splits)
 
         def make() -> Masks:
-            masked = dict(already.of_split)
+            of_split = dict(masks_below.of_split)
             for name in self.splits:
                 split = context.dataset.splits[name]
-                masked[name] = mask_most_important(
+                of_split[name] = mask_most_important(
                     importance.of_split[name].values,
                     split.maskable,
                     split.offsets,
                     str(level.roar_strategy),
                     level.k,
-                    already.of_split[name],
+                    masks_below.of_split[name],
                 )
-            return Masks(masked)
+            return Masks(of_split)
 
         key = {"importance": importance.digest, "strategy": level.roar_strategy, "k": level.k}
         return context.masks(config, key, make)
 
     def is_stale(self, config: Config, context: Context) -> bool:
-        """See `Evaluation.is_stale`: whether the model was trained on other masks than the models below it give now."""
+        """See `Evaluation.is_stale`. A model is stale if the models of the levels below now lead to other masks."""
         folder = context.layout.checkpoint(config)
         description = checkpoint.describe(folder)
         if description["dataset"] != context.dataset.digest:
-            raise UserError(
-                f"{folder} was trained on other data than are there now; train it again: {config.command()} --overwrite"
-            )
+            problem = f"{folder} was trained on other data than are there now"
+            raise UserError(f"{problem}; train it again: {config.command()} --overwrite")
         return bool(description["masks"] != self.masks(config, context).digest)
 
     def name_parts(self, config: Config) -> list[str]:
-        """See `Evaluation.name_parts`."""
+        """See `Evaluation.name_parts`: k the level, y the strategy, m the measure, r recursive or not, st the step."""
         level: Level = config.parameters
         parts = [f"k-{level.k}"]
         if level.roar_strategy is not None:
@@ -223,24 +257,40 @@ class Roar(Evaluation):
         return "Recursive ROAR" if values["recursive"] else "ROAR"
 
     def base(self, grid: Grid, dataset: str, seed: int) -> Iterator[Config]:
-        """See `Evaluation.base`: nothing masked and, of quantiles, everything masked."""
+        """See `Evaluation.base`: the run without masks and, in a study of quantiles, that with everything masked."""
         yield grid.config(dataset, seed, k=0)
         if "quantile" in grid.strategies:
             yield grid.config(dataset, seed, roar_strategy="quantile", k=100)
 
     def chains(self, grid: Grid, dataset: str, seed: int, measure: str) -> Iterator[list[Config]]:
-        """See `Evaluation.chains`: for each strategy ROAR, Recursive ROAR or both, by rising level."""
+        """See `Evaluation.chains`: for each strategy a curve of ROAR, of Recursive ROAR, or both, by rising level."""
         for strategy in grid.strategies:
             for recursive in grid.kinds:
                 yield self._curve(grid, dataset, seed, measure, strategy, recursive)
 
-    def _curve(self, grid: Grid, dataset: str, seed: int, measure: str, strategy: str, recursive: bool) -> list[Config]:
-        """Return the levels between nothing and everything masked, and those below that recursion has to pass."""
+    def _curve(
+        self,
+        grid: Grid,
+        dataset: str,
+        seed: int,
+        measure: str,
+        strategy: str,
+        recursive: bool,
+    ) -> list[Config]:
+        """Return the runs of one curve, by rising level, without those that `base` yields.
+
+        A recursive curve has every level up to the highest one that the study names, as each needs the one below it.
+        """
         levels = sorted(set(self.levels(grid, strategy)) - {0})
+        # By default, recursion takes the largest step that reaches every level that is named.
         step = grid.flags.get("recursive_step_size") or gcd(*levels)
-        if recursive and MEASURES[measure].reranks and levels and levels[-1] % step == 0:
-            check_number_of_levels(levels[-1] // step, "name other --k, or a larger --recursive-step-size")
-            levels = list(range(step, levels[-1] + 1, step))
+        if recursive and MEASURES[measure].reranks and levels:
+            highest = levels[-1]
+            # Where the step does not reach the highest level, `canonical` raises a UserError that names this level.
+            if highest % step == 0:
+                advice = "name other --k, or a larger --recursive-step-size"
+                check_number_of_levels(highest // step, advice)
+                levels = list(range(step, highest + 1, step))
         runs = []
         for k in levels:
             run = grid.config(
@@ -252,33 +302,59 @@ class Roar(Evaluation):
                 recursive_step_size=step,
                 k=k,
             )
-            if run.importance_measure is not None:  # the rest is in the base chain
+            # The run of k = 100 per cent has no measure: it belongs to `base`.
+            if run.importance_measure is not None:
                 runs.append(run)
         return runs
 
     def levels(self, grid: Grid, strategy: str) -> Sequence[int]:
-        """Return the levels that a study names, by default those of the paper."""
+        """Return the levels that a study names, by default those of the paper.
+
+        Raises UserError if there are none between `--step` and `--max-k`, or too many.
+        """
         if grid.levels is not None:
             check_number_of_levels(len(grid.levels), "name fewer --k")
             return grid.levels
-        usual_distance, usual_highest = _USUAL[strategy]
-        distance = grid.step or usual_distance
-        highest = grid.max_k or usual_highest
-        if highest < distance:
-            raise UserError(f"--max-k {highest} is below --step {distance}: there is no level between")
-        check_number_of_levels(highest // distance, "choose a larger --step or a smaller --max-k")
-        return range(distance, highest + 1, distance)
+        step = grid.step or _USUAL_STEP[strategy]
+        highest = grid.max_k or _USUAL_HIGHEST[strategy]
+        if highest < step:
+            raise UserError(f"--max-k {highest} is below --step {step}: there is no level between")
+        check_number_of_levels(highest // step, "choose a larger --step or a smaller --max-k")
+        return range(step, highest + 1, step)
 
 
-_USUAL = {"count": (1, 10), "quantile": (10, 90)}  # step and highest level of the paper (Madsen et al. 2022)
+def _check_level(level: Level, step: int) -> None:
+    """Raise UserError for a percentage above 100, and for a level that recursion by `step` does not reach."""
+    if level.roar_strategy == "quantile" and level.k > 100:
+        raise UserError(f"--k {level.k} with --roar-strategy quantile: a percentage is at most 100")
+    if not level.recursive:
+        return
+    if level.k % step != 0:
+        problem = f"--k {level.k} cannot be reached by --recursive-step-size {step}"
+        raise UserError(f"{problem}: choose a multiple of it")
+    check_number_of_levels(level.k // step, "choose a larger --recursive-step-size")
 
 
-def check_number_of_levels(levels: int, advice: str) -> None:
-    """Raise UserError for more levels than anybody would train."""
-    if levels > MOST_LEVELS:
-        raise UserError(f"these are {levels:,} levels, and each is a training; {advice} (at most {MOST_LEVELS:,})")
+def _without_measure(config: Config, level: Level) -> Config:
+    """Return the run at `level` without what decides an order of the tokens: its measure and its transform."""
+    return replace(
+        config,
+        parameters=level,
+        importance_measure=None,
+        measure=None,
+        transform=UNCHANGED,
+    )
+
+
+def check_number_of_levels(number: int, advice: str) -> None:
+    """Raise UserError with `advice` if a curve has more than `MOST_LEVELS` levels."""
+    if number > MOST_LEVELS:
+        problem = f"these are {number:,} levels, and each is a training"
+        raise UserError(f"{problem}; {advice} (at most {MOST_LEVELS:,})")
 
 
 def usual_step(strategy: str | None) -> int:
-    """Return the distance of the levels of Recursive ROAR, where none is given."""
-    return 10 if strategy == "quantile" else 1
+    """Return the distance between the levels of Recursive ROAR if none is given. `strategy` is None at k = 0."""
+    if strategy is None:
+        return 1
+    return _USUAL_STEP[strategy]

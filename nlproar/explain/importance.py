@@ -1,4 +1,8 @@
-"""Importance of every token of a data set, by any measure, with what the measure says of its own accuracy."""
+"""Importance of every token of a data set, by any measure.
+
+`build` makes the explainer of a measure, and `explain` calls it with every batch of a split. Letters: S tokens of N
+observations, one after the other; B observations of a batch, padded to T tokens.
+"""
 
 from __future__ import annotations
 
@@ -30,34 +34,38 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TOLERATED_ERROR = 0.01  # a larger completeness error is warned of
+TOLERATED_ERROR = 0.01  # a completeness error above this is logged as a warning
 
-_AT_ONCE = 4  # batches, on a CPU; each takes memory
+_MOST_BATCHES_AT_ONCE = 4  # on a CPU; each of them takes memory of its own
 
-# Tokens of a batch. There is no flag: kernels round by the size of a batch, and the numbers of a run must not depend on
-# an option. Four notes of 4,000 tokens by an integrated gradient take 0.9 GB.
+# The most tokens of a batch, padding included. An integrated gradient of four texts of 4,000 tokens takes 0.9 GB. There
+# is no flag for it: the last bits of a result depend on the size of a batch, and the numbers of a run must not depend
+# on an option.
 TOKENS_PER_BATCH = {"cpu": 16384, "cuda": 65536, "mps": 16384}
 
 
 @dataclass(frozen=True)
 class Explained:
-    """What a measure may look at. `model` is None for a measure that needs none.
+    """Everything that a measure may use: a model, the data, and the parameters of the measure.
 
-    The class that is explained is in the `label` of each batch: the gold label, or what the model predicts, see
-    `target`. The model that is given here stays as it is. Measures get a copy that shares its weights, in evaluation
-    mode and without a gradient of its weights, see `nlproar.model.modes.frozen`.
+    `model` is None for a measure that needs none. The model that is passed in does not change: measures get a copy that
+    shares its weights, is in evaluation mode, and computes no gradient with respect to the weights, see
+    `nlproar.model.modes.frozen`.
+
+    Measures explain the class in the `label` of each batch. By `target` that is the gold label or the predicted class.
     """
 
     model: Classifier | None
-    dataset: Dataset  # as the model was trained on it
+    dataset: Dataset  # the data on which the model was trained, with the same masks
     num_classes: int
-    seed: int  # of measures that draw at random, and of nothing else
-    parameters: Any  # of the measure: an instance of the dataclass that its registry entry names, or None
-    tokens_per_batch: int  # bounds memory; changes no value but for rounding
-    task: Task | None = None  # of which a measure that knows the truth asks for the informative tokens
+    seed: int  # used only by measures that draw random numbers
+    parameters: Any  # an instance of the dataclass that the registry entry names, or None
+    tokens_per_batch: int  # limits memory; it changes the values only by rounding
+    task: Task | None = None  # used only by measures that know which tokens are informative
 
     def __post_init__(self) -> None:
         if self.model is not None:
+            # An assignment would fail, as the dataclass is frozen.
             object.__setattr__(self, "model", frozen(self.model))
 
     @property
@@ -67,28 +75,34 @@ class Explained:
 
     @property
     def device(self) -> torch.device:
-        """Where batches have to be."""
-        return torch.device("cpu") if self.model is None else next(self.model.parameters()).device
+        """The device of the model, on which batches have to be; the CPU without a model."""
+        if self.model is None:
+            return torch.device("cpu")
+        return next(self.model.parameters()).device
 
 
 class Completeness(NamedTuple):
-    """How nearly the signed values of each observation sum to a difference of logits. Both are (B,) and >= 0."""
+    """How far a measure is from completeness, for each observation of a batch.
+
+    A complete measure has signed values that sum to a known difference of logits, for example to that between the
+    input and the zero embedding (Sundararajan et al. 2017). Both tensors are (B,) and >= 0.
+    """
 
     gap: Tensor  # |sum of the signed values - difference of logits|
     difference: Tensor  # |difference of logits|
 
 
 class Scores(NamedTuple):
-    """What a measure says of a batch."""
+    """The result of a measure for one batch."""
 
-    importance: Tensor  # (B, T) float; larger is more important; what stands at padding is ignored
-    completeness: Completeness | None = None  # of a measure for which it is defined
+    importance: Tensor  # (B, T) float; larger is more important; values at padding are ignored
+    completeness: Completeness | None = None  # None for a measure that is not meant to be complete
 
 
 class Explainer(Protocol):
-    """A measure at work: it is built from an `Explained` and called with every batch.
+    """The implementation of a measure: a class that takes an `Explained`. Its instance is called with every batch.
 
-    It may be called by several threads at once, so a call must not change the explainer.
+    Several threads may call it at the same time, so a call must not change the explainer.
     """
 
     def __call__(self, batch: SequenceBatch) -> Scores:
@@ -98,8 +112,9 @@ class Explainer(Protocol):
 
 def build(measure: str, explained: Explained) -> Explainer:
     """Return the explainer of a measure, a key of `MEASURES`."""
-    module, _, name = MEASURES[measure].location.partition(":")
-    explainer: Explainer = getattr(import_module(module), name)(explained)
+    module_name, _, class_name = MEASURES[measure].location.partition(":")
+    explainer_class = getattr(import_module(module_name), class_name)
+    explainer: Explainer = explainer_class(explained)
     return explainer
 
 
@@ -110,146 +125,187 @@ class SplitImportance:
     values: np.ndarray  # (S,) float32
     gap: np.ndarray | None = None  # (N,) float64, see `Completeness`
     difference: np.ndarray | None = None  # (N,) float64
-    seconds: np.ndarray | None = None  # (N,) float32, of explaining the observation, as its share of its batch
+    # (N,) float32: the time that an observation took. All observations of a batch count the same.
+    seconds: np.ndarray | None = None
 
     @property
     def completeness_error(self) -> float | None:
-        """The sum of the gaps as a share of the sum of the differences; None for a measure without completeness."""
+        """The sum of the gaps divided by the sum of the differences; None for a measure that is not complete."""
         if self.gap is None or self.difference is None:
             return None
-        return float(self.gap.sum() / max(self.difference.sum(), 1e-30))
+        total_difference = max(self.difference.sum(), 1e-30)  # never divide by zero
+        return float(self.gap.sum() / total_difference)
 
     def arrays(self) -> storage.Arrays:
-        """Return what is stored."""
-        found = {"values": self.values}
+        """Return the arrays that are stored in the cache, by the names of the fields."""
+        arrays = {"values": self.values}
         if self.gap is not None and self.difference is not None:
-            found |= {"gap": self.gap, "difference": self.difference}
+            arrays["gap"] = self.gap
+            arrays["difference"] = self.difference
         if self.seconds is not None:
-            found["seconds"] = self.seconds
-        return found
+            arrays["seconds"] = self.seconds
+        return arrays
 
 
 class Importance:
-    """Importance of every token of some splits, and the key that says what decided it.
+    """Importance of every token of some splits, which is computed when it is first used.
 
-    Two importances with the same `digest` have the same values. The values are read, or computed, when they are first
-    asked for; to ask for the digest costs nothing.
+    `key` contains everything that decides the values, so two importances with the same `digest` have the same values.
+    `load` takes the name of a split and returns its importance, either from the cache or by computing it. Nothing is
+    loaded until `of_split` is used; `key` and `digest` are available at once.
     """
 
-    def __init__(self, key: Mapping[str, Any], splits: Collection[str], load: Callable[[str], SplitImportance]) -> None:
+    def __init__(
+        self,
+        key: Mapping[str, Any],
+        splits: Collection[str],
+        load: Callable[[str], SplitImportance],
+    ) -> None:
         self.key = key
         self.splits = tuple(splits)
         self.load = load
 
     @cached_property
     def digest(self) -> str:
-        """What identifies the values."""
+        """A hash of the key, which identifies the values."""
         return storage.digest(self.key)
 
     @cached_property
     def of_split(self) -> dict[str, SplitImportance]:
-        """The values, for each split."""
+        """The importance of each split, by its name. The first use computes it, or reads it from the cache."""
         return {name: self.load(name) for name in self.splits}
 
     def compute(self) -> None:
-        """Compute the values now, or read them where they are cached."""
+        """Compute the importance of all splits now, or read it from the cache."""
         _ = self.of_split
 
     @property
     def diagnostics(self) -> dict[str, dict[str, float]]:
-        """What the measure says of its values, by name and split."""
+        """The completeness error of each split, as diagnostic -> split -> value; empty if the measure has none."""
         errors = {}
         for name, split in self.of_split.items():
             error = split.completeness_error
             if error is not None:
                 errors[name] = error
-        return {"completeness_error": errors} if errors else {}
+        if not errors:
+            return {}
+        return {"completeness_error": errors}
 
 
 def explain(measure: str, explainer: Explainer, explained: Explained, name: str) -> SplitImportance:
-    """Return the importance of every token of the split `name`.
+    """Return the importance of every token of the split `name`. `measure` is only named in messages.
 
-    Raises UserError where a value is not finite at a token that can be masked.
+    Raises UserError if a value is not finite at a token that can be masked.
     """
     split = explained.dataset.splits[name]
-    device = explained.device
     values = np.zeros(len(split.tokens), np.float32)
     gap = np.zeros(len(split))
     difference = np.zeros(len(split))
     seconds = np.zeros(len(split), np.float32)
     has_completeness = False
-    plan = FixedBatches(split, explained.tokens_per_batch).plan()
-    description = f"explaining {name} by {measure}"
-    with stage(description, len(split), "observations") as bar, side_by_side(device) as each:
-        for rows, scores, elapsed in each(partial(_explain_batch, explainer, explained, split), plan):
-            importance = scores.importance.numpy()
+
+    batches = FixedBatches(split, explained.tokens_per_batch)
+    explain_batch = partial(_explain_batch, explainer, explained, split)
+    progress = stage(f"explaining {name} by {measure}", len(split), "observations")
+    with progress as bar, side_by_side(explained.device) as map_batches:
+        for rows, scores, elapsed in map_batches(explain_batch, batches.plan()):
+            _copy_tokens(scores.importance.numpy(), split, rows, values)
             seconds[rows] = elapsed / len(rows)
-            position = np.arange(importance.shape[1])
-            inside = position < split.lengths[rows][:, None]
-            values[(split.offsets[rows][:, None] + position)[inside]] = importance[inside]
             if scores.completeness is not None:
                 has_completeness = True
                 gap[rows] = scores.completeness.gap.cpu().numpy()
                 difference[rows] = scores.completeness.difference.cpu().numpy()
             bar.update(len(rows))
+
     if not np.isfinite(values[split.maskable]).all():
-        raise UserError(f"importance by {measure} is not finite: check the vectors and the losses of the model")
+        problem = f"importance by {measure} is not finite"
+        raise UserError(f"{problem}: check the vectors and the losses of the model")
     if not has_completeness:
         return SplitImportance(values, seconds=seconds)
-    found = SplitImportance(values, gap, difference, seconds)
-    _tell_error(found.completeness_error or 0.0)
-    return found
+    importance = SplitImportance(values, gap, difference, seconds)
+    _log_completeness_error(importance.completeness_error or 0.0)
+    return importance
 
 
-def _tell_error(error: float) -> None:
-    """Log a completeness error, as a warning if it is large."""
+def _copy_tokens(
+    importance: np.ndarray,
+    split: Split,
+    rows: np.ndarray,
+    values: np.ndarray,
+) -> None:
+    """Copy the importance (B, T) of the observations `rows` (B,) to their places in `values` (S,).
+
+    Padding is left out. For example, if observation 5 has 3 tokens and offsets[5] is 40, then the first 3 of its T
+    values are copied to values[40], values[41] and values[42].
+    """
+    position = np.arange(importance.shape[1])
+    is_token = position < split.lengths[rows][:, None]  # (B, T)
+    place = split.offsets[rows][:, None] + position  # (B, T), indices into `values`
+    values[place[is_token]] = importance[is_token]
+
+
+def _log_completeness_error(error: float) -> None:
+    """Log a completeness error, as a warning if it is above `TOLERATED_ERROR`."""
     if error > TOLERATED_ERROR:
-        log.warning(
-            "completeness error %.2g %%; a smaller --tolerance, or more --riemann-samples, would be closer", 100 * error
-        )
+        advice = "a smaller --tolerance, or more --riemann-samples, would be closer"
+        log.warning("completeness error %.2g %%; %s", 100 * error, advice)
     else:
         log.info("completeness error %.2g %%", 100 * error)
 
 
-_Planned = tuple[np.ndarray, int, int]  # the rows of a batch, its width, the width of its query
+# One element of `FixedBatches.plan`: the rows (B,) of a batch, its width T, and the width of its query.
+_PlannedBatch = tuple[np.ndarray, int, int]
 
 
 def _explain_batch(
-    explainer: Explainer, explained: Explained, split: Split, planned: _Planned
+    explainer: Explainer,
+    explained: Explained,
+    split: Split,
+    planned: _PlannedBatch,
 ) -> tuple[np.ndarray, Scores, float]:
-    """Return the rows of one batch, their scores with the importance on the CPU, and the seconds that this took."""
+    """Return the rows (B,) of a batch, their scores with the importance on the CPU, and the seconds that this took."""
     rows, width, query_width = planned
     started = time.perf_counter()
     batch = make_batch(split, rows, width, query_width).to(explained.device)
     if explained.target == "predicted":
         batch = _with_predictions(explained, batch)
     scores = explainer(batch)
-    on_cpu = scores._replace(importance=scores.importance.float().cpu())
-    return rows, on_cpu, time.perf_counter() - started
+    scores_on_cpu = scores._replace(importance=scores.importance.float().cpu())
+    seconds = time.perf_counter() - started
+    return rows, scores_on_cpu, seconds
 
 
 @torch.no_grad()
 def _with_predictions(explained: Explained, batch: SequenceBatch) -> SequenceBatch:
-    """Return the batch with what the model predicts in the place of the labels."""
+    """Return the batch with the predicted classes as its labels."""
     assert explained.model is not None
-    return replace(batch, label=explained.model(batch).logits.argmax(dim=1))
+    predicted = explained.model(batch).logits.argmax(dim=1)  # (B,)
+    return replace(batch, label=predicted)
 
 
 @contextmanager
 def side_by_side(device: torch.device) -> Iterator[Callable[..., Iterator[Any]]]:
-    """Yield a `map` that keeps the order.
+    """Yield a function that is called like `map`, and that calls its function for several elements at the same time.
 
-    On a CPU every thread works on a batch of its own, as batches need not wait for each other, and the many small
-    operations of one batch do not fill two threads.
+    Results come in the order of the elements. On a CPU several threads work, each on a batch of its own: the many small
+    operations of one batch cannot keep more than one thread busy. torch's own threads are divided among them.
+    Elsewhere the function is Python's `map`.
     """
-    threads = torch.get_num_threads()
-    at_once = min(threads, _AT_ONCE) if device.type == "cpu" else 1
-    if at_once == 1:
+    torch_threads = torch.get_num_threads()
+    workers = 1
+    if device.type == "cpu":
+        workers = min(torch_threads, _MOST_BATCHES_AT_ONCE)
+    if workers == 1:
         yield map
         return
-    pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(threads // at_once,))
+    pool = ThreadPoolExecutor(
+        workers,
+        initializer=torch.set_num_threads,
+        initargs=(torch_threads // workers,),
+    )
     try:
         yield pool.map
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
+        # The setting of a worker may apply to the whole process.
+        torch.set_num_threads(torch_threads)

@@ -1,8 +1,12 @@
-"""Training and testing. The only module that knows pytorch_lightning."""
+"""Training and testing of classifiers. No other module uses PyTorch Lightning.
+
+`fit` trains a model, `predict` returns its logits, and `test` returns its metrics. Letters: N observations, C classes.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -19,7 +23,12 @@ import torch
 from torch import Tensor
 
 from nlproar import masking, metrics, process
-from nlproar.dataset.batch import FixedBatches, RandomlyMaskedBatches, SequenceBatch, TrainingBatches
+from nlproar.dataset.batch import (
+    FixedBatches,
+    RandomlyMaskedBatches,
+    SequenceBatch,
+    TrainingBatches,
+)
 from nlproar.dataset.encoding import Split
 from nlproar.errors import UserError
 from nlproar.flags import values_of
@@ -34,22 +43,25 @@ from nlproar.seeds import derive
 with process.without_rank():
     import pytorch_lightning as pl
     from pytorch_lightning.loggers import TensorBoardLogger
-    from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
+    from pytorch_lightning.plugins.environments import (  # type: ignore[attr-defined]
+        LightningEnvironment,
+    )
 
 log = logging.getLogger(__name__)
 
-# Metrics that cannot rise any further: training stops there, as no later epoch could be chosen.
+# The highest value of each metric. Training stops when the monitor has reached it: only an epoch with a higher value
+# would be chosen instead.
 CEILING = {"accuracy": 1.0, "auroc": 1.0, "macro_f1": 1.0, "micro_f1": 1.0}
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a training has done."""
+    """The course of a training that has ended."""
 
-    parameters: int  # of the model
+    parameters: int  # number of parameters of the model
     epochs: list[Epoch]
-    best_epoch: int
-    earlier_epochs: int = 0  # how many of them an earlier process trained
+    best_epoch: int  # counted from 1
+    earlier_epochs: int = 0  # how many of `epochs` were trained by an earlier process
 
     @property
     def earlier_seconds(self) -> float:
@@ -57,7 +69,7 @@ class Training:
         return sum(epoch.seconds for epoch in self.epochs[: self.earlier_epochs])
 
     def as_record(self) -> dict[str, Any]:
-        """Return what a record tells of it."""
+        """Return the part of a record that describes the training."""
         epochs = [asdict(epoch) for epoch in self.epochs]
         return {"epochs": epochs, "best_epoch": self.best_epoch, "parameters": self.parameters}
 
@@ -78,110 +90,143 @@ def fit(
 ) -> Training:
     """Train `model` in place, on `device`, and leave it with the weights of its best epoch.
 
-    `recipe` says how long it is trained, in batches of which size, and with which optimizer. The order of the batches
-    and dropout have seeds that are derived from `seed`. Best is the first epoch with the highest `monitor` on `val`.
-    Training stops when the monitor cannot rise any further: no later epoch could be chosen. Raises UserError when the
-    loss is not finite.
+    `recipe` has the number of epochs, the batch size, and the settings of the optimizer. The order of the batches and
+    dropout have seeds that are derived from `seed`. The best epoch is the first one with the highest `monitor` on
+    `val`. Training stops early when the monitor has reached its ceiling. Raises UserError when the loss is not finite.
 
-    With `mask_at_random` the model learns to predict masked data, too (Madsen et al. 2023): in every epoch half of the
-    training observations are masked at random, see `RandomlyMaskedBatches`, and `monitor` is measured on `val` and a
-    randomly masked copy of it together.
+    With `mask_at_random` the model also learns to predict masked data (Madsen et al. 2023): in every epoch half of the
+    training observations are masked at random, see `RandomlyMaskedBatches`. `monitor` is then measured on `val` and a
+    randomly masked copy of `val` together.
 
-    With `tensorboard`, a folder, loss and validation metrics of every epoch are written there for TensorBoard.
+    With `tensorboard`, a folder, the loss and the validation metrics of every epoch are written there for TensorBoard.
 
-    With `state`, a path, the state of the training is written there after every epoch, and a training that was killed
-    continues after its last whole epoch, with the same numbers as one that was not. `state_key` (what JSON can hold)
-    says which training it is; the data, the initial weights, the settings above, the device and the number of threads
-    are compared besides. The caller holds the lock of the run, and removes the state when it needs it no more.
+    With `state`, a path, the state of the training is written there after every epoch. A training that was killed
+    continues after its last whole epoch, and its numbers are those of a training that was not interrupted. A state is
+    only used if it belongs to the same training: `state_key` (values that JSON can hold) identifies it, together with
+    the data, the initial weights, the settings above, the device and the number of threads. The caller holds the lock
+    of the run, and removes the state when it is no longer needed.
 
-    While this lasts, SIGTERM, SIGUSR1 and SIGUSR2 end the process with exit code 128 + their number (SystemExit),
-    unless the caller has a handler for them. Nothing is read from the variables of a cluster or the current folder.
+    During training, SIGTERM, SIGUSR1 and SIGUSR2 end the process with exit code 128 + their number (SystemExit),
+    unless the caller has installed a handler for them. The settings of Lightning that come from environment variables
+    of a cluster, and its checkpoints in the current folder, are ignored.
     """
     _make_deterministic()
-    dropout_seed = derive(seed, "dropout")
-    kind = RandomlyMaskedBatches if mask_at_random else TrainingBatches
-    batches = kind(train, recipe.batch_size, derive(seed, "shuffling"))
+    shuffling_seed = derive(seed, "shuffling")
     if mask_at_random:
-        val = val.followed_by(_masked_copy(val, derive(seed, "masks of validation")))
+        batches: TrainingBatches = RandomlyMaskedBatches(train, recipe.batch_size, shuffling_seed)
+        masked_val = _masked_copy(val, derive(seed, "masks of validation"))
+        val = val.followed_by(masked_val)
+    else:
+        batches = TrainingBatches(train, recipe.batch_size, shuffling_seed)
+
     key: dict[str, Any] = {}
     if state is not None:
-        settings = {"recipe": values_of(recipe), "monitor": monitor, "seed": seed}  # no place of a file
-        if mask_at_random:
-            settings["mask_at_random"] = True
-        key = {**(state_key or {}), **settings, **_origin(model, train, val, device)}
+        key |= state_key or {}
+        key |= _settings(recipe, monitor, seed, mask_at_random)
+        key |= _origin(model, train, val, device)
+
     learner = _Learner(model, batches, val, monitor, recipe, state, key)
     if tensorboard is not None:
         learner.curves = _curves(tensorboard)
+    return _train(learner, device, dropout_seed=derive(seed, "dropout"))
+
+
+def _train(learner: _Learner, device: torch.device, dropout_seed: int) -> Training:
+    """Train the epochs that an earlier process has not trained, and leave the model with its best weights."""
+    model = learner.model
+    earlier_epochs = 0
     with in_mode(model, training=True), _random_numbers(device, dropout_seed):
-        earlier = training_state.read(state, key) if state else None
-        if earlier:
-            learner.continue_from(earlier)
+        if learner.state_path is not None:
+            earlier = training_state.read(learner.state_path, learner.state_key)
+            if earlier is not None:
+                learner.continue_from(earlier)
+                earlier_epochs = len(earlier.epochs)
         if not learner.finished:
-            _train(learner, device)
+            _train_epochs(learner, device)
     model.load_state_dict(learner.best_weights)
-    model.to(device)
-    size = sum(parameter.numel() for parameter in model.parameters())
-    return Training(size, learner.epochs, learner.best_epoch, len(earlier.epochs) if earlier else 0)
+    model.to(device)  # Lightning leaves it on the CPU
+    number_of_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Training(number_of_parameters, learner.epochs, learner.best_epoch, earlier_epochs)
+
+
+def _train_epochs(learner: _Learner, device: torch.device) -> None:
+    """Train the epochs that are left."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # it logs devices and advice
+    epochs_left = learner.max_epochs - len(learner.epochs)
+    progress = stage("training", epochs_left * len(learner.batches), "steps")
+    with progress as bar, warnings.catch_warnings():
+        # Lightning warns of data loaders and devices that were chosen on purpose.
+        warnings.simplefilter("ignore")
+        learner.bar = bar
+        trainer = _Trainer(epochs_left, device, learner.recipe.acc_batches)
+        try:
+            with learner.signals:
+                trainer.fit(learner, train_dataloaders=learner.batches)
+        except _Signalled as signalled:
+            _log_signal(learner, signalled)
+            raise
+        except SystemExit as error:
+            # Lightning turns Ctrl-C into SystemExit.
+            raise KeyboardInterrupt from error
+
+
+def _log_signal(learner: _Learner, signalled: _Signalled) -> None:
+    """Log that a signal has stopped the training, and whether it can be continued."""
+    epoch = len(learner.epochs) + 1
+    advice = "" if learner.state_path is None else "; the same command continues there"
+    log.info("stopped by %s in epoch %d of %d%s", signalled.name, epoch, learner.max_epochs, advice)
+
+
+def _settings(recipe: Recipe, monitor: str, seed: int, mask_at_random: bool) -> dict[str, Any]:
+    """Return the settings that identify a training. The paths of files are not among the values of a recipe."""
+    settings = {"recipe": values_of(recipe), "monitor": monitor, "seed": seed}
+    if mask_at_random:
+        settings["mask_at_random"] = True
+    return settings
 
 
 def _curves(folder: Path) -> TensorBoardLogger:
     """Return the logger of curves in `folder`. Raises UserError where TensorBoard is not installed."""
     try:
         logger = TensorBoardLogger(folder.parent, name=folder.name, version="")
-        _ = logger.experiment  # which imports it
+        _ = logger.experiment  # the first use imports TensorBoard
     except ModuleNotFoundError as error:
-        raise UserError("--tensorboard needs another package; install it with: pip install tensorboard") from error
+        advice = "install it with: pip install tensorboard"
+        raise UserError(f"--tensorboard needs another package; {advice}") from error
     return logger
 
 
 def _masked_copy(split: Split, seed: int) -> Split:
-    """Return a split whose observations are all masked at random."""
-    return split.masked(masking.mask_at_random(split.maskable, split.offsets, np.random.default_rng(seed), share=1.0))
+    """Return a copy of `split` in which every observation is masked at random, each to another extent."""
+    generator = np.random.default_rng(seed)
+    mask = masking.mask_at_random(split.maskable, split.offsets, generator, share=1.0)
+    return split.masked(mask)
 
 
-def _train(learner: _Learner, device: torch.device) -> None:
-    """Train the epochs that are left."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    epochs = learner.max_epochs - len(learner.epochs)
-    with stage("training", epochs * len(learner.batches), "steps") as bar, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's advice on loaders and devices that were chosen on purpose
-        learner.bar = bar
-        trainer = _Trainer(epochs, device, learner.recipe.acc_batches)
-        try:
-            with learner.ending:
-                trainer.fit(learner, train_dataloaders=learner.batches)
-        except _Signalled as signalled:
-            log.info("stopped by %s in epoch %d of %d%s", signalled.name, len(learner.epochs) + 1, learner.max_epochs,
-                     "; the same command continues there" if learner.state else "")  # fmt: skip
-            raise
-        except SystemExit as error:  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt from error
-
-
-# What surrounds the loop
+# Random numbers, and what decides the numbers of a training
 
 
 def _make_deterministic() -> None:
-    """Let torch compute the same numbers every time, also in what follows training."""
+    """Let torch compute the same numbers every time. The setting stays after training."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
-    # a deterministic run also overwrites all memory it asks for with NaN, a fifth of the time of a step
+    # Otherwise torch would also fill all new memory with NaN, which takes a fifth of the time of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 @contextmanager
 def _random_numbers(device: torch.device, seed: int) -> Iterator[None]:
-    """While this lasts, torch's generators (of dropout) start from `seed`; afterwards they are as they were."""
-    before = _random_state(device)
+    """Seed torch's generators, which dropout draws from, with `seed`. Afterwards they have their earlier states."""
+    earlier_states = _random_state(device)
     torch.manual_seed(seed)
     try:
         yield
     finally:
-        _set_random_state(before, device)
+        _set_random_state(earlier_states, device)
 
 
 def _random_state(device: torch.device) -> Tensors:
-    """The states of torch's generators that a training on `device` draws from."""
+    """Return the states of the generators of torch that a training on `device` draws from."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -191,6 +236,7 @@ def _random_state(device: torch.device) -> Tensors:
 
 
 def _set_random_state(states: Tensors, device: torch.device) -> None:
+    """Put torch's generators into `states`, which `_random_state` returned for the same device."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states["cuda"], device)
@@ -199,62 +245,70 @@ def _set_random_state(states: Tensors, device: torch.device) -> None:
 
 
 def _origin(model: Classifier, train: Split, val: Split, device: torch.device) -> dict[str, Any]:
-    """What the numbers of a training depend on besides its settings, up to the last bits.
+    """Return what decides the numbers of a training besides its settings, up to the last bits.
 
-    The data are those that are trained on, masks included. Machines are not told apart: on another processor the last
-    bits of a training that continues there can be others than those of either machine.
+    `train` and `val` are the data that are trained on, masks included. The kind of CPU is not part of this, although it
+    may change the last bits: a training can be continued on another machine.
     """
     weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    device_name = device.type
+    if device.type == "cuda":
+        device_name = torch.cuda.get_device_name(device)
     return {
         "initial_weights": training_state.digest(weights),
         "train": training_state.digest(vars(train)),
         "val": training_state.digest(vars(val)),
-        "device": name,
+        "device": device_name,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
 
 
+# Signals
+
+
 class _Signalled(SystemExit):
-    """The process was asked to end."""
+    """A signal has asked the process to end."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
         self.name = signal.Signals(number).name
 
 
-class _Ending:
-    """While this is entered, a signal that asks the process to end and has no handler raises _Signalled.
+class _Signals:
+    """A context in which the signals `NUMBERS` raise `_Signalled`, unless the caller has a handler for them.
 
-    Afterwards all handlers are those that were there before, also that of Ctrl-C, which Lightning changes. In a thread
-    other than the main one, where no handler can be set, nothing is changed.
+    On exit all handlers are restored. Among them is that of Ctrl-C, which Lightning replaces. Python can set handlers
+    only in the main thread; in any other thread this context changes nothing.
     """
 
-    # What batch systems send before the time limit: by default, or with --signal.
+    # Batch systems send one of these before the time limit, by default or with --signal.
     NUMBERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
     def __init__(self) -> None:
-        self.before: dict[int, Any] = {}
+        self.earlier_handlers: dict[int, Any] = {}
         self.received: int | None = None
         self.is_postponed = False
 
-    def __enter__(self) -> _Ending:
-        if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.getsignal(number) for number in (signal.SIGINT, *self.NUMBERS)}
-            for number in self.NUMBERS:
-                if self.before[number] is signal.SIG_DFL:
-                    signal.signal(number, self._receive)
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        for number in (signal.SIGINT, *self.NUMBERS):
+            self.earlier_handlers[number] = signal.getsignal(number)
+        for number in self.NUMBERS:
+            if self.earlier_handlers[number] is signal.SIG_DFL:
+                signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            if handler is not None:  # None: it was not set by Python
+        for number, handler in self.earlier_handlers.items():
+            # None stands for a handler that was not set by Python. It cannot be set again.
+            if handler is not None:
                 signal.signal(number, handler)
 
     @contextmanager
     def postponed(self) -> Iterator[None]:
-        """While this lasts, a signal waits: an exception within a print would print the line twice."""
+        """Postpone signals to the end of a block that prints: an exception within it would print the line twice."""
         self.is_postponed = True
         try:
             yield
@@ -264,6 +318,7 @@ class _Ending:
             raise _Signalled(self.received)
 
     def _receive(self, number: int, _: object) -> None:
+        """Handle a signal."""
         self.received = number
         if not self.is_postponed:
             raise _Signalled(number)
@@ -273,8 +328,10 @@ class _Ending:
 
 
 class _NoSignals:
-    """In the place of Lightning's connector of signals: no handler is installed. On Slurm that one would write a
-    pickle into the current folder and requeue the job at SIGUSR1."""
+    """A replacement for Lightning's connector of signals, which installs no handler.
+
+    On Slurm, Lightning's own connector writes a pickle into the current folder and requeues the job at SIGUSR1.
+    """
 
     received_sigterm = False
 
@@ -286,35 +343,42 @@ class _NoSignals:
 
 
 class _Trainer(pl.Trainer):
-    """Lightning's loop on one device, in one process, wherever it runs.
+    """Lightning's training loop on one device and in one process, whatever the environment is.
 
-    By itself, Lightning takes its settings also from variables of Slurm, torchrun, LSF and MPI, from PL_TRAINER_*
-    (which it looks up by the names of these parameters and of this class), and continues from a hpc_ckpt_*.ckpt in
-    the current folder.
+    Without this class, Lightning would also read environment variables of Slurm, torchrun, LSF and MPI, and would
+    continue from a file hpc_ckpt_*.ckpt in the current folder. It would read PL_TRAINER_* as well; it derives these
+    names from the names of the class and of the parameters below.
     """
 
     def __init__(self, max_epochs: int, device: torch.device, acc_batches: int) -> None:
+        devices: list[int] | int = 1
+        if device.type == "cuda":
+            devices = [device.index or 0]
         super().__init__(
             max_epochs=max_epochs,
             accumulate_grad_batches=acc_batches,
             accelerator=device.type,
-            devices=[device.index or 0] if device.type == "cuda" else 1,
+            devices=devices,
             plugins=[LightningEnvironment()],
-            default_root_dir=os.path.join(os.devnull, "nowhere"),  # no folder, and nobody can make it one
+            # Lightning looks for checkpoints in this folder, which does not exist and cannot be made.
+            default_root_dir=os.path.join(os.devnull, "nowhere"),
             deterministic="warn",
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            limit_val_batches=0,
+            limit_val_batches=0,  # `_Learner.on_train_epoch_end` validates
         )
         self._signal_connector = _NoSignals()  # type: ignore[assignment]
 
 
 class _Learner(pl.LightningModule):
-    """One training; validation is a call of `predict`, so that nothing is computed twice."""
+    """One training, as Lightning's loop calls it.
 
-    bar: Bar
+    Validation does not use Lightning: at the end of each epoch `test` measures the model on the validation split.
+    """
+
+    bar: Bar  # set before the loop starts
 
     def __init__(
         self,
@@ -323,104 +387,145 @@ class _Learner(pl.LightningModule):
         val: Split,
         monitor: str,
         recipe: Recipe,
-        state: Path | None,
-        key: Mapping[str, Any],
+        state_path: Path | None,
+        state_key: Mapping[str, Any],
     ) -> None:
         super().__init__()
-        self.model, self.batches, self.val = model, batches, val
-        self.monitor, self.recipe, self.max_epochs = monitor, recipe, recipe.max_epochs
-        self.state, self.key = state, key
+        self.model = model
+        self.batches = batches
+        self.val = val
+        self.monitor = monitor
+        self.recipe = recipe
+        self.max_epochs = recipe.max_epochs
+        self.state_path = state_path
+        self.state_key = state_key
+        self.signals = _Signals()
+        self.curves: TensorBoardLogger | None = None  # shows the loss and metrics of every epoch
+
+        # The course of the training so far.
         self.epochs: list[Epoch] = []
         self.best_epoch = 0
         self.best_weights: Tensors = {}
-        self.ending = _Ending()
-        self.earlier: TrainingState | None = None
-        self.step = 0  # of the optimizer, in all epochs
-        self.rates: list[float] = []  # the full learning rate of each group of parameters
-        self.curves: TensorBoardLogger | None = None  # where loss and metrics of every epoch are shown
+        self.earlier: TrainingState | None = None  # of an earlier process, which is continued
+        self.steps_done = 0  # steps of the optimizer, in all epochs
+        self.full_rates: list[float] = []  # of each parameter group, before the schedule
 
     @property
-    def steps_of_an_epoch(self) -> int:
-        """How many steps the optimizer takes in an epoch; the last one may add up fewer batches."""
-        return -(-len(self.batches) // self.recipe.acc_batches)
+    def steps_per_epoch(self) -> int:
+        """How many steps the optimizer takes in an epoch; the last step may add up fewer batches than the others."""
+        return math.ceil(len(self.batches) / self.recipe.acc_batches)
 
     @property
     def finished(self) -> bool:
-        """Whether no epoch is left that could be chosen."""
+        """Whether the last epoch is trained, or no later epoch could be better than the best one."""
         if not self.epochs:
             return False
-        return len(self.epochs) >= self.max_epochs or self.epochs[-1].monitor >= CEILING[self.monitor]
+        if len(self.epochs) >= self.max_epochs:
+            return True
+        return self.epochs[-1].monitor >= CEILING[self.monitor]
 
     def continue_from(self, state: TrainingState) -> None:
-        """Go on after the last epoch of `state`."""
-        self.earlier = state  # for the optimizer, which is yet to be made
-        self.epochs, self.best_epoch = list(state.epochs), state.best_epoch
+        """Continue after the last epoch of `state`."""
+        # `configure_optimizers` and `on_fit_start` use the rest of the state, when there is an optimizer.
+        self.earlier = state
+        self.epochs = list(state.epochs)
+        self.best_epoch = state.best_epoch
         self.best_weights = state.best_weights
         self.batches.state = state.batch_order
         self.model.load_state_dict(state.weights)
         done = len(self.epochs)
-        self.step = done * self.steps_of_an_epoch
+        self.steps_done = done * self.steps_per_epoch
         if self.finished:
-            log.info("trained already: %d of %d epochs are in %s", done, self.max_epochs, self.state)
+            message = "trained already: %d of %d epochs are in %s"
+            log.info(message, done, self.max_epochs, self.state_path)
         else:
             log.info("continuing at epoch %d of %d", done + 1, self.max_epochs)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Make the optimizer. If the training is continued, it gets its earlier moments."""
         optimizer = self.model.optimizer(self.recipe)
         if self.earlier:
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": self.earlier.optimizer})
-        self.rates = [group["lr"] for group in optimizer.param_groups]
+            # A training state has no parameter groups, as these are settings: they come from the recipe.
+            state = {**optimizer.state_dict(), "state": self.earlier.optimizer}
+            optimizer.load_state_dict(state)
+        self.full_rates = [group["lr"] for group in optimizer.param_groups]
         return optimizer
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        steps = self.max_epochs * self.steps_of_an_epoch
-        share = self.model.schedule(self.recipe, self.step, steps)
-        for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * share
-        self.step += 1
+        """Set the learning rates of the step that follows."""
+        all_steps = self.max_epochs * self.steps_per_epoch
+        factor = self.model.schedule(self.recipe, self.steps_done, all_steps)
+        for group, full_rate in zip(optimizer.param_groups, self.full_rates, strict=True):
+            group["lr"] = full_rate * factor
+        self.steps_done += 1
 
     def on_fit_start(self) -> None:
+        """Restore the states of torch's generators, if the training is continued."""
         if self.earlier:
             _set_random_state(self.earlier.random, self.device)
 
     def on_train_epoch_start(self) -> None:
-        self.started = time.monotonic()
-        self.total_loss, self.seen = torch.zeros((), device=self.device), 0
+        """Begin to measure an epoch."""
+        self.epoch_started = time.monotonic()
+        self.total_loss = torch.zeros((), device=self.device)
+        self.observations_seen = 0
 
     def training_step(self, batch: SequenceBatch, _: int) -> Tensor:
-        loss = torch.nn.functional.cross_entropy(self.model(batch).logits, batch.label)
+        """Return the loss of a batch, a mean over its observations."""
+        logits = self.model(batch).logits
+        loss = torch.nn.functional.cross_entropy(logits, batch.label)
         self.total_loss += loss.detach() * len(batch.label)
-        self.seen += len(batch.label)
-        with self.ending.postponed():
+        self.observations_seen += len(batch.label)
+        with self.signals.postponed():
             self.bar.update(1)
         return loss
 
     def on_train_epoch_end(self) -> None:
-        number, loss = len(self.epochs) + 1, float(self.total_loss) / self.seen
-        if not torch.isfinite(torch.tensor(loss)):
-            raise UserError(
-                f"the training loss of epoch {number} is {loss}; are the numbers of the vectors very large?"
-            )
-        found = test(self.model, self.val)
-        value = found[self.monitor]
-        best = max(epoch.monitor for epoch in self.epochs) if self.epochs else -1.0
-        self.epochs.append(Epoch(number, loss, value, time.monotonic() - self.started, found))
-        if self.curves is not None:
-            self.curves.log_metrics({"train/loss": loss, **{f"val/{name}": v for name, v in found.items()}}, number)
-            self.curves.experiment.flush()
-        if value > best:
+        """Validate, keep the weights if they are the best ones so far, and write the state."""
+        number = len(self.epochs) + 1
+        loss = float(self.total_loss) / self.observations_seen
+        if not math.isfinite(loss):
+            problem = f"the training loss of epoch {number} is {loss}"
+            raise UserError(f"{problem}; are the numbers of the vectors very large?")
+        val_metrics = test(self.model, self.val)
+        monitor = val_metrics[self.monitor]
+        seconds = time.monotonic() - self.epoch_started
+        # Every metric is above -1, so that the first epoch is the best one so far.
+        best_monitor = max((epoch.monitor for epoch in self.epochs), default=-1.0)
+        is_best = monitor > best_monitor
+        epoch = Epoch(number, loss, monitor, seconds, val_metrics)
+        self.epochs.append(epoch)
+        self._show_curves(epoch)
+        if is_best:
             self.best_epoch = number
-            self.best_weights = {name: v.detach().clone() for name, v in self.model.state_dict().items()}
-        if self.state:
-            training_state.write(self.state, self.key, self._state())
-        with self.ending.postponed():
-            log.info(  # what this says is on disk
-                "epoch %d/%d: loss %.4f, validation %s %.4f%s, %.1f s", number, self.max_epochs, loss, self.monitor,
-                value, " (best)" if value > best else "", self.epochs[-1].seconds,
-            )  # fmt: skip
+            self.best_weights = _copy_of_weights(self.model)
+        if self.state_path is not None:
+            training_state.write(self.state_path, self.state_key, self._state())
+        # The state is on disk before the log says that the epoch is done.
+        self._log_epoch(epoch, is_best)
         self.trainer.should_stop = self.finished
 
+    def _show_curves(self, epoch: Epoch) -> None:
+        """Write the loss and metrics of an epoch for TensorBoard, if it is used."""
+        if self.curves is None:
+            return
+        values = {"train/loss": epoch.loss}
+        for name, value in epoch.val.items():
+            values[f"val/{name}"] = value
+        self.curves.log_metrics(values, epoch.epoch)
+        self.curves.experiment.flush()
+
+    def _log_epoch(self, epoch: Epoch, is_best: bool) -> None:
+        """Log the loss and the monitor of an epoch."""
+        validation = f"validation {self.monitor} {epoch.monitor:.4f}"
+        if is_best:
+            validation += " (best)"
+        message = "epoch %d/%d: loss %.4f, %s, %.1f s"
+        with self.signals.postponed():
+            log.info(message, epoch.epoch, self.max_epochs, epoch.loss, validation, epoch.seconds)
+
     def _state(self) -> TrainingState:
+        """Return everything that the next epoch depends on."""
         return TrainingState(
             epochs=self.epochs,
             best_epoch=self.best_epoch,
@@ -432,26 +537,34 @@ class _Learner(pl.LightningModule):
         )
 
 
+def _copy_of_weights(model: Classifier) -> Tensors:
+    """Return a copy of the weights and buffers of a model, which later steps do not change."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
 # Testing
 
 
 def predict(model: Classifier, split: Split) -> Tensor:
     """Return the logits (N, C) of every observation of `split`, in its order, on the CPU.
 
-    The model is in evaluation mode meanwhile.
+    The model is in evaluation mode during the call.
     """
     device = next(model.parameters()).device
-    parts, order = [], []
+    logits_of_batches = []
+    rows_of_batches = []
     with torch.no_grad(), in_mode(model, training=False):
         for rows, batch in FixedBatches(split, model.evaluation_tokens):
-            parts.append(model(batch.to(device)).logits.cpu())
-            order.append(torch.from_numpy(rows))
-    logits = torch.cat(parts)
-    out = torch.empty_like(logits)
-    out[torch.cat(order)] = logits
-    return out
+            logits_of_batches.append(model(batch.to(device)).logits.cpu())
+            rows_of_batches.append(torch.from_numpy(rows))
+    # Batches come in the order of their length: row i of `by_length` belongs to the observation `rows[i]`.
+    by_length = torch.cat(logits_of_batches)
+    rows_by_length = torch.cat(rows_of_batches)
+    logits = torch.empty_like(by_length)
+    logits[rows_by_length] = by_length
+    return logits
 
 
 def test(model: Classifier, split: Split) -> dict[str, float]:
-    """Return the metrics of `model` on `split`."""
+    """Return the metrics of `model` on `split`, by name, see `nlproar.metrics.evaluate`."""
     return metrics.evaluate(predict(model, split), torch.from_numpy(split.label))

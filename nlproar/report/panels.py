@@ -1,8 +1,13 @@
-"""What is drawn: curves, RACU, sparsity, convergence, lengths. From data frames to pictures."""
+"""The pictures of the report: curves, RACU, sparsity, convergence and sequence lengths, drawn from data frames.
+
+Each function returns a `Picture`, whose panels are drawn only when it is saved. All scores in the data frames are
+shares (1 is all), unless a docstring says otherwise; the pictures show per cent.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from textwrap import fill
 
 import numpy as np
@@ -21,180 +26,289 @@ FLOOR = Look("fully masked", INK, "", "--")
 
 
 def looks(panel: pd.DataFrame) -> dict[str, Look]:
-    """How each series of a panel is drawn, everywhere."""
-    found: dict[str, Look] = {}
+    """Return the look of each series of a panel, which is the same in every picture.
+
+    Series of one measure, such as those with different parameters, share its color and differ by a number.
+    """
+    look_of_series: dict[str, Look] = {}
+    number_of_measure: dict[str, int] = {}
     pairs = panel[["series", "measure"]].drop_duplicates()
     for series, measure in pairs.itertuples(index=False):
-        earlier = (pairs["measure"] == measure) & pairs["series"].isin(list(found))
-        found[series] = look(series, measure, int(earlier.sum()))
-    return found
+        number = number_of_measure.get(measure, 0)
+        look_of_series[series] = look(series, measure, number)
+        number_of_measure[measure] = number + 1
+    return look_of_series
 
 
 def curves(points: pd.DataFrame, studies: Sequence[Study]) -> list[Picture]:
-    """Performance by level: one picture per strategy, a panel per study and ROAR or recursive."""
-    by_label = {study.label: study for study in studies}
+    """Return a picture of performance by level for each strategy. It has a panel for each study and kind of masking.
+
+    `points` has columns study, strategy, masking, series, measure, seed, k and performance, a row for each run.
+    """
     pictures = []
-    for strategy, part in points.groupby("strategy"):
-        found, panels = summary.curves(part), []
-        legend: dict[str, Look] = {}
-        for place, panel in summary.panels(found):
-            study = by_label[place["study"]]
-            raw = part[part["study"] == place["study"]]
-            same = raw[raw["masking"] == place["masking"]]
-            styles = looks(panel)
-            legend |= styles
-            limits = 100 * raw["performance"].min(), 100 * raw["performance"].max()
-            args = panel, summary.grid(same), styles, study.metric, strategy, limits
-            panels.append(
-                Panel(
-                    f"{place['study']}, {place['masking']}",
-                    _describe_curves(panel, strategy),
-                    lambda ax, args=args: _draw_curves(ax, *args),  # type: ignore[misc]
-                )
-            )
-        unit = "per cent of the tokens" if strategy == "quantile" else "number of tokens"
-        caption = (
-            f"Test performance of models trained and tested without the tokens a measure calls most important, by the"
-            f" {unit} masked. Mean over seeds with its 95 % t interval, within 0 to 100 %; a line breaks where a level"
-            " is missing."
-        )
-        handles = [*legend.values(), *([FLOOR] if strategy == "quantile" else [])]
-        columns = 2 if part["masking"].nunique() > 1 or part["study"].nunique() > 1 else 1
-        size = (3.6, 2.7) if columns > 1 else (4.6, 3.2)
-        pictures.append(Picture(f"curves_{strategy}", "Curves", caption, panels, handles, columns, size))
+    for strategy, points_of_strategy in points.groupby("strategy"):
+        pictures.append(_curves_of_strategy(points_of_strategy, strategy, studies))
     return pictures
 
 
-def _describe_curves(panel: pd.DataFrame, strategy: str) -> str:
+def _curves_of_strategy(
+    points: pd.DataFrame,
+    strategy: str,
+    studies: Sequence[Study],
+) -> Picture:
+    """Return the picture of the curves of one strategy."""
+    by_label = {study.label: study for study in studies}
+    panels = []
+    legend: dict[str, Look] = {}
+    for place, means in summary.panels(summary.curves(points)):
+        study = by_label[place["study"]]
+        points_of_study = points[points["study"] == place["study"]]
+        points_of_panel = points_of_study[points_of_study["masking"] == place["masking"]]
+        styles = looks(means)
+        legend |= styles
+        # All panels of a study have the same axis.
+        performance = 100 * points_of_study["performance"]
+        draw = partial(
+            _draw_curves,
+            means=means,
+            grid=summary.grid(points_of_panel),
+            styles=styles,
+            metric=study.metric,
+            strategy=strategy,
+            limits=(performance.min(), performance.max()),
+        )
+        title = f"{place['study']}, {place['masking']}"
+        panels.append(Panel(title, _describe_curves(means, strategy), draw))
+
+    handles = list(legend.values())
+    if strategy == "quantile":
+        handles.append(FLOOR)
+    columns = 1
+    size = (4.6, 3.2)
+    if points["masking"].nunique() > 1 or points["study"].nunique() > 1:
+        columns = 2
+        size = (3.6, 2.7)
+    caption = _caption_of_curves(strategy)
+    return Picture(f"curves_{strategy}", "Curves", caption, panels, handles, columns, size)
+
+
+def _caption_of_curves(strategy: str) -> str:
+    """Return what a picture of curves shows, in sentences."""
+    unit = "per cent of the tokens" if strategy == "quantile" else "number of tokens"
+    return (
+        "Test performance of models trained and tested without the tokens a measure calls most"
+        f" important, by the {unit} masked. Mean over seeds with its 95 % t interval, within 0 to"
+        " 100 %; a line breaks where a level is missing."
+    )
+
+
+def _describe_curves(means: pd.DataFrame, strategy: str) -> str:
+    """Return the performance at the end of each curve in words. `means` has a row for each series and level."""
     unit = " %" if strategy == "quantile" else " tokens"
     ends = []
-    for series, curve in panel.groupby("series", sort=False):
-        inner = curve[curve["k"] < 100] if strategy == "quantile" and len(curve) > 2 else curve
-        last = inner.iloc[-1]
+    for series, curve in means.groupby("series", sort=False):
+        if strategy == "quantile" and len(curve) > 2:
+            curve = curve[curve["k"] < 100]  # where everything is masked, all curves meet
+        last = curve.iloc[-1]
         ends.append(f"{series} {number(100 * last['performance'])} % at {last['k']}{unit}")
     return "Performance by level: " + ", ".join(ends)
 
 
 def _draw_curves(
     ax: Axes,
-    panel: pd.DataFrame,
+    means: pd.DataFrame,
     grid: Mapping[str, list[int]],
     styles: Mapping[str, Look],
     metric: str,
     strategy: str,
     limits: tuple[float, float],
 ) -> None:
-    for series, curve in panel.groupby("series", sort=False):
-        values = curve.set_index("k")[["performance", "low", "high"]]
-        values = 100 * values.reindex(sorted({*values.index, *grid[series]}))  # a missing level breaks the line
+    """Draw the curves of one panel.
+
+    `means` has columns series, k, performance, low and high. `grid` has the levels that each series should have.
+    `limits` are the lowest and the highest performance in the panels of the study, in per cent.
+    """
+    for series, curve in means.groupby("series", sort=False):
+        values = 100 * curve.set_index("k")[["performance", "low", "high"]]
+        levels = sorted(set(values.index) | set(grid[series]))
+        values = values.reindex(levels)  # a level that is missing is NaN, which breaks the line
         style = styles[series]
-        ax.fill_between(values.index, values["low"], values["high"], color=style.color, alpha=0.18, linewidth=0)
-        ax.plot(values.index, values["performance"], **style.style())
-    floor = panel.loc[panel["k"] == 100, "performance"] if strategy == "quantile" else panel.iloc[:0]["performance"]
-    if len(floor):
-        ax.axhline(100 * floor.iloc[0], color=FLOOR.color, linestyle=FLOOR.linestyle, linewidth=0.9, zorder=1)
-    if not np.isnan(limits).any():  # NaN: no performance at all is a number
-        margin = max(0.06 * (limits[1] - limits[0]), 1)
-        ax.set_ylim(limits[0] - margin, limits[1] + margin)
+        ax.fill_between(
+            levels,
+            values["low"],
+            values["high"],
+            color=style.color,
+            alpha=0.18,
+            linewidth=0,
+        )
+        ax.plot(levels, values["performance"], **style.style())
+    if strategy == "quantile":
+        _draw_floor(ax, means)
+    lowest, highest = limits
+    if not (np.isnan(lowest) or np.isnan(highest)):  # NaN: no performance at all is a number
+        margin = max(0.06 * (highest - lowest), 1)
+        ax.set_ylim(lowest - margin, highest + margin)
     ax.set_xlabel("tokens masked (%)" if strategy == "quantile" else "tokens masked")
     ax.set_ylabel(f"{metric_name(metric)} (%)")
     if strategy == "count":
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
+def _draw_floor(ax: Axes, means: pd.DataFrame) -> None:
+    """Draw a line at the performance of the model whose tokens are all masked, if there is one."""
+    fully_masked = means.loc[means["k"] == 100, "performance"]
+    if len(fully_masked) > 0:
+        ax.axhline(
+            100 * fully_masked.iloc[0],
+            color=FLOOR.color,
+            linestyle=FLOOR.linestyle,
+            linewidth=0.9,
+            zorder=1,
+        )
+
+
 def racu(found: pd.DataFrame, by_seed: pd.DataFrame, studies: Sequence[Study]) -> Picture | None:
-    """RACU of every series with its interval, beside the published one."""
+    """Return the picture of the RACU of every series with its interval, beside the published one; None without any.
+
+    `found` is the result of `summary.racu`, and `by_seed` that of `summary.racu_by_seed`.
+    """
     by_label = {study.label: study for study in studies}
     known = found[found["n"] > 0]
-    panels, compared = [], False
-    for place, panel in summary.panels(known):
+    panels = []
+    has_published = False
+    most_series = 0
+    for place, means in summary.panels(known):
         study = by_label[place["study"]]
-        theirs = [published.racu(study, m, place["strategy"], place["masking"]) for m in panel["measure"]]
-        compared |= any(theirs)
-        same = (by_seed[summary.PANEL] == pd.Series(place)).all(axis=1)
-        seeds = by_seed[same & by_seed["racu"].notna()]
-        text = ", ".join(f"{row.series} {number(100 * row.racu)} % ({between(100 * row.low, 100 * row.high)})"
-                         for row in panel.itertuples())  # fmt: skip
-        args = panel, seeds, theirs, looks(panel)
-        panels.append(
-            Panel(
-                f"{place['study']}, {place['masking']}",
-                f"RACU: {text}",
-                lambda ax, args=args: _draw_racu(ax, *args),  # type: ignore[misc]
-            )
+        published_values = []
+        for measure in means["measure"]:
+            value = published.racu(study, measure, place["strategy"], place["masking"])
+            published_values.append(value)
+        has_published |= any(published_values)
+        most_series = max(most_series, len(means))
+        is_in_panel = (by_seed[summary.PANEL] == pd.Series(place)).all(axis=1)
+        draw = partial(
+            _draw_racu,
+            means=means,
+            by_seed=by_seed[is_in_panel & by_seed["racu"].notna()],
+            published_values=published_values,
+            styles=looks(means),
         )
+        panels.append(Panel(f"{place['study']}, {place['masking']}", _describe_racu(means), draw))
     if not panels:
         return None
     caption = (
-        "Relative area between the curve of random masking and that of the measure: 0 is no better than random."
-        " Mean over seeds with its 95 % t interval; small points are seeds."
+        "Relative area between the curve of random masking and that of the measure: 0 is no better"
+        " than random. Mean over seeds with its 95 % t interval; small points are seeds."
     )
-    caption += " Open diamonds: published values with their interval." if compared else ""
-    most = max(len(panel) for _, panel in summary.panels(known))
-    size = (4.2, 0.75 + 0.3 * most)
-    return Picture("racu", "RACU", caption, panels, [PUBLISHED] if compared else [], 2, size)
+    legend = []
+    if has_published:
+        caption += " Open diamonds: published values with their interval."
+        legend.append(PUBLISHED)
+    size = (4.2, 0.75 + 0.3 * most_series)
+    return Picture("racu", "RACU", caption, panels, legend, 2, size)
+
+
+def _describe_racu(means: pd.DataFrame) -> str:
+    """Return the RACU of each series with its interval in words."""
+    words = []
+    for row in means.itertuples():
+        interval = between(100 * row.low, 100 * row.high)
+        words.append(f"{row.series} {number(100 * row.racu)} % ({interval})")
+    return f"RACU: {', '.join(words)}"
 
 
 def _draw_racu(
     ax: Axes,
-    panel: pd.DataFrame,
-    seeds: pd.DataFrame,
-    theirs: Sequence[published.Published | None],
+    means: pd.DataFrame,
+    by_seed: pd.DataFrame,
+    published_values: Sequence[published.Published | None],
     styles: Mapping[str, Look],
 ) -> None:
+    """Draw a panel with a line of its own for each series, from the top down.
+
+    `means` has columns series, racu, low and high, `by_seed` has series and racu; `published_values` are in the order
+    of `means`.
+    """
     ax.axvline(0, color=INK, linewidth=0.8)
-    bounds = 100 * panel[["low", "high"]].to_numpy()
-    extent = [0.0, *(100 * seeds["racu"]), *bounds[~np.isnan(bounds)]]
-    for y, (row, other) in enumerate(zip(panel.itertuples(), theirs, strict=True)):
+    bounds = 100 * means[["low", "high"]].to_numpy()
+    drawn_values = [0.0, *(100 * by_seed["racu"]), *bounds[~np.isnan(bounds)]]
+    for y, (row, other) in enumerate(zip(means.itertuples(), published_values, strict=True)):
         style = styles[str(row.series)]
-        own = 100 * seeds.loc[seeds["series"] == row.series, "racu"]
-        ax.plot(own, np.full(len(own), y), ".", color=style.color, alpha=0.5, markersize=4)
-        ax.plot([100 * row.low, 100 * row.high], [y, y], color=style.color, linewidth=2, solid_capstyle="butt")
+        seeds = 100 * by_seed.loc[by_seed["series"] == row.series, "racu"]
+        height = np.full(len(seeds), y)
+        interval = [100 * row.low, 100 * row.high]
+        ax.plot(seeds, height, ".", color=style.color, alpha=0.5, markersize=4)
+        ax.plot(interval, [y, y], color=style.color, linewidth=2, solid_capstyle="butt")
         ax.plot(100 * row.racu, y, style.marker, color=style.color, markersize=6)
         if other:
-            low, high = other.low or other.percent, other.high or other.percent
-            ax.plot([low, high], [y + 0.32] * 2, color=INK, linewidth=0.8)
-            ax.plot(other.percent, y + 0.32, PUBLISHED.marker, color=INK, markersize=4.5, markerfacecolor=PAPER)
-            extent += [low, high]
-    margin = 0.08 * (max(extent) - min(extent)) or 1
-    ax.set_xlim(min(extent) - margin, max(extent) + margin)
-    ax.set_ylim(len(panel) - 0.4, -0.6)
-    ax.set_yticks(range(len(panel)), panel["series"])
+            drawn_values += _draw_published(ax, other, y + 0.32)
+    lowest = min(drawn_values)
+    highest = max(drawn_values)
+    margin = 0.08 * (highest - lowest) or 1
+    ax.set_xlim(lowest - margin, highest + margin)
+    ax.set_ylim(len(means) - 0.4, -0.6)
+    ax.set_yticks(range(len(means)), means["series"])
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
     ax.set_xlabel("RACU (%)")
 
 
+def _draw_published(ax: Axes, value: published.Published, y: float) -> list[float]:
+    """Draw a published RACU at height `y`, and return the bounds of its interval, in per cent."""
+    low = value.low or value.percent  # without an interval the bounds are the value itself
+    high = value.high or value.percent
+    ax.plot([low, high], [y, y], color=INK, linewidth=0.8)
+    ax.plot(
+        value.percent,
+        y,
+        PUBLISHED.marker,
+        color=INK,
+        markersize=4.5,
+        markerfacecolor=PAPER,
+    )
+    return [low, high]
+
+
 def sparse(found: pd.DataFrame) -> Picture | None:
-    """Mass at the top, see `summary.sparsity`."""
+    """Return the picture of the share of importance that the most important tokens hold; None without any.
+
+    `found` is the result of `summary.sparsity`.
+    """
     if found.empty:
         return None
     panels = []
     for (study, strategy), part in found.groupby(["study", "strategy"], sort=False):
-        unit = "tokens" if strategy == "count" else "% of the tokens"
-        middle = part[part["level"] == (sparsity.TOKENS[4] if strategy == "count" else sparsity.PER_CENT[1])]
-        text = ", ".join(f"{row.measure} {number(100 * row.share)} %" for row in middle.itertuples())
-        panels.append(
-            Panel(
-                f"{study}",
-                f"Share of importance in the top {middle['level'].iloc[0]} {unit}: {text}",
-                lambda ax, part=part, unit=unit: _draw_sparse(ax, part, unit),  # type: ignore[misc]
-            )
-        )
+        if strategy == "count":
+            unit = "tokens"
+            level_in_words = sparsity.TOKENS[4]
+        else:
+            unit = "% of the tokens"
+            level_in_words = sparsity.PER_CENT[1]
+        shares = []
+        for row in part[part["level"] == level_in_words].itertuples():
+            shares.append(f"{row.measure} {number(100 * row.share)} %")
+        description = f"Share of importance in the top {level_in_words} {unit}: {', '.join(shares)}"
+        panels.append(Panel(f"{study}", description, partial(_draw_sparse, part=part, unit=unit)))
     legend = [look(measure, measure) for measure in found["measure"].unique()]
     caption = (
-        "Share of the importance of an observation that its most important tokens hold: test data, unmasked model,"
-        " mean over observations, and over seeds with its 95 % t interval."
+        "Share of the importance of an observation that its most important tokens hold: test data,"
+        " unmasked model, mean over observations, and over seeds with its 95 % t interval."
     )
     return Picture("sparsity", "Sparsity", caption, panels, legend, 2, (3.6, 2.5))
 
 
 def _draw_sparse(ax: Axes, part: pd.DataFrame, unit: str) -> None:
+    """Draw a curve for each measure. `part` has columns measure, level, share, low and high."""
     for measure, curve in part.groupby("measure", sort=False):
         style = look(measure, measure)
         ax.fill_between(
-            curve["level"], 100 * curve["low"], 100 * curve["high"], color=style.color, alpha=0.18, linewidth=0
+            curve["level"],
+            100 * curve["low"],
+            100 * curve["high"],
+            color=style.color,
+            alpha=0.18,
+            linewidth=0,
         )
         ax.plot(curve["level"], 100 * curve["share"], **style.style())
     ax.set_xticks(sorted(part["level"].unique()))
@@ -203,51 +317,61 @@ def _draw_sparse(ax: Axes, part: pd.DataFrame, unit: str) -> None:
     ax.set_ylim(0, 103)
 
 
-RULE_LOOKS = dict(
-    zip(convergence.RULES, (Look("right Riemann", "#7a7a7a", "s", "--"), Look("Gauss-Legendre", "#cc79a7", "o")),
-        strict=True)
-)  # fmt: skip
-_SMALLEST = 1e-7  # what single precision cannot tell from nothing is drawn here
+_RIEMANN, _GAUSS_LEGENDRE = convergence.RULES
+RULE_LOOKS = {
+    _RIEMANN: Look("right Riemann", "#7a7a7a", "s", "--"),
+    _GAUSS_LEGENDRE: Look("Gauss-Legendre", "#cc79a7", "o"),
+}
+_SMALLEST = 1e-7  # smaller errors are within single precision, and are drawn here
 
 
 def converging(found: Mapping[str, Mapping[str, np.ndarray]]) -> Picture | None:
-    """The errors that `convergence` measured, by the label of the study."""
+    """Return the picture of the errors that `convergence` measured, by the label of the study; None without any."""
     panels = []
     for study, errors in found.items():
         for name, label in (("error", "relative error"), ("rank_error", "1 − rank correlation")):
-            values = errors[name]
-            at = convergence.POINTS.index(20)
-            text = ", ".join(f"{rule} {values[i, at]:.1g}" for i, rule in enumerate(convergence.RULES))
-            panels.append(
-                Panel(
-                    study,
-                    f"{label} with 20 points: {text}",
-                    lambda ax, values=values, label=label: _draw_converging(ax, values, label),  # type: ignore[misc]
-                )
-            )
+            description = f"{label} with 20 points: {_errors_in_words(errors[name], points=20)}"
+            draw = partial(_draw_converging, values=errors[name], label=label)
+            panels.append(Panel(study, description, draw))
+    if not panels:
+        return None
     caption = (
-        "Error of integrated gradient against the number of points on its path, unmasked model, first test"
-        f" observations; values below {_SMALLEST:g} are drawn there."
+        "Error of integrated gradient against the number of points on its path, unmasked model,"
+        f" first test observations; values below {_SMALLEST:g} are drawn there."
     )
     legend = list(RULE_LOOKS.values())
-    return Picture("convergence", "Convergence", caption, panels, legend, 2, (3.6, 2.4)) if panels else None
+    return Picture("convergence", "Convergence", caption, panels, legend, 2, (3.6, 2.4))
+
+
+def _errors_in_words(values: np.ndarray, points: int) -> str:
+    """Return the error of each rule at a number of points. `values` is (rules, numbers of points)."""
+    column = convergence.POINTS.index(points)
+    words = []
+    for rule, errors in zip(convergence.RULES, values, strict=True):
+        words.append(f"{rule} {errors[column]:.1g}")
+    return ", ".join(words)
 
 
 def _draw_converging(ax: Axes, values: np.ndarray, label: str) -> None:
+    """Draw a curve for each rule. `values` (rules, numbers of points) are errors."""
     for rule, row in zip(convergence.RULES, values, strict=True):
         ax.plot(convergence.POINTS, np.maximum(row, _SMALLEST), **RULE_LOOKS[rule].style())
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xticks(convergence.POINTS, [str(n) for n in convergence.POINTS])
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: _power(y)))
+    ax.yaxis.set_major_formatter(FuncFormatter(_power))
     ax.minorticks_off()
     ax.set_xlabel("points")
     ax.set_ylabel(label)
 
 
-def _power(value: float) -> str:
-    """10⁻³ for 0.001."""
-    return "10" + str(round(np.log10(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _power(value: float, position: int | None = None) -> str:
+    """Return a power of ten for an axis: 10⁻³ for 0.001. Matplotlib passes the position of the tick as well."""
+    exponent = str(round(np.log10(value)))
+    return "10" + exponent.translate(_SUPERSCRIPTS)
 
 
 _MAJORITY = Look("majority class", "#7a7a7a", "x", "")
@@ -257,30 +381,58 @@ _PUBLISHED = Look("published", INK, "D", "", hollow=True)
 
 
 def lengths(tasks: pd.DataFrame) -> Picture | None:
-    """What remains when every token is masked, between the majority class and the unmasked model."""
-    if not tasks["fully masked seeds"].any():
+    """Return the picture of the performance that remains when every token is masked; None without such a run.
+
+    It lies between that of the majority class and that of the unmasked model. `tasks` has a row for each study, and
+    performance in per cent.
+    """
+    rows = tasks[tasks["fully masked seeds"] > 0].reset_index(drop=True)
+    if rows.empty:
         return None
-    rows = tasks[(tasks["fully masked seeds"] > 0)].reset_index(drop=True)
-    text = "; ".join(f"{row['study']}: majority class {number(row['majority class'])} %, only lengths"
-                     f" {number(row['fully masked'])} %" for _, row in rows.iterrows())  # fmt: skip
+    words = []
+    for _, row in rows.iterrows():
+        majority = number(row["majority class"])
+        only_lengths = number(row["fully masked"])
+        words.append(f"{row['study']}: majority class {majority} %, only lengths {only_lengths} %")
     caption = (
-        "Effect of the sequence length: a model whose tokens are all masked still sees how many there are (and, in"
-        " paired tasks, the question or hypothesis), a model that always answers the majority class sees nothing."
+        "Effect of the sequence length: a model whose tokens are all masked still sees how many"
+        " there are (and, in paired tasks, the question or hypothesis), a model that always answers"
+        " the majority class sees nothing."
     )
-    theirs = [name for name in tasks.columns if ", Madsen" in name]
-    legend = [_MAJORITY, _LENGTHS, _UNMASKED, *([_PUBLISHED] if theirs else [])]
-    panel = Panel("Effect of the sequence length", text, lambda ax: _draw_lengths(ax, rows, theirs))
-    return Picture("lengths", "Sequence length", caption, [panel], legend, 1, (6.8, 1.1 + 0.4 * len(rows)))
+    published_columns = [name for name in tasks.columns if ", Madsen" in name]
+    legend = [_MAJORITY, _LENGTHS, _UNMASKED]
+    if published_columns:
+        legend.append(_PUBLISHED)
+    draw = partial(_draw_lengths, rows=rows, published_columns=published_columns)
+    panel = Panel("Effect of the sequence length", "; ".join(words), draw)
+    size = (6.8, 1.1 + 0.4 * len(rows))
+    return Picture("lengths", "Sequence length", caption, [panel], legend, 1, size)
 
 
-def _draw_lengths(ax: Axes, rows: pd.DataFrame, theirs: list[str]) -> None:
+def _draw_lengths(ax: Axes, rows: pd.DataFrame, published_columns: list[str]) -> None:
+    """Draw a line for each study, from the top down. `published_columns` are those of published performance."""
     for y, row in rows.iterrows():
-        for name, one in (("fully masked", _LENGTHS), ("unmasked", _UNMASKED)):
-            ax.plot([row[f"{name} low"], row[f"{name} high"]], [y, y], color=one.color, linewidth=2)
-            ax.plot(row[name], y, one.marker, color=one.color, markersize=6)
-        ax.plot(row["majority class"], y, _MAJORITY.marker, color=_MAJORITY.color, markersize=7, markeredgewidth=2)
-        for name in theirs:
-            ax.plot(row[name], y + 0.25, _PUBLISHED.marker, color=INK, markersize=4.5, markerfacecolor=PAPER)
+        for name, style in (("fully masked", _LENGTHS), ("unmasked", _UNMASKED)):
+            interval = [row[f"{name} low"], row[f"{name} high"]]
+            ax.plot(interval, [y, y], color=style.color, linewidth=2)
+            ax.plot(row[name], y, style.marker, color=style.color, markersize=6)
+        ax.plot(
+            row["majority class"],
+            y,
+            _MAJORITY.marker,
+            color=_MAJORITY.color,
+            markersize=7,
+            markeredgewidth=2,
+        )
+        for name in published_columns:
+            ax.plot(
+                row[name],
+                y + 0.25,
+                _PUBLISHED.marker,
+                color=INK,
+                markersize=4.5,
+                markerfacecolor=PAPER,
+            )
     ax.set_yticks(range(len(rows)), [fill(study, 28) for study in rows["study"]])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlim(0, 103)
@@ -291,8 +443,8 @@ def _draw_lengths(ax: Axes, rows: pd.DataFrame, theirs: list[str]) -> None:
 
 
 def everything(results: Results) -> list[Picture]:
-    """All pictures there is something to draw for."""
-    some = [
+    """Return all pictures for which there is something to draw."""
+    pictures = [
         racu(results.racu, results.racu_by_seed, results.studies),
         agreement.picture(results.agreement),
         *curves(results.points, results.studies),
@@ -300,4 +452,4 @@ def everything(results: Results) -> list[Picture]:
         converging(results.convergence),
         lengths(results.tasks),
     ]
-    return [picture for picture in some if picture]
+    return [picture for picture in pictures if picture is not None]

@@ -1,14 +1,18 @@
-"""Can these numbers be trusted? One verdict a line, from the scores of measures by every metric.
+"""Checks of the metrics of a study: verdicts on whether each metric can be trusted.
 
-The checks compare explanations of which something is known: the truth of a planted task and its inverse, random ones,
-a measure and its permuted twin, a measure and what a transform without any knowledge of the model made of it, and a
-ladder of explanations with more and more noise. See docs/trust.md.
+The checks compare the scores of explanations of which something is known: the truth of a planted task and its inverse,
+random importance, a measure and its permuted twin, a measure before and after a transform that knows nothing of the
+model, and a ladder of explanations with more and more noise. See docs/trust.md.
+
+A series is a measure with the parameters that differ from their defaults, among them its transform: for example
+"gradient" and "gradient (transform twin)".
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import combinations, permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -21,20 +25,42 @@ from nlproar.run.series import BASELINE, metric_title, point_of
 from nlproar.stats import agreement, trust
 
 TRUTH = "Truth: auprc"  # the metric that the others should agree with
-SMOOTHING = ("blur", "window-max")
+ORACLE, INVERSE = "oracle", "oracle-inverse"  # measures that know the informative tokens
+SMOOTHING = ("blur", "window-max")  # transforms that should not raise the score of a measure
 IDLE = ("position", "word-frequency")  # measures that know neither the model nor the label
+RACU_SUFFIX = ": RACU"  # of the name of a metric whose curves are scored by RACU
 COLUMNS = ["study", "metric", "check", "verdict", "numbers", "meaning"]
 
 YES, NO, FLAG, UNKNOWN = "yes", "no", "FLAG", "unknown"
 
+_MEANING_OF_ORDER = (
+    "1 is the same order, 0 is none. "
+    "The truth is what the data say; a model may use other tokens."
+)  # fmt: skip
+_MEANING_OF_TRANSFORMS = (
+    "If it does, the metric rewards something other than knowledge of the model "
+    "(arXiv 2304.13836)."
+)  # fmt: skip
+_MEANING_OF_IDLE = (
+    "If it does, part of every score here can come from a preference "
+    "that no model is needed for."
+)  # fmt: skip
+
 
 class Line(NamedTuple):
-    """One verdict."""
+    """One verdict on a metric, which is one line of the table."""
 
     check: str
-    verdict: str  # YES, NO, FLAG or UNKNOWN
+    verdict: str  # YES, NO, FLAG, UNKNOWN, or NOTHING where the numbers speak for themselves
     numbers: str
     meaning: str
+
+
+class SeriesName(NamedTuple):
+    """The name of a series, taken apart."""
+
+    measure: str  # with its parameters, but without its transform
+    transform: str | None
 
 
 def verdicts(scores: pd.DataFrame) -> pd.DataFrame:
@@ -43,46 +69,70 @@ def verdicts(scores: pd.DataFrame) -> pd.DataFrame:
     Columns: study, metric, check, verdict, numbers, meaning.
     """
     rows = []
-    for study, part in scores.groupby("study", sort=False):
-        tables = {str(metric): _table(str(metric), own) for metric, own in part.groupby("metric", sort=False)}
+    for study, scores_of_study in scores.groupby("study", sort=False):
+        tables = {}
+        for metric, scores_of_metric in scores_of_study.groupby("metric", sort=False):
+            tables[str(metric)] = _score_table(str(metric), scores_of_metric)
         truth = tables.get(TRUTH)
         for metric, table in tables.items():
-            if metric.startswith("Truth"):  # it is what the others are compared with
+            if metric.startswith("Truth"):  # the other metrics are compared with this one
                 continue
-            for line in _of_metric(table, truth):
+            for line in _verdicts_on_metric(table, truth):
                 rows.append({"study": study, "metric": metric, **line._asdict()})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _table(metric: str, scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the scores of a metric, a row for each series and a column for each seed; higher is more faithful.
+def _score_table(metric: str, scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores by one metric, with random masking at 0 if they are RACU.
 
-    RACU is relative to random masking, which therefore has the score 0.
+    The result has a row for each series and a column for each seed; a higher score is more faithful. RACU is relative
+    to random masking, whose own RACU is 0 by definition and has no record.
     """
-    table = scores.pivot_table(index="series", columns="seed", values="faithful", dropna=False, sort=False)
-    if metric.endswith(": RACU"):
+    table = _by_series_and_seed(scores)
+    if metric.endswith(RACU_SUFFIX):
         table.loc[BASELINE] = 0.0
     return table
 
 
-def taken_apart(series: str) -> tuple[str, str | None]:
-    """Return the measure behind the name of a series, and its transform; None where there is none.
+def _by_series_and_seed(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with a row for each series, a column for each seed, and NaN where a score is missing."""
+    return scores.pivot_table(
+        index="series",
+        columns="seed",
+        values="faithful",
+        dropna=False,
+        sort=False,
+    )
 
-    "gradient (transform twin)" is ("gradient", "twin").
+
+def taken_apart(series: str) -> SeriesName:
+    """Return the measure and the transform in the name of a series.
+
+    "gradient (transform twin)" is ("gradient", "twin"), and "lime (perturbations 10, transform twin)" is
+    ("lime (perturbations 10)", "twin").
     """
-    found = re.fullmatch(r"(.*) \((.*)\)", series)
-    if found is None:
-        return series, None
-    notes = found[2].split(", ")
-    transforms = [note.removeprefix("transform ") for note in notes if note.startswith("transform ")]
-    others = [note for note in notes if not note.startswith("transform ")]
-    plain = f"{found[1]} ({', '.join(others)})" if others else found[1]
-    return plain, transforms[0] if transforms else None
+    match = re.fullmatch(r"(.*) \((.*)\)", series)
+    if match is None:
+        return SeriesName(series, None)
+    measure, all_parameters = match.groups()
+    transform = None
+    parameters = []
+    for parameter in all_parameters.split(", "):
+        if not parameter.startswith("transform "):
+            parameters.append(parameter)
+        elif transform is None:
+            transform = parameter.removeprefix("transform ")
+    if parameters:
+        measure = f"{measure} ({', '.join(parameters)})"
+    return SeriesName(measure, transform)
 
 
-def _of_metric(table: pd.DataFrame, truth: pd.DataFrame | None) -> Iterator[Line]:
-    """Yield the verdicts on one metric."""
-    rows = {series: table.loc[series].to_numpy(float) for series in table.index}
+def _verdicts_on_metric(table: pd.DataFrame, truth: pd.DataFrame | None) -> Iterator[Line]:
+    """Yield the verdicts on one metric.
+
+    `table` has its scores, see `_score_table`. `truth` has the scores by `TRUTH`, if there are any.
+    """
+    rows = {series: table.loc[series].to_numpy(float) for series in table.index}  # (N,) for N seeds
     if truth is not None:
         yield from _order(table, truth)
     yield from _range(rows)
@@ -95,60 +145,73 @@ def _of_metric(table: pd.DataFrame, truth: pd.DataFrame | None) -> Iterator[Line
 
 def _order(table: pd.DataFrame, truth: pd.DataFrame) -> Iterator[Line]:
     """Yield whether the metric orders the measures as the truth does, and how often it finds the better of two."""
-    plain = [series for series in table.index if taken_apart(str(series))[1] is None and series in truth.index]
-    own, known = table.loc[plain].align(truth.loc[plain], join="inner")
-    if len(own) < 3:
+    compared = []
+    for series in table.index:
+        if series in truth.index and taken_apart(str(series)).transform is None:
+            compared.append(series)
+    scores, true_scores = table.loc[compared].align(truth.loc[compared], join="inner")
+    if len(scores) < 3:
         return
-    tau = agreement.tau(own.to_numpy(float), known.to_numpy(float))
-    verdict = UNKNOWN
-    if not np.isnan(tau.low):
+    yield _agreement_with_truth(scores, true_scores)
+    yield from _power(scores, true_scores)
+
+
+def _agreement_with_truth(scores: pd.DataFrame, true_scores: pd.DataFrame) -> Line:
+    """Return whether two tables of scores, with the same measures and seeds, order the measures in the same way."""
+    tau = agreement.tau(scores.to_numpy(float), true_scores.to_numpy(float))
+    if np.isnan(tau.low):
+        verdict = UNKNOWN
+        interval = ""
+    else:
         verdict = YES if tau.low > 0 else NO
-    bounds = "" if np.isnan(tau.low) else f" ({tau.low:.2f} to {tau.high:.2f})"
-    yield Line(
+        interval = f" ({tau.low:.2f} to {tau.high:.2f})"
+    seeds = _count_of_seeds(tau.seeds)
+    numbers = f"tau {tau.tau:.2f}{interval}, {tau.measures} measures, {seeds}"
+    return Line(
         "orders measures as the truth does",
         verdict,
-        f"tau {tau.tau:.2f}{bounds}, {tau.measures} measures, {_seeds(tau.seeds)}".replace("-", "−"),
-        "1 is the same order, 0 is none. The truth is what the data say; a model may use other tokens.",
+        numbers.replace("-", "−"),
+        _MEANING_OF_ORDER,
     )
-    found: dict[int, list[float]] = {}
-    for better in own.index:
-        for worse in own.index:
-            if trust.compare(known.loc[better].to_numpy(), known.loc[worse].to_numpy()).verdict == 1:
-                for seeds in range(2, own.shape[1] + 1):
-                    share = trust.detection(own.loc[better].to_numpy(), own.loc[worse].to_numpy(), seeds)
-                    found.setdefault(seeds, []).append(share)
-    if found:
-        shares = {seeds: 100 * float(np.nanmean(shares)) for seeds, shares in found.items()}
-        most = max(shares)
-        yield Line(
-            "finds the better of two measures better",
-            YES if shares[most] >= 100 * trust.POWER else NO,
-            ", ".join(f"{number(share)} % with {seeds} seeds" for seeds, share in shares.items()),
-            "The power of a paired t test, over all pairs of measures that the truth tells apart.",
-        )
+
+
+def _power(scores: pd.DataFrame, true_scores: pd.DataFrame) -> Iterator[Line]:
+    """Yield how often the metric finds the better of two measures better, by the number of seeds."""
+    # Number of seeds -> for each pair of measures, the share of the choices of seeds that find it.
+    detected: dict[int, list[float]] = {}
+    most_seeds = scores.shape[1]
+    for better, worse in permutations(scores.index, 2):
+        truly = trust.compare(true_scores.loc[better].to_numpy(), true_scores.loc[worse].to_numpy())
+        if truly.verdict != 1:
+            continue
+        better_scores = scores.loc[better].to_numpy()
+        worse_scores = scores.loc[worse].to_numpy()
+        for seeds in range(2, most_seeds + 1):
+            share = trust.detection(better_scores, worse_scores, seeds)
+            detected.setdefault(seeds, []).append(share)
+    if not detected:
+        return
+    power = {seeds: 100 * float(np.nanmean(shares)) for seeds, shares in detected.items()}
+    power_of_all_seeds = power[max(power)]
+    yield Line(
+        "finds the better of two measures better",
+        YES if power_of_all_seeds >= 100 * trust.POWER else NO,
+        ", ".join(f"{number(per_cent)} % with {seeds} seeds" for seeds, per_cent in power.items()),
+        "The power of a paired t test, over all pairs of measures that the truth tells apart.",
+    )
 
 
 def _range(rows: dict[str, np.ndarray]) -> Iterator[Line]:
     """Yield what the truth and its inverse score, and every measure as a share of that range."""
-    if "oracle" not in rows or BASELINE not in rows:
+    if ORACLE not in rows or BASELINE not in rows:
         return
     means = {series: float(np.nanmean(values)) for series, values in rows.items()}
-    compared = trust.compare(rows["oracle"], rows[BASELINE])
-    verdict = UNKNOWN
-    if compared.verdict is not None:
-        verdict = {1: YES, 0: NO, -1: FLAG}[compared.verdict]
-    floor = number(means["oracle-inverse"]) if "oracle-inverse" in means else NOTHING
-    yield Line(
-        "scores the truth above random importance",
-        verdict,
-        f"inverse {floor}, random {number(means[BASELINE])}, truth {number(means['oracle'])}",
-        "The floor and the ceiling of the metric on this task.",
-    )
+    yield _floor_and_ceiling(rows, means)
     shares = []
     for series, mean in means.items():
-        if series in ("oracle", "oracle-inverse", BASELINE) or taken_apart(series)[1] is not None:
+        if series in (ORACLE, INVERSE, BASELINE) or taken_apart(series).transform is not None:
             continue
-        share = trust.share_of_range(mean, means[BASELINE], means["oracle"])
+        share = trust.share_of_range(mean, means[BASELINE], means[ORACLE])
         shares.append(f"{series} {number(100 * share)} %")
     if shares:
         yield Line(
@@ -159,70 +222,104 @@ def _range(rows: dict[str, np.ndarray]) -> Iterator[Line]:
         )
 
 
+def _floor_and_ceiling(rows: dict[str, np.ndarray], means: dict[str, float]) -> Line:
+    """Return whether the truth scores above random importance. `means` are those of `rows` over seeds."""
+    truth_and_random = trust.compare(rows[ORACLE], rows[BASELINE])
+    if truth_and_random.verdict is None:
+        verdict = UNKNOWN
+    elif truth_and_random.verdict == 1:
+        verdict = YES
+    elif truth_and_random.verdict == 0:
+        verdict = NO
+    else:
+        verdict = FLAG  # the metric prefers random tokens to the informative ones
+    floor = number(means.get(INVERSE))
+    random = number(means[BASELINE])
+    ceiling = number(means[ORACLE])
+    return Line(
+        "scores the truth above random importance",
+        verdict,
+        f"inverse {floor}, random {random}, truth {ceiling}",
+        "The floor and the ceiling of the metric on this task.",
+    )
+
+
 def _false_alarms(rows: dict[str, np.ndarray]) -> Iterator[Line]:
     """Yield how often the metric tells explanations apart that are both random."""
-    random = []
+    random_series = []
     for series in rows:
-        transform = taken_apart(series)[1]
-        if series == BASELINE or transform == "noise-100":
-            random.append(series)
-    alarms = []
-    for number_of_first, first in enumerate(random):
-        for second in random[number_of_first + 1 :]:
-            alarms.append(trust.compare(rows[first], rows[second]).verdict)
-    known = [verdict for verdict in alarms if verdict is not None]
-    if not alarms:
+        if series == BASELINE or taken_apart(series).transform == "noise-100":
+            random_series.append(series)
+    pairs = list(combinations(random_series, 2))
+    if not pairs:
         return
-    count = sum(verdict != 0 for verdict in known)
-    verdict = UNKNOWN
-    if known:
-        verdict = FLAG if count else YES
+    results = [trust.compare(rows[first], rows[second]).verdict for first, second in pairs]
+    known = [result for result in results if result is not None]
+    false_alarms = sum(result != 0 for result in known)
+    if not known:
+        verdict = UNKNOWN
+    elif false_alarms > 0:
+        verdict = FLAG
+    else:
+        verdict = YES
     yield Line(
         "does not tell random from random importance",
         verdict,
-        f"{count} of {len(known)} pairs told apart",
+        f"{false_alarms} of {len(known)} pairs told apart",
         "A false alarm. A test at the 5 per cent level gives one in twenty by chance.",
     )
 
 
 def _noise(rows: dict[str, np.ndarray]) -> Iterator[Line]:
     """Yield whether the metric orders each ladder of a measure with more and more noise."""
-    ladders: dict[str, dict[float, np.ndarray]] = {}
-    for series, values in rows.items():
-        plain, transform = taken_apart(series)
-        if transform is None:
-            ladders.setdefault(plain, {})[0.0] = values
-        elif transform.startswith("noise-"):
-            ladders.setdefault(plain, {})[float(transform.removeprefix("noise-"))] = values
-    for plain, steps in ladders.items():
-        if len(steps) < 3:
+    for measure, scores_by_noise in _ladders(rows).items():
+        if len(scores_by_noise) < 3:
             continue
-        noise = np.array(sorted(steps))
-        found = trust.ladder(noise, np.stack([steps[level] for level in noise]))
-        means = ", ".join(f"{level:g} %: {number(np.nanmean(steps[level]))}" for level in noise)
+        noise = np.array(sorted(scores_by_noise))  # (L,), per cent
+        scores = np.stack([scores_by_noise[level] for level in noise])  # (L, N)
+        ladder = trust.ladder(noise, scores)
+        means = []
+        for level, scores_of_level in zip(noise, scores, strict=True):
+            means.append(f"{level:g} %: {number(np.nanmean(scores_of_level))}")
         resolution = "no step is told apart"
-        if not np.isnan(found.resolution):
-            resolution = f"steps of {found.resolution:g} % and more are told apart"
+        if not np.isnan(ladder.resolution):
+            resolution = f"steps of {ladder.resolution:g} % and more are told apart"
+        numbers = f"tau {ladder.tau:.2f}; {resolution}; {', '.join(means)}"
         yield Line(
-            f"orders {plain} with more and more noise",
-            YES if found.tau == 1 else NO,
-            f"tau {found.tau:.2f}; {resolution}; {means}".replace("-", "−"),
+            f"orders {measure} with more and more noise",
+            YES if ladder.tau == 1 else NO,
+            numbers.replace("-", "−"),
             "A valid metric falls with every step. The resolution depends on the number of seeds.",
         )
+
+
+def _ladders(rows: dict[str, np.ndarray]) -> dict[str, dict[float, np.ndarray]]:
+    """Return the scores (N,) of each measure by the per cent of noise in it, of which 0 is the measure itself."""
+    ladders: dict[str, dict[float, np.ndarray]] = {}
+    for series, values in rows.items():
+        measure, transform = taken_apart(series)
+        if transform is None:
+            noise = 0.0
+        elif transform.startswith("noise-"):
+            noise = float(transform.removeprefix("noise-"))
+        else:
+            continue
+        scores_by_noise = ladders.setdefault(measure, {})
+        scores_by_noise[noise] = values
+    return ladders
 
 
 def _twins(rows: dict[str, np.ndarray]) -> Iterator[Line]:
     """Yield whether each measure beats its permuted twin."""
     for series, values in rows.items():
-        plain, transform = taken_apart(series)
-        if transform != "twin" or plain not in rows:
+        measure, transform = taken_apart(series)
+        if transform != "twin" or measure not in rows:
             continue
-        found = trust.compare(rows[plain], values)
-        verdict = UNKNOWN if found.verdict is None else (YES if found.verdict == 1 else NO)
+        comparison = trust.compare(rows[measure], values)
         yield Line(
-            f"{plain} beats its permuted twin",
-            verdict,
-            _difference(found),
+            f"{measure} beats its permuted twin",
+            _yes_if_higher(comparison),
+            _difference(comparison),
             "If not, the metric says nothing about which tokens the measure chose.",
         )
 
@@ -230,15 +327,15 @@ def _twins(rows: dict[str, np.ndarray]) -> Iterator[Line]:
 def _transforms(rows: dict[str, np.ndarray]) -> Iterator[Line]:
     """Yield whether a change without any knowledge of the model raises the score of a measure."""
     for series, values in rows.items():
-        plain, transform = taken_apart(series)
-        if transform not in SMOOTHING or plain not in rows:
+        measure, transform = taken_apart(series)
+        if transform not in SMOOTHING or measure not in rows:
             continue
-        found = trust.compare(values, rows[plain])
+        comparison = trust.compare(values, rows[measure])
         yield Line(
-            f"{transform} does not raise {plain}",
-            _flag_if_raised(found),
-            _difference(found),
-            "If it does, the metric rewards something other than knowledge of the model (arXiv 2304.13836).",
+            f"{transform} does not raise {measure}",
+            _flag_if_higher(comparison),
+            _difference(comparison),
+            _MEANING_OF_TRANSFORMS,
         )
 
 
@@ -247,100 +344,173 @@ def _idle(rows: dict[str, np.ndarray]) -> Iterator[Line]:
     for series in IDLE:
         if series not in rows or BASELINE not in rows:
             continue
-        found = trust.compare(rows[series], rows[BASELINE])
+        comparison = trust.compare(rows[series], rows[BASELINE])
         yield Line(
             f"{series} does not beat random importance",
-            _flag_if_raised(found),
-            _difference(found),
-            "If it does, part of every score here can come from a preference that no model is needed for.",
+            _flag_if_higher(comparison),
+            _difference(comparison),
+            _MEANING_OF_IDLE,
         )
 
 
-def _flag_if_raised(found: trust.Comparison) -> str:
-    if found.verdict is None:
+def _yes_if_higher(comparison: trust.Comparison) -> str:
+    """Return the verdict on a first score that should be higher than the second one."""
+    if comparison.verdict is None:
         return UNKNOWN
-    return FLAG if found.verdict == 1 else YES
+    if comparison.verdict == 1:
+        return YES
+    return NO
 
 
-def _difference(found: trust.Comparison) -> str:
-    mean, low, high, n = found.difference
+def _flag_if_higher(comparison: trust.Comparison) -> str:
+    """Return the verdict on a first score that should not be higher than the second one."""
+    if comparison.verdict is None:
+        return UNKNOWN
+    if comparison.verdict == 1:
+        return FLAG
+    return YES
+
+
+def _difference(comparison: trust.Comparison) -> str:
+    """Return a mean difference with its interval and the number of seeds: "+1.2 (0.3 to 2.1), 5 seeds"."""
+    mean, low, high, seeds = comparison.difference
     sign = "+" if mean > 0 else ""
-    return f"{sign}{estimate(mean, low, high)}, {_seeds(n)}"
+    return f"{sign}{estimate(mean, low, high)}, {_count_of_seeds(seeds)}"
 
 
-def _seeds(n: int) -> str:
-    return "1 seed" if n == 1 else f"{n} seeds"
+def _count_of_seeds(seeds: int) -> str:
+    """Return a number of seeds with its unit."""
+    return "1 seed" if seeds == 1 else f"{seeds} seeds"
+
+
+PLAN_COLUMNS = [
+    "study",
+    "metric",
+    "first",
+    "second",
+    "difference",
+    "low",
+    "high",
+    "seeds",
+    "needed",
+    "hours",
+]
 
 
 def plan(scores: pd.DataFrame, seconds: pd.DataFrame) -> pd.DataFrame:
     """Return how many more seeds would tell two measures apart that are not told apart yet, and what they would cost.
 
-    `seconds` has columns study, metric, seconds: of one measure and seed. Columns: study, metric, first, second,
-    difference, low, high, seeds, needed, hours (of the seeds that are missing).
+    `scores` are those of `agreement.scores`, and `seconds` those of `seconds_of_a_curve`. Columns: study, metric,
+    first, second (the two series), difference, low, high (of their scores, with the interval), seeds (that are done),
+    needed (seeds in all; None if that cannot be told), hours (of both measures with the seeds that are missing).
     """
+    seconds_of_seed = {(row.study, row.metric): row.seconds for row in seconds.itertuples()}
     rows = []
-    cost = {(row.study, row.metric): row.seconds for row in seconds.itertuples()}
-    for (study, metric), part in scores.groupby(["study", "metric"], sort=False):
-        table = _table("", part)
-        for first_place, first in enumerate(table.index):
-            for second in table.index[first_place + 1 :]:
-                if taken_apart(str(first))[1] is not None or taken_apart(str(second))[1] is not None:
-                    continue
-                differences = (table.loc[first] - table.loc[second]).to_numpy(float)
-                compared = trust.compare(table.loc[first].to_numpy(float), table.loc[second].to_numpy(float))
-                if compared.verdict != 0:
-                    continue
-                needed = trust.seeds_needed(differences)
-                mean, low, high, n = compared.difference
-                of_seed = cost.get((study, str(metric).rpartition(": ")[0]))
-                hours = np.nan
-                if needed is not None and of_seed is not None:
-                    hours = 2 * max(needed - n, 0) * of_seed / 3600
-                place = {"study": study, "metric": metric, "first": first, "second": second}
-                values = {"difference": mean, "low": low, "high": high, "seeds": n, "needed": needed, "hours": hours}
-                rows.append({**place, **values})
-    columns = ["study", "metric", "first", "second", "difference", "low", "high", "seeds", "needed", "hours"]
-    return pd.DataFrame(rows, columns=columns)
+    for (study, metric), scores_of_metric in scores.groupby(["study", "metric"], sort=False):
+        # Unlike the verdicts, the plan leaves out random masking where scores are RACU.
+        table = _by_series_and_seed(scores_of_metric)
+        # "ROAR: RACU" is a score of the metric "ROAR", whose runs took the time.
+        metric_of_runs = str(metric).rpartition(": ")[0]
+        cost = seconds_of_seed.get((study, metric_of_runs))
+        measures = [name for name in table.index if taken_apart(str(name)).transform is None]
+        for first, second in combinations(measures, 2):
+            first_scores = table.loc[first].to_numpy(float)
+            second_scores = table.loc[second].to_numpy(float)
+            comparison = trust.compare(first_scores, second_scores)
+            if comparison.verdict != 0:
+                continue
+            mean, low, high, seeds = comparison.difference
+            needed = trust.seeds_needed(first_scores - second_scores)
+            rows.append(
+                {
+                    "study": study,
+                    "metric": metric,
+                    "first": first,
+                    "second": second,
+                    "difference": mean,
+                    "low": low,
+                    "high": high,
+                    "seeds": seeds,
+                    "needed": needed,
+                    "hours": _hours(seeds, needed, cost),
+                }
+            )
+    return pd.DataFrame(rows, columns=PLAN_COLUMNS)
+
+
+def _hours(seeds: int, needed: int | None, cost: float | None) -> float:
+    """Return the hours of two measures with the seeds that are missing; NaN if that is not known.
+
+    `cost` is the seconds of one measure and seed.
+    """
+    if needed is None or cost is None:
+        return np.nan
+    missing = max(needed - seeds, 0)
+    return 2 * missing * cost / 3600
 
 
 def series_name(one: Record) -> str:
-    """Return the measure of a record, with the parameters that differ from their defaults."""
-    notes = [f"{name.replace('_', ' ')} {value}" for name, value in sorted(one.identity["measure"].items())]
+    """Return the name of the series of a record: its measure, with the parameters that differ from their defaults."""
+    parameters = []
+    for name, value in sorted(one.identity["measure"].items()):
+        parameters.append(f"{name.replace('_', ' ')} {value}")
     measure = str(one.identity["importance_measure"])
-    return f"{measure} ({', '.join(notes)})" if notes else measure
+    if not parameters:
+        return measure
+    return f"{measure} ({', '.join(parameters)})"
 
 
 def seconds_of_a_curve(studies: Sequence[Study]) -> pd.DataFrame:
-    """Return the seconds of a curve by each metric: of all runs of one measure and seed together, on average.
+    """Return the seconds that all runs of one measure and seed take together, by study and metric, on average.
 
     Columns: study, metric, seconds.
     """
     rows = []
     for study in studies:
-        for one in study.records:
-            if one.identity["importance_measure"] is not None:
-                place = {"study": study.label, "metric": metric_title(one), "seed": point_of(one).seed}
-                rows.append({**place, "series": series_name(one), "seconds": one.seconds})
+        for record in study.records:
+            if record.identity["importance_measure"] is None:
+                continue
+            rows.append(
+                {
+                    "study": study.label,
+                    "metric": metric_title(record),
+                    "seed": point_of(record).seed,
+                    "series": series_name(record),
+                    "seconds": record.seconds,
+                }
+            )
     frame = pd.DataFrame(rows, columns=["study", "metric", "seed", "series", "seconds"])
     of_curves = frame.groupby(["study", "metric", "series", "seed"], sort=False)["seconds"].sum()
-    return of_curves.groupby(["study", "metric"], sort=False).mean().reset_index()
+    means = of_curves.groupby(["study", "metric"], sort=False).mean()
+    return means.reset_index()
 
 
 def to_read(found: pd.DataFrame, planned: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the tables for people, by name; none where there is nothing to say."""
+    """Return the tables for people, by name. `found` are verdicts, and `planned` is the result of `plan`.
+
+    An empty table is left out.
+    """
     tables = {}
     if len(found):
         tables["trust"] = found.rename(columns={"study": "task"})
     if len(planned):
+        differences = [estimate(row.difference, row.low, row.high) for row in planned.itertuples()]
         tables["trust_plan"] = pd.DataFrame(
             {
                 "task": planned["study"],
                 "metric": planned["metric"],
                 "measures": planned["first"] + " − " + planned["second"],
-                "difference (95 %)": [estimate(row.difference, row.low, row.high) for row in planned.itertuples()],
+                "difference (95 %)": differences,
                 "seeds": planned["seeds"],
-                "seeds needed": [NOTHING if pd.isna(value) else f"{value:.0f}" for value in planned["needed"]],
-                "hours of the missing": [NOTHING if pd.isna(value) else f"{value:.1f}" for value in planned["hours"]],
+                "seeds needed": [_rounded(value, 0) for value in planned["needed"]],
+                "hours of the missing": [_rounded(value, 1) for value in planned["hours"]],
             }
         )
     return tables
+
+
+def _rounded(value: float | None, decimals: int) -> str:
+    """Return a number with so many decimals; "–" for none."""
+    if pd.isna(value):
+        return NOTHING
+    return f"{value:.{decimals}f}"

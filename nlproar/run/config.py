@@ -1,4 +1,4 @@
-"""The configuration of a run: what is asked for, under one name. Imports no torch.
+"""The configuration of a run, and the names under which its results are kept. Imports no torch.
 
 A run is described by its task, a model with its training recipe, an importance measure with its parameters, and an
 evaluation with its parameters. `resolve` makes a `Config` from flags and puts it into its canonical form, so that two
@@ -30,12 +30,14 @@ from nlproar.model.recipes import BiLSTMRecipe, Recipe
 from nlproar.paths import user_path
 from nlproar.run.layout import Layout
 
-SCHEMA = 2  # Raise it when a default changes, or when the same values come to mean other numbers.
+# Raise this when a default changes, or when the same values lead to other numbers.
+SCHEMA = 2
 
-
-DEFAULT_MODEL, DEFAULT_EVALUATION = "rnn", "roar"
-PRETRAINED = "transformer"  # the type of the models that --model names
+DEFAULT_MODEL = "rnn"
+DEFAULT_EVALUATION = "roar"
 DEFAULT_MEASURE = "attention"  # as in the published code
+PRETRAINED = "transformer"  # the model type if --model names a pretrained model
+_USUAL_DIRECTORIES = "$NLPROAR_PERSISTENT_DIR, $SCRATCH/nlproar, ./persistent"
 
 
 @dataclass(frozen=True)
@@ -47,22 +49,33 @@ class Seed:
 
 @dataclass(frozen=True)
 class Options:
-    """What changes how a run is carried out and none of its numbers, but for the last bits on another device."""
+    """Settings of how a run is carried out, which are no part of its identity.
+
+    None of them changes a number, except that another device may change the last bits.
+    """
 
     persistent_dir: str | None = flag(
         None,
-        "data, caches and results (default: $NLPROAR_PERSISTENT_DIR, $SCRATCH/nlproar, ./persistent)",
+        f"data, caches and results (default: {_USUAL_DIRECTORIES})",
         metavar="DIR",
     )
     device: str = flag("auto", "auto, cpu, cuda, cuda:1, ...")
     num_workers: int = flag(2, "processes that tokenize large data", limits=(0, 1000))
     threads: int | None = flag(
-        None, "threads of the process (default: $OMP_NUM_THREADS, or all cores)", convert=int, limits=(1, 10_000)
+        None,
+        "threads of the process (default: $OMP_NUM_THREADS, or all cores)",
+        convert=int,
+        limits=(1, 10_000),
     )
     plugin: str | None = flag(
-        None, "Python file that registers measures, tasks, models or metrics of your own", metavar="FILE"
+        None,
+        "Python file that registers measures, tasks, models or metrics of your own",
+        metavar="FILE",
     )
-    tensorboard: bool = flag(False, "write loss and validation metrics of every epoch for TensorBoard")
+    tensorboard: bool = flag(
+        False,
+        "write loss and validation metrics of every epoch for TensorBoard",
+    )
     train_missing: bool = flag(False, "first train the models this run has to explain")
     overwrite: bool = flag(False, "run again what is done already")
 
@@ -74,45 +87,47 @@ def all_but(*names: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Config:
-    """One run, as `resolve` returns it.
+    """The configuration of one run, in the canonical form in which `resolve` returns it.
 
-    `parameters` belong to the evaluation, `measure` to the importance measure; each is an instance of the dataclass
-    that is declared beside it. `importance_measure` is None for a run that explains nothing.
+    `recipe`, `parameters` and `measure` are instances of the dataclasses that are declared beside the model, the
+    evaluation and the importance measure.
     """
 
-    dataset: str
-    source: str
+    dataset: str  # name of the task
+    source: str  # where its data come from: "official" or another source of the task
     seed: int
     model_type: str
-    recipe: Recipe
-    evaluation: str
-    parameters: Any
-    importance_measure: str | None
-    measure: Any
+    recipe: Recipe  # how the model is built and trained
+    evaluation: str  # name of the metric
+    parameters: Any  # of the evaluation
+    importance_measure: str | None  # name of the measure; None for a run that explains nothing
+    measure: Any  # the parameters of the measure; None if it has none
     options: Options
     transform: Transform = UNCHANGED  # of the importance
 
     @property
     def task(self) -> Task:
-        """What the data set declares about itself."""
+        """The declaration of the task."""
         return load_task(self.dataset)
 
     @property
     def rules(self) -> Evaluation:
-        """The evaluation, which knows what this run needs and how it is carried out."""
+        """The evaluation of this run, which knows what the run needs and how it is carried out."""
         return load_evaluation(self.evaluation)
 
     @property
     def usual_recipe(self) -> Recipe:
-        """The recipe from which that of this run differs by what was chosen for it."""
-        return self.recipe.usual_like(MODELS[self.model_type].recipe(self.task))
+        """The recipe that this run would have if the user had chosen no value of it."""
+        recipe_of_task = MODELS[self.model_type].recipe(self.task)
+        return self.recipe.usual_like(recipe_of_task)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the numbers of this run: the schema and the values that differ from its defaults.
+        """Everything that decides the numbers of this run, as values that JSON can hold.
 
-        A flag that is added with a default therefore renames no run that is done. A measure whose values have changed
-        since its first version is another measure.
+        Of the recipe, the parameters and the measure it has only the values that differ from their defaults. Therefore
+        a new flag, with a default, renames no run that is done. The parameters of the transform stand with those of the
+        measure. The version of a measure is part of the identity if the measure has changed since its first version.
         """
         identity = {
             "schema": SCHEMA,
@@ -138,16 +153,18 @@ class Config:
 
     @cached_property
     def id(self) -> str:
-        """The name of the run in files: readable, with a hash of the whole identity."""
-        parts = [self.dataset if self.source == "official" else f"{self.dataset}-{self.source}"]
-        parts.append(self.model_type)
-        parts.append(f"s-{self.seed}")
+        """The name of the run in files: a readable part, and the beginning of a hash of the identity."""
+        data = self.dataset
+        if self.source != "official":
+            data = f"{self.dataset}-{self.source}"
+        parts = [data, self.model_type, f"s-{self.seed}"]
         parts += self.rules.name_parts(self)
-        return "_".join(parts) + "-" + storage.digest(self.identity)[:8]
+        name = "_".join(parts)
+        return f"{name}-{storage.digest(self.identity)[:8]}"
 
     @property
     def values(self) -> dict[str, Any]:
-        """Every value of the run by the name of its flag, defaults included: what a record and a table show."""
+        """Every value of the run by the name of its flag, defaults included. Records and tables show them."""
         return {
             "dataset": self.dataset,
             "source": self.source,
@@ -163,25 +180,28 @@ class Config:
 
     def with_parameters(self, **changes: Any) -> Config:
         """Return the run with other parameters of its evaluation, in canonical form."""
-        other = replace(self, parameters=replace(self.parameters, **changes))
+        parameters = replace(self.parameters, **changes)
+        other = replace(self, parameters=parameters)
         return other.rules.canonical(other)
 
     @property
     def at_level(self) -> int:
-        """Where the run stands on its curve: k. A run of an evaluation without curves is at 0."""
+        """The level k of the run on its curve; 0 for an evaluation without curves."""
         level = self.rules.level
-        return 0 if level is None else int(getattr(self.parameters, level))
+        if level is None:
+            return 0
+        return int(getattr(self.parameters, level))
 
     def needs(self) -> list[Config]:
-        """Return the runs whose models this run looks at. They have to be done before it."""
+        """Return the runs whose models this run explains or tests. They have to be done before it."""
         return self.rules.needs(self)
 
     def command(self) -> str:
-        """Return a command line that is this run."""
+        """Return the command line that carries out this run."""
         return command_line(self.arguments())
 
     def arguments(self, levels: Sequence[int] = ()) -> list[str]:
-        """Return script and flags of this run, or of the runs at all `levels` of its curve."""
+        """Return the script and the flags of this run. With `levels` they are those of its curve at these levels."""
         words = self._program()
         if self.source != "official":
             words += ["--source", self.source]
@@ -194,21 +214,28 @@ class Config:
         if self.importance_measure is not None:
             words += ["--importance-measure", self.importance_measure]
         for name, value in self._changed(levels).items():
-            words += _words(spelled(name), value)
+            words += _flag_words(spelled(name), value)
         return words
 
     def _program(self) -> list[str]:
-        """Return the words before the flags: the script of the task if it lies beside the one that runs now, as the
-        user sees it from where they are, else `nlproar run`."""
+        """Return the words before the flags: those of the script of the task, or of `nlproar run`.
+
+        The script is used if it is in the folder of the script that runs now. Its path is relative to the current
+        folder, as that of the running script is.
+        """
         if self.task.command:
-            script, *choice = self.task.command.split()
-            called = Path(sys.argv[0]).parent / Path(script).name
-            if called.is_file():
-                return [str(called), *choice]
+            script, *words = self.task.command.split()
+            path = Path(sys.argv[0]).parent / Path(script).name
+            if path.is_file():
+                return [str(path), *words]
         return ["-m", "nlproar", "run", "--dataset", self.dataset]
 
     def _changed(self, levels: Sequence[int]) -> dict[str, Any]:
-        """Return the flags of the parts of this run that differ from their defaults."""
+        """Return the flags with values that differ from their defaults: name -> value.
+
+        With `levels` the flag of the level has all of them. The flags that say what to do with missing and finished
+        runs are left out.
+        """
         values: dict[str, Any] = changed(self.parameters, self.rules.Parameters())
         if levels and self.rules.level is not None:
             values[self.rules.level] = levels
@@ -216,85 +243,127 @@ class Config:
         values |= changed(self.transform, UNCHANGED)
         values |= changed(self.recipe, self.usual_recipe)
         values |= self.recipe.paths()
-        values |= changed(replace(self.options, train_missing=False, overwrite=False), Options())
+        options = replace(self.options, train_missing=False, overwrite=False)
+        values |= changed(options, Options())
         return values
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """Return what a user types for the `arguments` of a run: "python SCRIPT ..." or "nlproar run ..."."""
+    """Return the command line for the `arguments` of a run: "python SCRIPT ..." or "nlproar run ..."."""
     if list(arguments[:2]) == ["-m", "nlproar"]:
         return shlex.join(["nlproar", *arguments[2:]])
     return shlex.join(["python", *arguments])
 
 
-def _words(flag_name: str, value: Any) -> list[str]:
+def _flag_words(flag_name: str, value: Any) -> list[str]:
     """Return the words of a command line that give a flag its value."""
     if value is None:
         return []
-    if isinstance(value, bool):
-        return [flag_name if value else flag_name.replace("--", "--no-", 1)]
+    if value is True:
+        return [flag_name]
+    if value is False:
+        return [flag_name.replace("--", "--no-", 1)]
     if isinstance(value, (list, tuple)):
         return [flag_name, *map(str, value)]
     if str(value).startswith("-"):
+        # As a word of its own, the value would be taken for a flag.
         return [f"{flag_name}={value}"]
     return [flag_name, str(value)]
 
 
 def usual_measure(name: str | None) -> Any:
-    """Return the parameters of a measure with their defaults; None for a measure that has none."""
-    parameters = None if name is None else MEASURES[name].parameters
-    return None if parameters is None else parameters()
+    """Return the parameters of a measure with their defaults; None without a measure, or if it has no parameters."""
+    if name is None:
+        return None
+    parameters_class = MEASURES[name].parameters
+    if parameters_class is None:
+        return None
+    return parameters_class()
 
 
 def measure_version(name: str | None) -> int:
     """Return the version of the values of a measure; 1 for no measure, and for one that is not registered here."""
-    return MEASURES[name].version if name in MEASURES else 1
+    if name not in MEASURES:
+        return 1
+    return MEASURES[name].version
 
 
 def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
-    """Return the run that `flags` ask for: names of flags, of which None stands for the default.
+    """Return the run with these flags. A flag that is missing or None has its default.
 
-    A parameter of another measure, model or evaluation than the chosen one is not used, so that one set of flags can
-    stand for a whole study. Raises UserError for what cannot be.
+    A flag that belongs to another measure, model or evaluation than the chosen one is ignored, so that the same flags
+    can be used for all runs of a study. Raises UserError for values that are not allowed or cannot be combined, and
+    TypeError for the name of a flag that does not exist.
     """
+    task = _chosen_task(dataset, source)
+    given = {name: value for name, value in flags.items() if value is not None}
+    _check_given(given)
+    model_type = _chosen_model_type(given)
+    evaluation = given.get("evaluation", DEFAULT_EVALUATION)
+    evaluation = _registered("--metric", evaluation, EVALUATIONS)
+    measure = _chosen_measure(given)
+    rules = load_evaluation(evaluation)
+    if MEASURES[measure].role == "truth" or rules.needs_truth:
+        _check_truth(task, model_type)
+    options = _checked(choose(Options(), given))
+    seed = choose(Seed(), given).seed
+    recipe = choose(MODELS[model_type].recipe(task), given)
+    recipe = recipe.completed(Layout.at(options.persistent_dir))
+    parameters = choose(rules.Parameters(), given)
+    measure_parameters = choose(usual_measure(measure), given)
+    transform = UNCHANGED
+    if measure != "random":  # random importance stays random whatever is done to it
+        transform = choose(UNCHANGED, given)
+    config = Config(
+        dataset=dataset,
+        source=source,
+        seed=seed,
+        model_type=model_type,
+        recipe=recipe,
+        evaluation=evaluation,
+        parameters=parameters,
+        importance_measure=measure,
+        measure=measure_parameters,
+        options=options,
+        transform=transform,
+    )
+    return rules.canonical(config)
+
+
+def _chosen_task(dataset: str, source: str) -> Task:
+    """Return the task of this name. Raises UserError if there is none, or if it has no such source."""
     if dataset not in TASKS:
         raise UserError(f"unknown data set {dataset!r}; there are {', '.join(TASKS)}")
     task = load_task(dataset)
     if source not in task.sources:
         raise UserError(f"{dataset} has no source {source!r}; there are {', '.join(task.sources)}")
-    given = {name: value for name, value in flags.items() if value is not None}
-    _check_given(given)
-    usual_type = PRETRAINED if "model" in given else DEFAULT_MODEL
-    model_type = _registered("--model-type", model_named(given.get("model_type", usual_type)), MODELS)
-    evaluation = _registered("--metric", given.get("evaluation", DEFAULT_EVALUATION), EVALUATIONS)
-    measure = given.get("importance_measure", DEFAULT_MEASURE)
-    measure = _registered("--importance-measure", ALIASES.get(measure, measure), MEASURES)
-    rules = load_evaluation(evaluation)
-    if MEASURES[measure].role == "truth" or rules.needs_truth:
-        _check_truth(task, model_type)
-    options = _checked(choose(Options(), given))
-    config = Config(
-        dataset=dataset,
-        source=source,
-        seed=choose(Seed(), given).seed,
-        model_type=model_type,
-        recipe=choose(MODELS[model_type].recipe(task), given).completed(Layout.at(options.persistent_dir)),
-        evaluation=evaluation,
-        parameters=choose(rules.Parameters(), given),
-        importance_measure=measure,
-        measure=choose(usual_measure(measure), given),
-        options=options,
-        transform=UNCHANGED if measure == "random" else choose(UNCHANGED, given),  # changed or not, it is random
-    )
-    return rules.canonical(config)
+    return task
+
+
+def _chosen_model_type(given: Mapping[str, Any]) -> str:
+    """Return the model type that the flags choose: by default the BiLSTM, or the pretrained model of --model."""
+    usual = PRETRAINED if "model" in given else DEFAULT_MODEL
+    name = model_named(given.get("model_type", usual))
+    return _registered("--model-type", name, MODELS)
+
+
+def _chosen_measure(given: Mapping[str, Any]) -> str:
+    """Return the importance measure that the flags choose, by its own name if they have an alias."""
+    name = given.get("importance_measure", DEFAULT_MEASURE)
+    return _registered("--importance-measure", ALIASES.get(name, name), MEASURES)
 
 
 def from_identity(identity: Mapping[str, Any]) -> Config:
-    """Return the run that has this identity. Raises UserError if no run has it, as far as is known here."""
+    """Return the run that has this identity.
+
+    Raises UserError if no run of this program has it: the program may be of another version, or a plugin is missing.
+    """
     if identity["schema"] != SCHEMA:
-        raise UserError(f"its identity is of schema {identity['schema']!r}, and this program knows {SCHEMA}")
+        schema = identity["schema"]
+        raise UserError(f"its identity is of schema {schema!r}, and this program knows {SCHEMA}")
     flags = {**identity["recipe"], **identity["parameters"], **identity["measure"]}
-    vectors = flags.pop("vectors", None)  # a file of vectors is named by its content, and need not be here
+    # An identity names a file of vectors by its content. `resolve` would look for a file of this name.
+    vectors = flags.pop("vectors", None)
     for name in ("seed", "model_type", "evaluation", "importance_measure"):
         flags[name] = identity[name]
     try:
@@ -309,56 +378,66 @@ def from_identity(identity: Mapping[str, Any]) -> Config:
 
 
 def _check_given(given: Mapping[str, Any]) -> None:
-    """Raise UserError for a value that its flag does not allow, also where the run has no use for the flag."""
-    known = {"model_type", "evaluation", "importance_measure"}
-    for one in declaring():
-        check(one, given)
-        known |= set(flags_of(one))
-    unknown = set(given) - known
+    """Raise UserError for a value that its flag does not allow, also if the run does not use the flag.
+
+    Raises TypeError for the name of a flag that does not exist.
+    """
+    for dataclass_with_flags in declaring():
+        check(dataclass_with_flags, given)
+    unknown = set(given) - known_flags()
     if unknown:
         raise TypeError(f"resolve() got unknown flags: {', '.join(sorted(unknown))}")
 
 
 def _checked(options: Options) -> Options:
-    """Return the options with paths as the system takes them. Raises UserError for what would break a line of a log."""
+    """Return the options with the persistent directory as a path of the system.
+
+    Raises UserError for a directory that cannot be one, and for a device that would break a line of the log.
+    """
     if not options.device.isprintable():
         raise UserError(f"--device {options.device!r}: choose auto, cpu, cuda, cuda:1, ...")
     if options.persistent_dir is None:
         return options
-    return replace(options, persistent_dir=user_path("--persistent-dir", options.persistent_dir))
+    persistent_dir = user_path("--persistent-dir", options.persistent_dir)
+    return replace(options, persistent_dir=persistent_dir)
 
 
 def _check_truth(task: Task, model_type: str) -> None:
-    """Raise UserError where it is not known which of the tokens that a model reads are informative."""
-    rule_of(task)
+    """Raise UserError if it is not known which of the tokens that a model reads are informative."""
+    rule_of(task)  # raises it for a task without such a rule
     if not MODELS[model_type].recipe_type.reads_words:
         raise UserError(
-            f"the informative tokens of {task.name} are known by words, and a {model_type} reads other tokens; choose"
-            f" --model-type {DEFAULT_MODEL}"
+            f"the informative tokens of {task.name} are known by words, and a {model_type} reads"
+            f" other tokens; choose --model-type {DEFAULT_MODEL}"
         )
 
 
 def _registered(flag_name: str, name: str, registry: Mapping[str, Any]) -> str:
-    """Return `name` if it is in the registry. Raises UserError, naming the flag, if it is not."""
+    """Return `name` if it is in the registry, else raise UserError, which names the flag."""
     if name not in registry:
         raise UserError(f"{flag_name} {name}: choose from {', '.join(registry)}")
     return name
 
 
 def declaring() -> list[type]:
-    """Return every dataclass that declares flags: those of all measures, models and evaluations that are registered."""
-    found: list[type] = [Seed]
-    found += [type(load_evaluation(name).Parameters()) for name in EVALUATIONS]
-    found += [measure.parameters for measure in MEASURES.values() if measure.parameters is not None]
-    found.append(Transform)
-    found += [model.recipe_type for model in MODELS.values()]
-    found.append(Options)
-    return list(dict.fromkeys(found))
+    """Return the dataclasses that declare flags: those of all measures, models and evaluations that are registered."""
+    classes: list[type] = [Seed]
+    for name in EVALUATIONS:
+        parameters = load_evaluation(name).Parameters()
+        classes.append(type(parameters))
+    for measure in MEASURES.values():
+        if measure.parameters is not None:
+            classes.append(measure.parameters)
+    classes.append(Transform)
+    for model in MODELS.values():
+        classes.append(model.recipe_type)
+    classes.append(Options)
+    return list(dict.fromkeys(classes))  # without repetitions, in the same order
 
 
 def known_flags() -> set[str]:
     """Return the name of every flag that a run can have."""
     names = {"model_type", "evaluation", "importance_measure"}
-    for one in declaring():
-        names |= set(flags_of(one))
+    for dataclass_with_flags in declaring():
+        names |= set(flags_of(dataclass_with_flags))
     return names

@@ -1,7 +1,8 @@
-"""What a run works with: its files, data and device, and what is made once and cached.
+"""The data, device and files that a run works with, and a cache of the results that several runs share.
 
-`Context` is the one object that is handed down from `nlproar.run.run` to everything that computes. An evaluation asks
-it for a model, an importance or a training, and need not know where these are kept or under which key.
+`nlproar.run.run` makes one `Context` and passes it to everything that computes. An evaluation asks the context for a
+trained model, for importance, for masks, or to train a new model. It does not have to know in which file or under which
+key these are stored.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from nlproar.explain.importance import (
     SplitImportance,
     build,
     explain,
-)  # fmt: skip
+)
 from nlproar.model import checkpoint
 from nlproar.model import train as training
 from nlproar.model.classifier import Classifier, Start, class_of
@@ -44,48 +45,66 @@ from nlproar.seeds import derive
 
 log = logging.getLogger(__name__)
 
-IMPORTANCE_VERSION = 1  # raise it when the importance under the same key changes, whatever the measure
-MASKS_VERSION = 1  # raise it when the masks under the same key change
+# Raise this when the importance that belongs to a key changes for all measures. A change of one measure raises the
+# version in its registry entry instead.
+IMPORTANCE_VERSION = 1
+
+# Raise this when the masks that belong to a key change.
+MASKS_VERSION = 1
+
+# Builds the explainer of a measure, and returns it with what it explains. The first call loads a model.
+ExplainerBuilder = Callable[[], tuple[Explainer, Explained]]
 
 
 class Context:
-    """The surroundings of the runs of one task, source, model and seed, in one process.
+    """The data, device and files for the runs of one task, source, model type and seed, in one process.
 
-    The weights of a model are looked up once, and everything that follows is about these: if another process trains
-    the model again meanwhile, explaining it raises `checkpoint.ReplacedMeanwhile`.
+    The context looks up the checksum of the weights of a run once, and uses this checksum from then on. If another
+    process trains that model again in the meantime, explaining it raises `checkpoint.ReplacedMeanwhile`.
     """
 
     def __init__(self, config: Config, layout: Layout) -> None:
         self.layout = layout
         self.task: Task = config.task
-        self.load_dataset = partial(prerequisites.dataset_of, layout, config)
         self.device = choose_device(config.options.device)
+        # Seconds of each stage of the current run.
         self.durations: dict[str, float] = {}
-        self._encoding = 0.0  # seconds that no run has on its account yet
-        self.vectors: str | None = None  # what identifies the files that the model of the run starts from
-        self._importance: Importance | None = None  # the last one that was asked for
-        self._cpu_before = time.process_time()  # seconds of this process when the run began
-        self._weights: dict[str, str] = {}  # id of a run -> checksum of its weights, as they were first found
+        # Digest of the vectors or pretrained files that the model of the current run starts from. None before `start`,
+        # and for a model that starts from no files.
+        self.vectors: str | None = None
+        # Of this configuration only the task, the source and the model matter here: all runs of a context share them.
+        self._config = config
+        # Seconds spent on encoding that are not part of the durations of a run yet.
+        self._uncounted_encoding_seconds = 0.0
+        # CPU seconds of this process when the current run began.
+        self._cpu_seconds_at_start = time.process_time()
+        # The id of a run -> the checksum of its weights when they were first looked up.
+        self._weights: dict[str, str] = {}
+        # The importance that was returned last. A run asks for the same importance several times, for its values and
+        # for its key. Those that were returned earlier are only in the cache on disk.
+        self._last_importance: Importance | None = None
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the seconds that this lasts to the durations of the run."""
+        """Add the seconds that the `with` block takes to the duration of `stage` in the current run."""
         started = time.monotonic()
         yield
-        self.durations[stage] = self.durations.get(stage, 0.0) + time.monotonic() - started
+        seconds = time.monotonic() - started
+        self.durations[stage] = self.durations.get(stage, 0.0) + seconds
 
     @cached_property
     def dataset(self) -> Dataset:
         """The encoded data, without masks."""
         started = time.monotonic()
-        dataset = self.load_dataset()
-        self._encoding = time.monotonic() - started
+        dataset = prerequisites.dataset_of(self.layout, self._config)
+        self._uncounted_encoding_seconds = time.monotonic() - started
         sizes = " / ".join(f"{len(split):,}" for split in dataset.splits.values())
-        log.info("%s: %s observations, %s words", self.task.title, sizes, f"{len(dataset.vocabulary.words):,}")
+        words = f"{len(dataset.vocabulary.words):,}"
+        log.info("%s: %s observations, %s words", self.task.title, sizes, words)
         return dataset
 
     def weights(self, config: Config) -> str:
-        """Return the checksum of the weights of a run. Raises UserError if the run is not done."""
+        """Return the checksum of the trained weights of a run. Raises UserError if the run is not done."""
         if config.id not in self._weights:
             if prerequisites.lack(self.layout, config) is not None:
                 raise prerequisites.missing_error(self.layout, [config])
@@ -93,45 +112,84 @@ class Context:
         return self._weights[config.id]
 
     def load_model(self, config: Config) -> Classifier:
-        """Return the trained model of a run, on the device. Raises UserError if it is not there or is another one."""
-        remedy = f"{config.command()} --overwrite"
+        """Return the trained model of a run, on the device of the context.
+
+        Raises UserError if there is no such model, or if it belongs to other data or to another configuration. Raises
+        `checkpoint.ReplacedMeanwhile` if its weights are no longer those that `weights` returned.
+        """
         model = checkpoint.load(
-            self.layout.checkpoint(config), self.dataset.digest, config.identity, remedy, self.weights(config)
+            self.layout.checkpoint(config),
+            self.dataset.digest,
+            config.identity,
+            f"{config.command()} --overwrite",
+            self.weights(config),
         )
         return model.to(self.device)
 
     def start(self, config: Config) -> None:
-        """Begin another run: its durations, the folder of its model, and the files that its model starts from.
+        """Begin a run: reset the durations, make the folder of its model, and find the files that it starts from.
 
-        Raises UserError where the runs it builds on started from other files.
+        Raises UserError if the runs that it builds on started from other files.
         """
+        # The folder is made now, so that a folder that cannot be written fails before hours of training.
         folder = self.layout.checkpoint(config)
-        folder.mkdir(parents=True, exist_ok=True)  # before hours of training
+        folder.mkdir(parents=True, exist_ok=True)
         storage.sweep(folder)
         dataset = self.dataset
-        self._cpu_before = time.process_time()
-        self.durations = {"encode": self._encoding}  # of the first run, also if a look at its models needed the data
-        self._encoding = 0.0
+        self._cpu_seconds_at_start = time.process_time()
+        # Encoding is part of the first run that starts. It may have happened before: to find out whether the models
+        # that the run needs are stale, the data are loaded, too.
+        self.durations = {"encode": self._uncounted_encoding_seconds}
+        self._uncounted_encoding_seconds = 0.0
         with self.timed("vectors"):
-            config.recipe.fetch(self.layout.raw, self.layout.cache)
-            self.vectors = config.recipe.files_identity(config.task, dataset, config.seed, self.layout)
+            recipe = config.recipe
+            recipe.fetch(self.layout.raw, self.layout.cache)
+            self.vectors = recipe.files_identity(config.task, dataset, config.seed, self.layout)
         prerequisites.check_vectors(self.layout, config, self.vectors)
 
     def forget(self, config: Config) -> None:
-        """Look the weights of a run up anew when they are asked for, as it has been made again."""
+        """Forget the checksum of the weights of a run, because the run has trained its model again."""
         self._weights.pop(config.id, None)
 
     def importance(
-        self, config: Config, model_of: Config | None, masks: Masks, splits: Collection[str] = SPLITS
+        self,
+        config: Config,
+        model_of: Config | None,
+        masks: Masks,
+        splits: Collection[str] = SPLITS,
     ) -> Importance:
-        """Return the importance by the measure of `config` of every token of `splits`.
+        """Return the importance of every token of `splits`, by the measure and the transform of `config`.
 
-        It is taken from the model of the run `model_of` (None for a measure that needs none) on the data with `masks`.
-        It is made once and cached, whoever asks for it: everything that decides the values is in the key.
+        The explained model is that of the run `model_of`, or None for a measure that needs no model. It is explained on
+        the data with `masks`. Nothing is computed yet: the values of a split are read from the cache, or computed and
+        stored there, when they are first used.
         """
+        measure_key = self._importance_key(config, model_of, masks)
+        transform_seed = derive(config.seed, "transform")
+        key = {**measure_key, **transform.key_of(config.transform, transform_seed)}
+        last = self._last_importance
+        if last is not None and last.digest == storage.digest(key) and last.splits == tuple(splits):
+            return last
+
+        # All splits share one explainer. It is built for the first split that is not in the cache, if there is one.
+        build_once = cache(partial(self._build_explainer, config, model_of, masks))
+        by_measure = partial(self._importance_by_measure, measure_key, build_once)
+        load: Callable[[str], SplitImportance] = by_measure
+        if config.transform != transform.UNCHANGED:
+            load = partial(self._transformed_importance, config, key, transform_seed, by_measure)
+        self._last_importance = Importance(key, splits, load)
+        return self._last_importance
+
+    def _importance_key(
+        self,
+        config: Config,
+        model_of: Config | None,
+        masks: Masks,
+    ) -> dict[str, Any]:
+        """Return everything that decides the importance by a measure, before any transform."""
         name = str(config.importance_measure)
         measure = MEASURES[name]
-        key: dict[str, Any] = {
+        return {
             "version": IMPORTANCE_VERSION,
             "measure": name,
             "measure_version": measure.version,
@@ -142,79 +200,129 @@ class Context:
             "masks": masks.digest,
         }
 
-        @cache
-        def explained() -> tuple[Explainer, Explained]:
-            """The measure at work, which is only built where an importance is not cached."""
-            model = None if model_of is None else self.load_model(model_of)
-            tokens = TOKENS_PER_BATCH[self.device.type]
-            if model is not None:
-                tokens = model.explained_tokens.get(self.device.type, tokens)
-            whole = Explained(
-                model=model,
-                dataset=self.dataset.masked(masks.of_split),
-                num_classes=len(self.task.labels),
-                seed=derive(config.seed, "random importance"),
-                parameters=config.measure,
-                tokens_per_batch=tokens,
-                task=self.task,
-            )
-            return build(name, whole), whole
+    def _build_explainer(
+        self,
+        config: Config,
+        model_of: Config | None,
+        masks: Masks,
+    ) -> tuple[Explainer, Explained]:
+        """Load the model of the run `model_of`, if there is one, and build the measure of `config` on it."""
+        model = None
+        tokens_per_batch = TOKENS_PER_BATCH[self.device.type]
+        if model_of is not None:
+            model = self.load_model(model_of)
+            tokens_per_batch = model.explained_tokens.get(self.device.type, tokens_per_batch)
+        explained = Explained(
+            model=model,
+            dataset=self.dataset.masked(masks.of_split),
+            num_classes=len(self.task.labels),
+            seed=derive(config.seed, "random importance"),
+            parameters=config.measure,
+            tokens_per_batch=tokens_per_batch,
+            task=self.task,
+        )
+        explainer = build(str(config.importance_measure), explained)
+        return explainer, explained
 
-        transform_seed = derive(config.seed, "transform")
-        whole_key = {**key, **transform.key_of(config.transform, transform_seed)}
-        digest = storage.digest(whole_key)
-        last = self._importance
-        if last is not None and last.digest == digest and last.splits == tuple(splits):
-            return last
+    def _importance_by_measure(
+        self,
+        key: Mapping[str, Any],
+        build_once: ExplainerBuilder,
+        split: str,
+    ) -> SplitImportance:
+        """Return the importance of the tokens of `split` by the measure of `key`.
 
-        def plain(split: str) -> SplitImportance:
-            path = self.layout.importance(name, storage.digest(key), split)
-            make = partial(_explain, name, explained, split)
-            return SplitImportance(**storage.cached(path, {**key, "split": split}, make))
+        It is read from the cache, or computed and stored there.
+        """
+        measure = key["measure"]
+        path = self.layout.importance(measure, storage.digest(key), split)
+        make = partial(_explain_split, measure, build_once, split)
+        return SplitImportance(**storage.cached(path, {**key, "split": split}, make))
 
-        def transformed(split: str) -> SplitImportance:
-            path = self.layout.importance(name, digest, split)
-            make = partial(self._transform, config, transform_seed, plain, split)
-            return SplitImportance(**storage.cached(path, {**whole_key, "split": split}, make))
+    def _transformed_importance(
+        self,
+        config: Config,
+        key: Mapping[str, Any],
+        seed: int,
+        by_measure: Callable[[str], SplitImportance],
+        split: str,
+    ) -> SplitImportance:
+        """Return the importance of the tokens of `split` after the transform of `config`.
 
-        load = plain if config.transform == transform.UNCHANGED else transformed
-        self._importance = Importance(whole_key, splits, load)
-        return self._importance
+        It is read from the cache, or computed and stored there. `by_measure` returns the importance before the
+        transform.
+        """
+        path = self.layout.importance(key["measure"], storage.digest(key), split)
+        make = partial(self._transform, config, seed, by_measure, split)
+        return SplitImportance(**storage.cached(path, {**key, "split": split}, make))
 
     def _transform(
-        self, config: Config, seed: int, plain: Callable[[str], SplitImportance], name: str
+        self,
+        config: Config,
+        seed: int,
+        by_measure: Callable[[str], SplitImportance],
+        split_name: str,
     ) -> storage.Arrays:
-        """Return the importance of the split `name`, changed as the run says."""
-        split = self.dataset.splits[name]
-        values = plain(name).values
-        changed = transform.apply(config.transform, values, split.maskable, split.offsets, seed, split.first)
+        """Return the importance of a split after the transform of `config`, as the arrays that are stored."""
+        split = self.dataset.splits[split_name]
+        values = by_measure(split_name).values
+        changed = transform.apply(
+            config.transform,
+            values,
+            split.maskable,
+            split.offsets,
+            seed,
+            split.first,
+        )
         return SplitImportance(changed).arrays()
 
     def masks(self, config: Config, key: Mapping[str, Any], make: Callable[[], Masks]) -> Masks:
-        """Return the masks of a run, made once and cached. `key` has to say everything that decides them."""
+        """Return the masks of a run: those that are stored under `key`, or the result of `make`, which is stored.
 
-        def packed() -> storage.Arrays:
+        `key` must contain everything that decides the masks, as values that JSON can hold.
+        """
+
+        def make_packed() -> storage.Arrays:
             return {name: masking.pack(mask) for name, mask in make().of_split.items()}
 
-        arrays = storage.cached(self.layout.masks(config.id), {"version": MASKS_VERSION, **key}, packed)
+        full_key = {"version": MASKS_VERSION, **key}
+        packed = storage.cached(self.layout.masks(config.id), full_key, make_packed)
         of_split = {}
         for name, split in self.dataset.splits.items():
-            of_split[name] = masking.unpack(arrays[name], len(split.tokens))
+            of_split[name] = masking.unpack(packed[name], len(split.tokens))
         return Masks(of_split)
 
     def observations(
-        self, config: Config, key: Mapping[str, Any], make: Callable[[], storage.Arrays]
+        self,
+        config: Config,
+        key: Mapping[str, Any],
+        make: Callable[[], storage.Arrays],
     ) -> storage.Arrays:
-        """Return values of single observations that a run has found, made once and cached."""
+        """Return arrays with a value for each test observation, from which the metrics of a run are computed.
+
+        These are the arrays that are stored under `key`, or the result of `make`, which is stored.
+        """
         return storage.cached(self.layout.observations(config), dict(key), make)
 
-    def train(self, config: Config, masks: Masks, mask_at_random: bool = False) -> tuple[Classifier, training.Training]:
-        """Train the model of a run on the data with `masks`, with the same initial weights at every level.
+    def train(
+        self,
+        config: Config,
+        masks: Masks,
+        mask_at_random: bool = False,
+    ) -> tuple[Classifier, training.Training]:
+        """Train the model of a run on the data with `masks`. At every level it has the same initial weights.
 
-        With `mask_at_random` it learns to predict masked data, too, see `nlproar.model.train.fit`. A training that was
-        killed continues after its last whole epoch.
+        With `mask_at_random` the model also learns to predict masked data, see `nlproar.model.train.fit`. If an earlier
+        process was killed while it trained this model, the training continues after the last whole epoch.
         """
-        start = Start(self.task, self.dataset, config.recipe, config.seed, self.layout.raw, self.layout.cache)
+        start = Start(
+            task=self.task,
+            dataset=self.dataset,
+            recipe=config.recipe,
+            seed=config.seed,
+            raw_dir=self.layout.raw,
+            cache_dir=self.layout.cache,
+        )
         with self.timed("vectors"):
             model = class_of(config.model_type).initial(start).to(self.device)
         masked = self.dataset.masked(masks.of_split)
@@ -232,38 +340,41 @@ class Context:
                 state=self.layout.training_state(config),
                 state_key={"config": config.identity, "dataset": self.dataset.digest},
             )
+        # What earlier processes spent on their epochs is part of the cost of the run.
         self.durations["train"] += trained.earlier_seconds
         return model, trained
 
     def test(self, config: Config, model: Classifier, masks: Masks) -> dict[str, dict[str, float]]:
-        """Return the performance of a model on validation and test data with `masks`, for the run `config`.
+        """Return the metrics of a model on the validation and test data with `masks`: split -> metric -> value.
 
-        The logits are kept, so that other metrics can be had later without the model.
+        The logits are stored as the predictions of the run `config`, so that other metrics can be computed later
+        without the model. Raises UserError if a metric is not finite.
         """
         masked = self.dataset.masked(masks.of_split)
-        logits, labels, found = {}, {}, {}
+        logits = {}
+        labels = {}
+        performance = {}
         with self.timed("test"):
             for name in ("val", "test"):
-                logits[name] = training.predict(model, masked.splits[name])
-                labels[name] = torch.from_numpy(masked.splits[name].label)
-                found[name] = metrics.evaluate(logits[name], labels[name])
+                split = masked.splits[name]
+                logits[name] = training.predict(model, split)
+                labels[name] = torch.from_numpy(split.label)
+                performance[name] = metrics.evaluate(logits[name], labels[name])
+            # A single threshold decides between two labels; with more labels there is none to choose.
             if len(self.task.labels) == 2:
-                found["test"]["macro_f1_at_best_threshold"] = metrics.at_best_threshold(
+                performance["test"]["macro_f1_at_best_threshold"] = metrics.at_best_threshold(
                     logits["val"], labels["val"], logits["test"], labels["test"]
                 )
-        for split, values in found.items():
-            for metric, value in values.items():
-                if not np.isfinite(value):
-                    raise UserError(f"{split} {metric} is {value}; are the numbers of the vectors very large?")
-        key = predictions.key(self.dataset.digest, masks.digest, found)
+        _check_finite(performance)
+        key = predictions.key(self.dataset.digest, masks.digest, performance)
         arrays = {name: values.float().numpy() for name, values in logits.items()}
         storage.write_arrays(self.layout.predictions(config.id), key, arrays)
-        return found
+        return performance
 
     def save(self, config: Config, model: Classifier, masks: Masks) -> str:
         """Write the trained model of a run, and return the checksum of its weights.
 
-        It must be the last step before the record: a run that is killed between the two is made again.
+        This must be the last step before the record is written: a run that is killed between the two is made again.
         """
         description = {
             "model_type": config.model_type,
@@ -286,60 +397,96 @@ class Context:
         model_of: Config | None = None,
         diagnostics: Mapping[str, Mapping[str, float]] | None = None,
     ) -> Record:
-        """Return the record of a run from what it has found.
+        """Return the record of a run from its results.
 
-        `weights` are those that it trained. `model_of` is the run whose model it explained or tested; by default that
-        of the importance.
+        `weights` is the checksum of the weights that the run has trained. `model_of` is the run whose model was
+        explained or tested; without it, the record names the model that the importance was taken from. The diagnostics
+        of the importance are added to `diagnostics`.
         """
-        dataset = self.dataset
-        explained = None if importance is None else importance.key["weights"]
-        if model_of is not None:
-            explained = self.weights(model_of)
+        folder = self.layout.checkpoint(config)
+        all_diagnostics = dict(diagnostics or {})
+        if importance is not None:
+            all_diagnostics |= importance.diagnostics
         return Record(
             id=config.id,
             identity=config.identity,
             config=config.values,
             task=self.task.described(),
             metrics=performance,
-            masked=masks.share(dataset),
+            masked=masks.share(self.dataset),
             training=None if trained is None else trained.as_record(),
-            diagnostics={**(diagnostics or {}), **({} if importance is None else importance.diagnostics)},
-            sources={
-                "importance": None if importance is None else importance.digest,
-                "explained": explained,
-                "masks": masks.digest,
-                "weights": weights,
-            },
-            data={
-                "digest": dataset.digest,
-                "vectors": self.vectors,
-                "vocabulary": len(dataset.vocabulary),
-                "observations": {name: len(split) for name, split in dataset.splits.items()},
-                "warnings": list(dataset.warnings),
-            },
+            diagnostics=all_diagnostics,
+            sources=self._sources(masks, importance, weights, model_of),
+            data=self._described_data(),
             durations={name: round(seconds, 3) for name, seconds in self.durations.items()},
             environment=environment(
                 name_of(self.device),
                 torch.get_num_threads(),
-                cpu_seconds=time.process_time() - self._cpu_before,
-                model_bytes=0 if weights is None else checkpoint.size(self.layout.checkpoint(config)),
+                cpu_seconds=time.process_time() - self._cpu_seconds_at_start,
+                model_bytes=0 if weights is None else checkpoint.size(folder),
             ),
         )
 
+    def _sources(
+        self,
+        masks: Masks,
+        importance: Importance | None,
+        weights: str | None,
+        model_of: Config | None,
+    ) -> dict[str, str | None]:
+        """Return the digests of what a run was made from, and of the weights that it has trained."""
+        explained = None
+        if model_of is not None:
+            explained = self.weights(model_of)
+        elif importance is not None:
+            explained = importance.key["weights"]
+        return {
+            "importance": None if importance is None else importance.digest,
+            "explained": explained,
+            "masks": masks.digest,
+            "weights": weights,
+        }
 
-def _explain(name: str, explained: Callable[[], tuple[Explainer, Explained]], split: str) -> storage.Arrays:
-    explainer, whole = explained()
-    if MEASURES[name].slow:
-        texts = _texts(whole, split)
-        log.info("%s asks the model about %s texts to explain %s", name, f"{texts:,}", split)
-    return explain(name, explainer, whole, split).arrays()
+    def _described_data(self) -> dict[str, Any]:
+        """Return what a record says about the data."""
+        dataset = self.dataset
+        return {
+            "digest": dataset.digest,
+            "vectors": self.vectors,
+            "vocabulary": len(dataset.vocabulary),
+            "observations": {name: len(split) for name, split in dataset.splits.items()},
+            "warnings": list(dataset.warnings),
+        }
 
 
-def _texts(whole: Explained, split: str) -> int:
-    """Return about how many texts a slow measure asks the model about, to explain a split."""
-    one = whole.dataset.splits[split]
-    tokens = np.add.reduceat(one.maskable, one.offsets[:-1])
-    beams = getattr(whole.parameters, "beams", None)
+def _check_finite(performance: Mapping[str, Mapping[str, float]]) -> None:
+    """Raise UserError if a metric is not finite."""
+    for split, values in performance.items():
+        for metric, value in values.items():
+            if not np.isfinite(value):
+                problem = f"{split} {metric} is {value}"
+                raise UserError(f"{problem}; are the numbers of the vectors very large?")
+
+
+def _explain_split(measure: str, build_once: ExplainerBuilder, split: str) -> storage.Arrays:
+    """Return the importance of the tokens of a split, as the arrays that are stored."""
+    explainer, explained = build_once()
+    if MEASURES[measure].slow:
+        number = f"{_number_of_texts(explained, split):,}"
+        log.info("%s asks the model about %s texts to explain %s", measure, number, split)
+    return explain(measure, explainer, explained, split).arrays()
+
+
+def _number_of_texts(explained: Explained, split_name: str) -> int:
+    """Return roughly how many texts a slow measure passes through the model to explain a split.
+
+    For an observation of n tokens, a beam search of b beams tries at most b texts for each token that is left, and one
+    token less at each of n steps: b * n * (n + 1) / 2. Other slow measures take a number of perturbed texts per token.
+    """
+    split = explained.dataset.splits[split_name]
+    tokens = np.add.reduceat(split.maskable, split.offsets[:-1])
+    beams = getattr(explained.parameters, "beams", None)
     if beams is not None:
         return int(beams * (tokens * (tokens + 1) // 2).sum())
-    return int(getattr(whole.parameters, "perturbations", 1) * tokens.sum())
+    perturbations = getattr(explained.parameters, "perturbations", 1)
+    return int(perturbations * tokens.sum())
