@@ -103,27 +103,16 @@ def _with_masked_copy(split: Split, seed: int) -> Split:
 
 
 def activations(model: Classifier, split: Split) -> list[np.ndarray]:
-    """Return what `Classifier.activations` says of every observation of `split`, in its order: (N, D) each layer.
+    """Return what `Classifier.activations` says of every observation of `split`, in its order: (N, D) for each layer.
 
     Raises UserError for a model that offers none.
     """
-    import torch
+    from nlproar.model import train
 
-    from nlproar.dataset.batch import FixedBatches
-    from nlproar.model.modes import in_mode
-
-    device = next(model.parameters()).device
-    order: list[np.ndarray] = []
-    of_batches: list[list[np.ndarray]] = []
-    with torch.no_grad(), in_mode(model, training=False):
-        for rows, batch in FixedBatches(split, model.evaluation_tokens):
-            layers = model.activations(batch.to(device))
-            of_batches.append([layer.float().cpu().numpy() for layer in layers])
-            order.append(rows)
-    if not of_batches[0]:
+    layers = train.activations(model, split)
+    if not layers:
         raise UserError(
             f"{type(model).__name__} says nothing of its activations, which this metric compares; write its method"
             " `activations`, see nlproar.model.classifier"
         )
-    place = np.argsort(np.concatenate(order))
-    return [np.concatenate(layer)[place] for layer in zip(*of_batches, strict=True)]
+    return [layer.float().numpy() for layer in layers]

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -548,21 +548,41 @@ def _copy_of_weights(model: Classifier) -> Tensors:
 def predict(model: Classifier, split: Split) -> Tensor:
     """Return the logits (N, C) of every observation of `split`, in its order, on the CPU.
 
-    The model is in evaluation mode during the call.
+    The model is in evaluation mode meanwhile.
     """
+    (logits,) = _of_every_observation(model, split, lambda batch: [model(batch).logits])
+    return logits
+
+
+def activations(model: Classifier, split: Split) -> list[Tensor]:
+    """Return what `Classifier.activations` says of every observation of `split`, in its order, on the CPU: (N, D) for
+    each layer.
+
+    The model is in evaluation mode meanwhile.
+    """
+    return _of_every_observation(model, split, model.activations)
+
+
+def _of_every_observation(
+    model: Classifier, split: Split, ask: Callable[[SequenceBatch], list[Tensor]]
+) -> list[Tensor]:
+    """Return the tensors (N, ...) that the tensors (B, ...) which `ask` returns for each batch make together."""
     device = next(model.parameters()).device
-    logits_of_batches = []
-    rows_of_batches = []
+    of_batches: list[list[Tensor]] = []
+    order: list[Tensor] = []
     with torch.no_grad(), in_mode(model, training=False):
         for rows, batch in FixedBatches(split, model.evaluation_tokens):
-            logits_of_batches.append(model(batch.to(device)).logits.cpu())
-            rows_of_batches.append(torch.from_numpy(rows))
-    # Batches come in the order of their length: row i of `by_length` belongs to the observation `rows[i]`.
-    by_length = torch.cat(logits_of_batches)
-    rows_by_length = torch.cat(rows_of_batches)
-    logits = torch.empty_like(by_length)
-    logits[rows_by_length] = by_length
-    return logits
+            answers = ask(batch.to(device))
+            of_batches.append([answer.cpu() for answer in answers])
+            order.append(torch.from_numpy(rows))
+    rows_in_order = torch.cat(order)
+    found = []
+    for parts in zip(*of_batches, strict=True):
+        shuffled = torch.cat(parts)
+        in_order = torch.empty_like(shuffled)
+        in_order[rows_in_order] = shuffled
+        found.append(in_order)
+    return found
 
 
 def test(model: Classifier, split: Split) -> dict[str, float]:
