@@ -134,7 +134,7 @@ def test_verdicts_on_a_sound_metric_and_on_one_that_is_fooled():
     sound = {
         "gradient": [40, 41, 42], "gradient (transform twin)": [0, 1, -1], "gradient (transform blur)": [20, 21, 19],
         "oracle": [90, 91, 92], "oracle (transform noise-20)": [70, 71, 72], "oracle (transform noise-100)": [1, 0, -1],
-        "position": [1, -1, 0.5],
+        "position": [1, -1, 0.5], "gradient (transform random-ties)": [40.1, 41, 41.9],
     }  # fmt: skip
     found = report.verdicts(scores(sound))
     assert set(found["verdict"]) <= {"yes", "–"}
@@ -142,12 +142,14 @@ def test_verdicts_on_a_sound_metric_and_on_one_that_is_fooled():
         **sound, "gradient (transform twin)": [40, 42, 41], "gradient (transform blur)": [50, 52, 51],
         "position": [30, 31, 29], "oracle (transform noise-20)": [95, 96, 97],
         "oracle (transform noise-100)": [10, 11, 12], "oracle": [-5, -6, -7],
+        "gradient (transform random-ties)": [30, 32, 31],
     }  # fmt: skip
     found = report.verdicts(scores(fooled))
     assert verdict(found, "gradient beats its permuted twin") == "no"
     assert verdict(found, "orders oracle with more and more noise") == "no"
     for check in (
         "blur does not raise gradient",
+        "gradient scores alike with ties broken at random",
         "position does not beat random importance",
         "does not tell random from random importance",
         "scores the truth above random importance",

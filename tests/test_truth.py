@@ -65,6 +65,14 @@ def test_a_twin_has_the_same_values_within_each_text_in_another_order():
     assert not np.array_equal(apply("twin", values, offsets, seed=1), twin)
 
 
+def test_random_ties_keep_the_order_of_different_values_and_give_each_of_equal_ones_the_same_chance():
+    values = np.array([2, 1, 1, 3, 1], np.float32)
+    ranks = np.array([transform.break_ties(values, np.random.default_rng(seed)) for seed in range(600)])
+    assert (np.sort(ranks) == np.arange(1, 6)).all()
+    assert (ranks[:, 3] == 5).all() and (ranks[:, 0] == 4).all()
+    assert np.allclose(ranks[:, [1, 2, 4]].mean(axis=0), 2, atol=0.12)
+
+
 def test_noise_takes_the_order_from_that_of_the_measure_to_a_random_one():
     rng = np.random.default_rng(0)
     values = rng.random(4000).astype(np.float32)

@@ -46,6 +46,17 @@ def window_max(values: np.ndarray, draws: np.random.Generator) -> np.ndarray:
     return largest
 
 
+def break_ties(values: np.ndarray, draws: np.random.Generator) -> np.ndarray:
+    """Return the ranks of (n,) values: (n,) in 1 to n, larger is more important, equal values in a random order.
+
+    Without it, the first of equally important tokens is masked. Whether that matters is seen by the difference.
+    """
+    n = len(values)
+    ranks = np.empty(n)
+    ranks[np.lexsort((draws.random(n), values))] = np.arange(1, n + 1)
+    return ranks
+
+
 def add_noise(values: np.ndarray, draws: np.random.Generator, per_cent: int) -> np.ndarray:
     """Return the ranks of (n,) values, mixed with random ranks: (n,) in (0, 1], larger is more important.
 
@@ -65,6 +76,7 @@ _TRANSFORMS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] 
     "twin": shuffle,
     "blur": blur,
     "window-max": window_max,
+    "random-ties": break_ties,
     **{f"noise-{level}": partial(add_noise, per_cent=level) for level in NOISE_LEVELS},
 }
 NAMES = ("none", *_TRANSFORMS)

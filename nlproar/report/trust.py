@@ -27,6 +27,7 @@ from nlproar.stats import agreement, trust
 TRUTH = "Truth: auprc"  # the metric that the others should agree with
 ORACLE, INVERSE = "oracle", "oracle-inverse"  # measures that know the informative tokens
 SMOOTHING = ("blur", "window-max")  # transforms that should not raise the score of a measure
+RANDOM_TIES = "random-ties"  # a transform that should change no score
 IDLE = ("position", "word-frequency")  # measures that know neither the model nor the label
 RACU_SUFFIX = ": RACU"  # of the name of a metric whose curves are scored by RACU
 COLUMNS = ["study", "metric", "check", "verdict", "numbers", "meaning"]
@@ -140,6 +141,7 @@ def _verdicts_on_metric(table: pd.DataFrame, truth: pd.DataFrame | None) -> Iter
     yield from _noise(rows)
     yield from _twins(rows)
     yield from _transforms(rows)
+    yield from _ties(rows)
     yield from _idle(rows)
 
 
@@ -321,6 +323,27 @@ def _twins(rows: dict[str, np.ndarray]) -> Iterator[Line]:
             _yes_if_higher(comparison),
             _difference(comparison),
             "If not, the metric says nothing about which tokens the measure chose.",
+        )
+
+
+def _ties(rows: dict[str, np.ndarray]) -> Iterator[Line]:
+    """Yield whether it matters which of equally important tokens is masked."""
+    for series, values in rows.items():
+        measure, transform = taken_apart(series)
+        if transform != RANDOM_TIES or measure not in rows:
+            continue
+        comparison = trust.compare(rows[measure], values)
+        if comparison.verdict is None:
+            verdict = UNKNOWN
+        elif comparison.verdict == 0:
+            verdict = YES
+        else:
+            verdict = FLAG
+        yield Line(
+            f"{measure} scores alike with ties broken at random",
+            verdict,
+            _difference(comparison),
+            "If not, its score depends on where in a text equally important tokens stand: the first one is masked.",
         )
 
 
