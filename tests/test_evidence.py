@@ -191,6 +191,7 @@ def test_of_a_finished_run_whose_base_changed_one_is_warned(small_run, other_wei
     )
 
 
+@pytest.mark.slow
 def test_hundreds_of_levels_are_no_recursion_of_python(small_run):
     content = run(small_run(importance_measure="mutual-information", k=150, recursive=True))
     assert content.masked == {"train": 1.0, "val": 1.0, "test": 1.0}

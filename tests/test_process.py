@@ -34,6 +34,7 @@ def test_threads_of_a_worker_are_those_the_user_set_or_a_share_of_the_cores(monk
     assert process.share_of_threads(4) == 5
 
 
+@pytest.mark.slow
 def test_a_run_uses_as_many_threads_as_its_flag_says(small_run, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     before = torch.get_num_threads()
@@ -45,6 +46,7 @@ def test_a_run_uses_as_many_threads_as_its_flag_says(small_run, monkeypatch):
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_the_flag_works_before_torch_is_imported():
     code = "from nlproar import process; process.prepare(1); import torch; print(torch.get_num_threads())"
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}

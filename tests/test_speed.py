@@ -169,6 +169,7 @@ def explained(model, split, samples=30, tokens_per_batch=16_384):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_large_blocks_cost_no_page_faults_once_there_are_enough():
     code = (  # ten times 64 MiB are 160,000 pages of 4 KiB

@@ -99,6 +99,7 @@ def test_two_at_once_submit_every_chain_once(cluster, tmp_path):
     assert all("2 lines of squeue's output are not understood" in err for _, err in said)
 
 
+@pytest.mark.slow
 def test_damage_to_the_record_of_submissions_is_named(cluster, tmp_path):
     flags = (*FLAGS, "--persistent-dir", "out", "--seed", "0", "1")
     assert submit(cluster, tmp_path, *flags).returncode == 0

@@ -163,6 +163,7 @@ def test_what_is_too_long_is_truncated_and_told_of(folders, tmp_path):
         assert any(warning.startswith(said) for warning in dataset.warnings)
 
 
+@pytest.mark.slow
 def test_the_tokenizer_of_the_tiny_model_is_the_same_in_every_process():
     code = (
         "from nlproar.dataset.subwords import Subwords, open_tokenizer\n"
