@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from multiprocessing.context import ForkServerProcess
 
 import pytest
 
@@ -61,6 +62,17 @@ def test_a_worker_that_is_killed_has_the_signal_as_its_code(start):
     assert worker.poll() is None
     worker.terminate()
     assert worker.wait(60) == -signal.SIGTERM
+
+
+def test_a_worker_is_a_new_interpreter_where_the_fork_server_was_killed(tmp_path, monkeypatch):
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nsys.exit(3 if 'torch' in sys.modules else 0)\n")
+
+    def killed(self):
+        raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr(ForkServerProcess, "start", killed)
+    assert processes.start([str(script)], tmp_path / "log.txt", False, 1).wait(120) == 0
 
 
 def test_the_second_worker_that_is_forked_imports_nothing_again(tmp_path):

@@ -92,7 +92,9 @@ def start(arguments: Sequence[str], log: Path, confidential: bool, threads: int)
     no more, see `nlproar.run.parent`.
     """
     if _can_fork():
-        return _fork(arguments, log, confidential, threads)
+        forked = _fork(arguments, log, confidential, threads)
+        if forked is not None:
+            return forked
     with storage.owner_only(confidential), storage.open_log(log) as file:
         return subprocess.Popen(
             [sys.executable, *arguments],
@@ -117,7 +119,8 @@ def _environment(threads: int) -> dict[str, str]:
     }
 
 
-def _fork(arguments: Sequence[str], log: Path, confidential: bool, threads: int) -> WorkerProcess:
+def _fork(arguments: Sequence[str], log: Path, confidential: bool, threads: int) -> WorkerProcess | None:
+    """Return a worker that is forked; None if somebody, such as a system without memory, has ended the fork server."""
     with storage.owner_only(confidential), storage.open_log(log):
         pass  # a log that cannot be written is an error of the study, which is said where the user sees it
     context = multiprocessing.get_context("forkserver")
@@ -129,6 +132,8 @@ def _fork(arguments: Sequence[str], log: Path, confidential: bool, threads: int)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     try:
         forked.start()
+    except (EOFError, ConnectionError):  # the next worker that is forked starts the fork server anew
+        return None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return _Forked(forked)
