@@ -137,6 +137,19 @@ def test_a_stopped_study_leaves_no_worker_and_says_how_to_go_on(few_questions, t
     wait_for(lambda: all(map(gone, started)), seconds=20)
 
 
+def test_ctrl_c_of_a_terminal_is_one_line_also_while_libraries_are_imported(few_questions, tmp_path):
+    """... for the whole group of processes, as a terminal sends it."""
+    for number, seconds in enumerate((1.0, 2.0, 3.5)):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+        study = subprocess.Popen(command(tmp_path / str(number)), cwd=ROOT, env=few_questions, **pipes)
+        wait_for(lambda number=number: (tmp_path / str(number) / "logs").exists())
+        time.sleep(seconds)
+        os.killpg(study.pid, signal.SIGINT)
+        _, err = study.communicate(timeout=60)
+        assert study.returncode == 130 and "Traceback" not in err, err
+        assert err.splitlines()[-1] == "stopped; run the same command again to continue"
+
+
 def test_a_task_without_its_files_does_not_stop_the_others(tmp_path):
     trees = tmp_path / "raw" / "sst" / "trees"
     trees.mkdir(parents=True)

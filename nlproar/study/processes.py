@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Protocol
@@ -128,7 +129,9 @@ def _fork(arguments: Sequence[str], log: Path, confidential: bool, threads: int)
     os.environ.update(_environment(threads))  # which the fork server, a new interpreter, begins with
     process.prepare_environment()
     forked = context.Process(target=_become, args=(list(arguments), str(log), os.getcwd(), dict(os.environ)))
-    # A worker that is interrupted before it has a log would complain on the screen.
+    resource_tracker.ensure_running()  # now, as it lets the signals through that are held back below
+    # A Ctrl-C of the terminal reaches the fork server, too. While it imports, and a worker has no log, that would be a
+    # traceback on the screen. The fork server inherits which signals are held back, and a worker lets them through.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     try:
         forked.start()
