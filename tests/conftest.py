@@ -26,11 +26,13 @@ ROOT = Path(__file__).parents[1]
 # tests send, would do nothing.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# tests that run side by side divide the cores, in this process and in those they start
-os.environ.setdefault(
-    "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(os.getenv("PYTEST_XDIST_WORKER_COUNT", "1"))))
-)
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+# Tests that run side by side divide the cores, in the processes they start and in this one, where OpenMP has read the
+# variable already when torch was imported. Only workers of pytest-xdist set it: the process that starts them does not
+# know how many there are, and they inherit its environment.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    side_by_side = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // side_by_side)))
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")

@@ -1,5 +1,6 @@
 """What would silently bring the waste back, held by counts of operations and bytes, never by seconds."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -179,3 +180,8 @@ def test_large_blocks_cost_no_page_faults_once_there_are_enough():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1_000
+
+
+def test_tests_that_run_side_by_side_divide_the_cores():
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    assert torch.get_num_threads() * workers <= max(workers, os.cpu_count() or 1)
