@@ -38,7 +38,11 @@ settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")
 
 
-SLOW = ("scripts", "real_data", "study", "slurm", "mimic", "run")  # files that take a minute or more
+# Files that take a minute or more.
+SLOW = (
+    "scripts", "real_data", "study", "slurm", "mimic", "run", "campaigns", "metrics_without_retraining", "training",
+    "transformer", "measures", "grid",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

@@ -11,6 +11,7 @@ from sklearn.metrics import f1_score
 
 import nlproar
 from nlproar import metrics
+from nlproar.dataset import babi_simulation
 from nlproar.dataset.batch import RandomlyMaskedBatches, TrainingBatches, make_batch
 from nlproar.dataset.encoding import Split
 from nlproar.dataset.vocabulary import CLS, EOS, MASK
@@ -315,7 +316,8 @@ def test_erasure_is_put_between_its_limits():
 
 
 @pytest.mark.slow
-def test_normalised_erasure_is_one_for_its_own_search_and_zero_for_the_opposite(small_run):
+def test_normalised_erasure_is_one_for_its_own_search_and_zero_for_the_opposite(small_run, monkeypatch):
+    monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 300, "test": 15})  # the search takes a second a text
     flags = {"evaluation": "normalised-erasure", "train_missing": True, "beams": 1}
     flags["target"] = "predicted"
     (name,) = normalised_erasure.NormalisedErasure.scores
