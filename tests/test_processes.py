@@ -41,7 +41,9 @@ print(json.dumps([sys.argv[1:], os.environ["OMP_NUM_THREADS"], os.environ["A_VAR
 print(os.getsid(0) == os.getpid(), __name__, sys.stdin.read() == "", file=sys.stderr)
 sys.exit(7)
 """
+    before = dict(os.environ)
     worker, log = start(code, "--k", "1")
+    assert dict(os.environ) == before  # with NLPROAR_PARENT, this process would take itself for a worker
     assert worker.wait(120) == 7 == worker.returncode == worker.poll()
     first, second = log.read_text().splitlines()
     assert first == f'[["--k", "1"], "3", "of the user", "{tmp_path / "user"}"]'

@@ -513,10 +513,29 @@ def test_a_level_of_recursive_roar_through_the_command_line(few_questions, tmp_p
     assert again.stdout == done.stdout
 
 
-@pytest.mark.parametrize(("metric", "flags"), [("masked-fine-tuning", {"k": 1}), ("erasure", {})])
+@pytest.mark.parametrize(
+    ("metric", "flags"), [("masked-fine-tuning", {"k": 1}), ("erasure", {}), ("in-distribution", {})]
+)
 def test_the_other_metrics_take_a_transformer(small_run, metric, flags):
     found = run(small_run(model="tiny", evaluation=metric, importance_measure="gradient", train_missing=True, **flags))
     assert found.config["model"] == "tiny"
+
+
+def test_activations_do_not_depend_on_padding_or_company(small_run):
+    config = small_run(model="tiny")
+    run(config)
+    layout = Layout.of(config)
+    dataset = prerequisites.dataset_of(layout, config)
+    split = dataset.splits["test"]
+    model = checkpoint.load(layout.checkpoint(config), dataset.digest, config.identity, "").eval()
+    rows = np.arange(6)
+    with torch.no_grad():
+        together = model.activations(make_batch(split, rows, int(split.lengths.max()) + 3))
+        for row in rows:
+            alone = model.activations(make_batch(split, rows[row : row + 1]))
+            assert all(
+                torch.allclose(one[row], other[0], atol=1e-5) for one, other in zip(together, alone, strict=True)
+            )
 
 
 def test_the_tokens_of_a_run_are_in_its_record(small_run):

@@ -56,12 +56,8 @@ class Erasure(OfOneModel):
     def carry_out(self, config: Config, context: Context) -> Record:
         """See `Evaluation.carry_out`: explain, and compare the answers of the model."""
         trained = self.trained(config)
-        with context.timed("explain"):
-            importance = self.importance(config, context)
-            importance.compute()
-        model = context.load_model(trained)
+        importance, model, metrics = self.explain_and_test(config, context)
         masks = Masks.nothing(context.dataset)
-        metrics = context.test(config, model, masks)
         key = {
             "version": _VERSION,
             "importance": importance.digest,

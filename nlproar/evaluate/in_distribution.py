@@ -47,12 +47,8 @@ class InDistribution(OfOneModel):
     def carry_out(self, config: Config, context: Context) -> Record:
         """See `Evaluation.carry_out`: explain, mask at each level, and compare the activations."""
         trained = self.trained(config)
-        with context.timed("explain"):
-            importance = self.importance(config, context)
-            importance.compute()
-        model = context.load_model(trained)
+        importance, model, performance = self.explain_and_test(config, context)
         masks = Masks.nothing(context.dataset)
-        performance = context.test(config, model, masks)
         key = {
             "version": _VERSION,
             "importance": importance.digest,
@@ -61,30 +57,12 @@ class InDistribution(OfOneModel):
             "seed": config.seed,
         }
         with context.timed("test"):
-            found = context.observations(config, key, lambda: {"p_value": self._p_values(config, context, importance)})
+            found = context.observations(config, key, lambda: {"p_value": p_values(config, context, model, importance)})
         outside = (found["p_value"] < SIGNIFICANCE).mean(axis=0)
         diagnostics = {"outside": {str(level): float(share) for level, share in zip(LEVELS, outside, strict=True)}}
         return context.record(
             config, performance, masks, importance=importance, model_of=trained, diagnostics=diagnostics
         )
-
-    def _p_values(self, config: Config, context: Context, importance: Importance) -> np.ndarray:
-        """Return the p-value of every test observation at each level, (N, levels)."""
-        model = context.load_model(self.trained(config))
-        known_split = context.dataset.splits["val"]
-        if config.parameters.erasure_model == "masked-fine-tuning":
-            known_split = _with_masked_copy(known_split, derive(config.seed, "known masks"))
-        rng = np.random.default_rng(derive(config.seed, "halves of the known"))
-        order = rng.permutation(len(known_split))  # else one half would be the unmasked observations
-        known = KnownObservations([layer[order] for layer in activations(model, known_split)])
-
-        split = context.dataset.splits["test"]
-        values = importance.of_split["test"].values
-        p_values = np.empty((len(split), len(LEVELS)))
-        for column, level in enumerate(LEVELS):
-            mask = mask_most_important(values, split.maskable, split.offsets, "quantile", level)
-            p_values[:, column] = known.p_values(activations(model, split.masked(mask)))
-        return p_values
 
     def name_parts(self, config: Config) -> list[str]:
         """See `Evaluation.name_parts`."""
@@ -93,6 +71,24 @@ class InDistribution(OfOneModel):
     def title(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.title`."""
         return f"In distribution{of_model(values)}"
+
+
+def p_values(config: Config, context: Context, model: Classifier, importance: Importance) -> np.ndarray:
+    """Return the p-value of every test observation at each level, (N, levels)."""
+    known_split = context.dataset.splits["val"]
+    if config.parameters.erasure_model == "masked-fine-tuning":
+        known_split = _with_masked_copy(known_split, derive(config.seed, "known masks"))
+    rng = np.random.default_rng(derive(config.seed, "halves of the known"))
+    order = rng.permutation(len(known_split))  # else one half would be the unmasked observations
+    known = KnownObservations([layer[order] for layer in activations(model, known_split)])
+
+    split = context.dataset.splits["test"]
+    values = importance.of_split["test"].values
+    found = np.empty((len(split), len(LEVELS)))
+    for column, level in enumerate(LEVELS):
+        mask = mask_most_important(values, split.maskable, split.offsets, "quantile", level)
+        found[:, column] = known.p_values(activations(model, split.masked(mask)))
+    return found
 
 
 def _with_masked_copy(split: Split, seed: int) -> Split:

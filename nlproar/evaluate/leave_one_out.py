@@ -40,13 +40,11 @@ class LeaveOneOutCorrelation(OfOneModel):
     def carry_out(self, config: Config, context: Context) -> Record:
         """See `Evaluation.carry_out`: explain by the measure and by leave-one-out, and compare."""
         trained = self.trained(config)
+        importance, _, performance = self.explain_and_test(config, context)
         with context.timed("explain"):
-            importance = self.importance(config, context)
-            importance.compute()
             changes = self._changes(config, context)
             changes.compute()
         masks = Masks.nothing(context.dataset)
-        performance = context.test(config, context.load_model(trained), masks)
         key = {"version": _VERSION, "importance": importance.digest, "changes": changes.digest}
         with context.timed("test"):
             split = context.dataset.splits["test"]

@@ -41,16 +41,13 @@ class NormalisedErasure(Erasure):
         """See `Evaluation.carry_out`: explain by the measure and search the limits, and compare the answers."""
         trained = self.trained(config)
         of_class = config.parameters.erasure_class
+        importance, model, performance = self.explain_and_test(config, context)
         with context.timed("explain"):
-            importance = self.importance(config, context)
-            importance.compute()
             least = self._limit(config, context, "least-beam-search")
             least.compute()
             most = self._limit(config, context, "beam-search")
             most.compute()
         masks = Masks.nothing(context.dataset)
-        model = context.load_model(trained)
-        performance = context.test(config, model, masks)
         key = {
             "version": _VERSION,
             "importance": [one.digest for one in (importance, least, most)],

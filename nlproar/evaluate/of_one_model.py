@@ -16,9 +16,12 @@ from nlproar.flags import flag
 
 if TYPE_CHECKING:
     from nlproar.explain.importance import Importance
+    from nlproar.model.classifier import Classifier
     from nlproar.run.config import Config
     from nlproar.run.context import Context
     from nlproar.study.grid import Grid
+
+    Performance = dict[str, dict[str, float]]
 
 _MODELS = {"plain": "roar", "masked-fine-tuning": "masked-fine-tuning"}  # the evaluation whose k = 0 trains it
 
@@ -58,6 +61,15 @@ class OfOneModel(Evaluation):
         needs_model = MEASURES[str(config.importance_measure)].needs_model
         model_of = self.trained(config) if needs_model else None
         return context.importance(config, model_of, Masks.nothing(context.dataset), ("test",))
+
+    def explain_and_test(self, config: Config, context: Context) -> tuple[Importance, Classifier, Performance]:
+        """Return the importance of the test data, computed, the model that is asked, and how well it does on unmasked
+        data: metric by split."""
+        with context.timed("explain"):
+            importance = self.importance(config, context)
+            importance.compute()
+        model = context.load_model(self.trained(config))
+        return importance, model, context.test(config, model, Masks.nothing(context.dataset))
 
     def base(self, grid: Grid, dataset: str, seed: int) -> Iterator[Config]:
         """See `Evaluation.base`: the run that trains the model."""

@@ -43,11 +43,8 @@ class Truth(OfOneModel):
     def carry_out(self, config: Config, context: Context) -> Record:
         """See `Evaluation.carry_out`: explain, and compare with the informative tokens."""
         trained = self.trained(config)
-        with context.timed("explain"):
-            importance = self.importance(config, context)
-            importance.compute()
+        importance, _, metrics = self.explain_and_test(config, context)
         masks = Masks.nothing(context.dataset)
-        metrics = context.test(config, context.load_model(trained), masks)
         split = context.dataset.splits["test"]
         is_informative = informative(context.task, context.dataset)["test"]
         values = importance.of_split["test"].values

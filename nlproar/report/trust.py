@@ -227,14 +227,8 @@ def _range(rows: dict[str, np.ndarray]) -> Iterator[Line]:
 def _floor_and_ceiling(rows: dict[str, np.ndarray], means: dict[str, float]) -> Line:
     """Return whether the truth scores above random importance. `means` are those of `rows` over seeds."""
     truth_and_random = trust.compare(rows[ORACLE], rows[BASELINE])
-    if truth_and_random.verdict is None:
-        verdict = UNKNOWN
-    elif truth_and_random.verdict == 1:
-        verdict = YES
-    elif truth_and_random.verdict == 0:
-        verdict = NO
-    else:
-        verdict = FLAG  # the metric prefers random tokens to the informative ones
+    # A metric that is lower for the truth prefers random tokens to the informative ones.
+    verdict = _judge(truth_and_random, lower=FLAG, equal=NO, higher=YES)
     floor = number(means.get(INVERSE))
     random = number(means[BASELINE])
     ceiling = number(means[ORACLE])
@@ -320,7 +314,7 @@ def _twins(rows: dict[str, np.ndarray]) -> Iterator[Line]:
         comparison = trust.compare(rows[measure], values)
         yield Line(
             f"{measure} beats its permuted twin",
-            _yes_if_higher(comparison),
+            _judge(comparison, lower=NO, equal=NO, higher=YES),
             _difference(comparison),
             "If not, the metric says nothing about which tokens the measure chose.",
         )
@@ -333,15 +327,9 @@ def _ties(rows: dict[str, np.ndarray]) -> Iterator[Line]:
         if transform != RANDOM_TIES or measure not in rows:
             continue
         comparison = trust.compare(rows[measure], values)
-        if comparison.verdict is None:
-            verdict = UNKNOWN
-        elif comparison.verdict == 0:
-            verdict = YES
-        else:
-            verdict = FLAG
         yield Line(
             f"{measure} scores alike with ties broken at random",
-            verdict,
+            _judge(comparison, lower=FLAG, equal=YES, higher=FLAG),
             _difference(comparison),
             "If not, its score depends on where in a text equally important tokens stand: the first one is masked.",
         )
@@ -356,7 +344,7 @@ def _transforms(rows: dict[str, np.ndarray]) -> Iterator[Line]:
         comparison = trust.compare(values, rows[measure])
         yield Line(
             f"{transform} does not raise {measure}",
-            _flag_if_higher(comparison),
+            _judge(comparison, lower=YES, equal=YES, higher=FLAG),
             _difference(comparison),
             _MEANING_OF_TRANSFORMS,
         )
@@ -370,28 +358,17 @@ def _idle(rows: dict[str, np.ndarray]) -> Iterator[Line]:
         comparison = trust.compare(rows[series], rows[BASELINE])
         yield Line(
             f"{series} does not beat random importance",
-            _flag_if_higher(comparison),
+            _judge(comparison, lower=YES, equal=YES, higher=FLAG),
             _difference(comparison),
             _MEANING_OF_IDLE,
         )
 
 
-def _yes_if_higher(comparison: trust.Comparison) -> str:
-    """Return the verdict on a first score that should be higher than the second one."""
+def _judge(comparison: trust.Comparison, *, lower: str, equal: str, higher: str) -> str:
+    """Return the verdict for a first score that is lower than the second one, equal to it, or higher."""
     if comparison.verdict is None:
         return UNKNOWN
-    if comparison.verdict == 1:
-        return YES
-    return NO
-
-
-def _flag_if_higher(comparison: trust.Comparison) -> str:
-    """Return the verdict on a first score that should not be higher than the second one."""
-    if comparison.verdict is None:
-        return UNKNOWN
-    if comparison.verdict == 1:
-        return FLAG
-    return YES
+    return {-1: lower, 0: equal, 1: higher}[comparison.verdict]
 
 
 def _difference(comparison: trust.Comparison) -> str:

@@ -14,7 +14,8 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -126,20 +127,37 @@ def _fork(arguments: Sequence[str], log: Path, confidential: bool, threads: int)
         pass  # a log that cannot be written is an error of the study, which is said where the user sees it
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["nlproar.study.preloaded"])
-    os.environ.update(_environment(threads))  # which the fork server, a new interpreter, begins with
-    process.prepare_environment()
-    forked = context.Process(target=_become, args=(list(arguments), str(log), os.getcwd(), dict(os.environ)))
+    environment = {**os.environ, **_environment(threads)}
+    forked = context.Process(target=_become, args=(list(arguments), str(log), os.getcwd(), environment))
     resource_tracker.ensure_running()  # now, as it lets the signals through that are held back below
     # A Ctrl-C of the terminal reaches the fork server, too. While it imports, and a worker has no log, that would be a
     # traceback on the screen. The fork server inherits which signals are held back, and a worker lets them through.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     try:
-        forked.start()
+        with _environment_of_fork_server(threads):
+            forked.start()
     except (EOFError, ConnectionError):  # the next worker that is forked starts the fork server anew
         return None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return _Forked(forked)
+
+
+@contextmanager
+def _environment_of_fork_server(threads: int) -> Iterator[None]:
+    """Set what the fork server, a new interpreter, finds in its environment; that of the study is as before after it.
+
+    The variable that names the study is not among it: the study would take itself for a worker.
+    """
+    before = dict(os.environ)
+    os.environ.update(_environment(threads))
+    del os.environ[PARENT]
+    process.prepare_environment()
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _become(arguments: list[str], log: str, folder: str, environment: dict[str, str]) -> None:
@@ -148,6 +166,7 @@ def _become(arguments: list[str], log: str, folder: str, environment: dict[str, 
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    process.use_threads(int(environment["OMP_NUM_THREADS"]))  # an earlier study may have started the fork server
     with storage.open_log(Path(log)) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
