@@ -10,7 +10,7 @@ from nlproar.evaluate.in_distribution import LEVELS, activations
 from nlproar.model.classifier import Classifier
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
-from nlproar.stats.distribution import KnownObservations, simes
+from nlproar.stats.distribution import KnownObservations, shift, simes
 from tests.conftest import random_split
 
 
@@ -34,6 +34,17 @@ def test_an_observation_with_one_channel_beyond_all_known_ones_is_outside():
     known = KnownObservations([rng.normal(size=(1000, 3))])
     p = known.p_values([np.array([[0.0, 0.0, 9.0], [0.0, -9.0, 0.0], [0.1, 0.0, 0.2]])])
     assert p[0] < 0.02 and p[1] < 0.02 and p[2] > 0.5
+
+
+def test_shift_sees_both_directions_and_nothing_where_there_is_nothing():
+    rng = np.random.default_rng(0)
+    known = KnownObservations([rng.normal(size=(4000, 20))])
+    others = rng.normal(size=(2000, 20))
+    wider = shift(known.p_values([1.5 * others]))
+    equal = shift(known.p_values([others]))
+    narrower = shift(known.p_values([0.5 * others]))
+    assert wider > 0.3 and abs(equal) < 0.06 and narrower < -0.3
+    assert shift(np.array([1e-9] * 50)) == pytest.approx(1) and shift(np.ones(50)) == -1
 
 
 def test_activations_are_the_largest_states_of_the_tokens_whatever_the_padding_and_the_company(world):
@@ -75,3 +86,5 @@ def test_a_run_records_the_share_outside_at_each_level(small_run, model):
         outside = (kept["p_value"] < 0.05).mean(axis=0)
     assert list(done.diagnostics["outside"].values()) == pytest.approx(outside.tolist())
     assert [int(level) for level in done.diagnostics["outside"]] == list(LEVELS)
+    assert list(done.diagnostics["shift"]) == list(done.diagnostics["outside"])
+    assert all(-1 <= distance <= 1 for distance in done.diagnostics["shift"].values())

@@ -2,8 +2,12 @@
 
 Erasure and masked fine-tuning believe what a model says of masked data. They may do so only if the model knows such
 data: else a probability falls because the input is strange, and not because an important token is gone. A run reports
-the share of test observations whose p-value is below 5 %, at each level of masking. If masked data are in the
-distribution of the model, it is about 5 %.
+two numbers at each level of masking, from the p-values of the test observations:
+
+- `outside`: the share of p-values below 5 %. If masked data are in the distribution of the model, it is about 5 %.
+- `shift`: how far the p-values are from those of known data, which are spread evenly from 0 to 1. It is their signed
+  Kolmogorov-Smirnov distance from the uniform distribution, from -1 to 1. It is positive where the activations are
+  further out than those of known data, and negative where they lie closer to the middle, which `outside` cannot see.
 
 - The plain model knows data without masks: it is compared with the validation split as it is.
 - The model of masked fine-tuning knows data that are masked at random to any extent. It is compared with the validation
@@ -25,7 +29,7 @@ from nlproar.evaluate.masks import Masks
 from nlproar.evaluate.of_one_model import OfOneModel, of_model, short_name
 from nlproar.masking import mask_at_random, mask_most_important
 from nlproar.seeds import derive
-from nlproar.stats.distribution import KnownObservations
+from nlproar.stats.distribution import KnownObservations, shift
 
 if TYPE_CHECKING:
     from nlproar.dataset.encoding import Split
@@ -58,8 +62,10 @@ class InDistribution(OfOneModel):
         }
         with context.timed("test"):
             found = context.observations(config, key, lambda: {"p_value": p_values(config, context, model, importance)})
-        outside = (found["p_value"] < SIGNIFICANCE).mean(axis=0)
-        diagnostics = {"outside": {str(level): float(share) for level, share in zip(LEVELS, outside, strict=True)}}
+        diagnostics: dict[str, dict[str, float]] = {"outside": {}, "shift": {}}
+        for level, of_level in zip(LEVELS, found["p_value"].T, strict=True):
+            diagnostics["outside"][str(level)] = float((of_level < SIGNIFICANCE).mean())
+            diagnostics["shift"][str(level)] = shift(of_level)
         return context.record(
             config, performance, masks, importance=importance, model_of=trained, diagnostics=diagnostics
         )
