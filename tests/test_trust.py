@@ -21,6 +21,7 @@ from nlproar.run.context import Context
 from nlproar.run.layout import Layout
 from nlproar.run.run import run, run_all
 from nlproar.stats import bias, leakage, trust
+from nlproar.stats.agreement import mean_ranks, spearman
 from nlproar.stats.truth import average_precision
 from nlproar.study.grid import Grid
 from tests.made_records import study
@@ -252,16 +253,16 @@ def test_what_a_measure_prefers_by_hand():
     frequency = np.array([0, 0, 0, 0, 0, 9, 8, 7, 1])
     is_point = np.arange(9) == 8
     found = bias.bias(values, tokens, np.ones(8, bool), np.array([0, 4, 8]), frequency, is_point, 4)
-    assert found.position == pytest.approx((bias.spearman(values[:4], np.arange(4, 0, -1)) + 1) / 2)
+    assert found.position == pytest.approx((spearman(values[:4], np.arange(4, 0, -1)) + 1) / 2)
     assert found.unknown == -0.5 and found.punctuation == pytest.approx(1 / 3 - 0.5)
     assert found.ties == 2 / 8 and found.cut == 1 / 2
     assert found.frequency > 0.7
 
 
 def test_spearman_with_ties_is_the_correlation_of_mean_ranks():
-    assert bias.mean_ranks(np.array([5, 7, 5])).tolist() == [0.5, 2, 0.5]
-    assert bias.spearman(np.array([1, 2, 3]), np.array([1, 4, 9])) == 1
-    assert np.isnan(bias.spearman(np.array([1, 1]), np.array([1, 2])))
+    assert mean_ranks(np.array([5, 7, 5])).tolist() == [0.5, 2, 0.5]
+    assert spearman(np.array([1, 2, 3]), np.array([1, 4, 9])) == 1
+    assert np.isnan(spearman(np.array([1, 1]), np.array([1, 2])))
 
 
 def test_the_page_shows_the_verdicts_and_the_plan(tmp_path):

@@ -18,6 +18,7 @@ EVALUATIONS = {
     "normalised-erasure": "nlproar.evaluate.normalised_erasure:NormalisedErasure",
     "leave-one-out": "nlproar.evaluate.leave_one_out:LeaveOneOutCorrelation",
     "in-distribution": "nlproar.evaluate.in_distribution:InDistribution",
+    "model-randomisation": "nlproar.evaluate.model_randomisation:ModelRandomisation",
     "truth": "nlproar.evaluate.truth:Truth",
 }
 

@@ -167,6 +167,7 @@ def write(results: Results, layout: Layout) -> list[Path]:
         "leakage": results.leaks,
         "bias": results.biases,
         "outside": results.outside,
+        "randomisation": results.randomisation,
         "tasks": results.tasks,
         "cost": results.cost,
         "sparsity": results.sparsity,

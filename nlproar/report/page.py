@@ -22,6 +22,10 @@ _TRUST = {
     "trust": "Verdicts",
     "trust_plan": "How many seeds would tell two measures apart",
     "bias": "What each measure prefers, whatever the model",
+    "randomisation": "Rank correlation of importance with that of a model whose layers are randomised, from the output"
+    " up to the layer that is named, and with that of a model of another seed",
+    "shift": "Shift of masked test observations, %: above 0 away from the middle of what the model knows, below 0"
+    " towards it, by the share of masked tokens",
     "outside": "Test observations outside of the distribution that the model knows, %, by the share of masked tokens",
 }
 _FACTS = ("source", "model_type", "max_epochs", "batch_size", "vectors")

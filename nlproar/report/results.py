@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nlproar.explain import MEASURES
-from nlproar.report import agreement, biases, frame, leaks, outside, sparsity, summary, tables, trust
+from nlproar.report import agreement, biases, frame, leaks, outside, randomisation, sparsity, summary, tables, trust
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.convergence import convergence
 from nlproar.report.frame import Found, Study
@@ -43,6 +43,7 @@ class Results:
     plan: pd.DataFrame
     biases: pd.DataFrame
     outside: pd.DataFrame
+    randomisation: pd.DataFrame
     tasks: pd.DataFrame
     cost: pd.DataFrame
     sparsity: pd.DataFrame
@@ -76,7 +77,9 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
             notes.append(Note(f"no convergence of integrated gradient, as {reason}", cache.study.label))
     sparse = _sparsity(caches, notes)
     revealed = leaks.leaks(caches, output)
-    verdicts = pd.concat([trust.verdicts(scores), leaks.verdicts_on_leaks(revealed)], ignore_index=True)
+    randomised = randomisation.randomisation(caches)
+    all_verdicts = [trust.verdicts(scores), leaks.verdicts_on_leaks(revealed), randomisation.verdicts(randomised)]
+    verdicts = pd.concat(all_verdicts, ignore_index=True)
     return Results(
         studies=studies,
         caches=caches,
@@ -93,6 +96,7 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
         plan=trust.plan(scores, trust.seconds_of_a_curve(studies)),
         biases=biases.biases(caches),
         outside=outside.outside(studies),
+        randomisation=randomised,
         tasks=tables.tasks(studies, caches),
         cost=tables.cost(studies),
         sparsity=sparse,

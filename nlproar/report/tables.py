@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nlproar.report import agreement, biases, convergence, outside, published, summary, trust
+from nlproar.report import agreement, biases, convergence, outside, published, randomisation, summary, trust
 from nlproar.report.caches import Caches
 from nlproar.report.formats import NOTHING, UNDEFINED, estimate, metric_name, number, p_value, small
 from nlproar.report.frame import Study
@@ -268,6 +268,7 @@ def to_read(results: Results) -> dict[str, pd.DataFrame]:
         **trust.to_read(results.trust, results.plan),
         **biases.to_read(results.biases),
         **outside.to_read(results.outside),
+        **randomisation.to_read(results.randomisation),
         "tasks": tasks_to_read(results.tasks),
         "cost": cost_to_read(results.cost),
         **curves_to_read(results.points),

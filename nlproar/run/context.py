@@ -200,6 +200,16 @@ class Context:
             "masks": masks.digest,
         }
 
+    def importance_of_model(self, config: Config, model: Classifier, split: str) -> SplitImportance:
+        """Return the importance of the tokens of `split` by the measure and the transform of `config`, for a model that
+        no run has trained. The data are unmasked, and nothing is stored."""
+        explainer, explained = self._explainer(config, model, Masks.nothing(self.dataset))
+        values = explain(str(config.importance_measure), explainer, explained, split)
+        if config.transform == transform.UNCHANGED:
+            return values
+        seed = derive(config.seed, "transform")
+        return SplitImportance(self._transform(config, seed, lambda _: values, split)["values"])
+
     def _build_explainer(
         self,
         config: Config,
@@ -207,10 +217,18 @@ class Context:
         masks: Masks,
     ) -> tuple[Explainer, Explained]:
         """Load the model of the run `model_of`, if there is one, and build the measure of `config` on it."""
-        model = None
+        model = None if model_of is None else self.load_model(model_of)
+        return self._explainer(config, model, masks)
+
+    def _explainer(
+        self,
+        config: Config,
+        model: Classifier | None,
+        masks: Masks,
+    ) -> tuple[Explainer, Explained]:
+        """Build the measure of `config` on a model."""
         tokens_per_batch = TOKENS_PER_BATCH[self.device.type]
-        if model_of is not None:
-            model = self.load_model(model_of)
+        if model is not None:
             tokens_per_batch = model.explained_tokens.get(self.device.type, tokens_per_batch)
         explained = Explained(
             model=model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,45 @@ def kendall(first: np.ndarray, second: np.ndarray) -> float:
     other = np.sign(second[:, None] - second[None, :])[upper]
     scale = np.sqrt(np.abs(one).sum() * np.abs(other).sum())
     return float((one * other).sum() / scale) if scale > 0 else float("nan")
+
+
+def mean_ranks(values: np.ndarray) -> np.ndarray:
+    """Return ranks (n,) of (n,) values, 0 for the smallest; equal values share their mean rank.
+
+    For example, [5, 7, 5] gives [0.5, 2, 0.5].
+    """
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts) - 1
+    mean: np.ndarray = last - (counts - 1) / 2
+    found: np.ndarray = mean[inverse]
+    return found
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Return Spearman's rank correlation of two lists of n values; NaN for fewer than two, and where all
+    values of one are equal."""
+    if len(first) < 2:
+        return float("nan")
+    one = mean_ranks(first)
+    other = mean_ranks(second)
+    one = one - one.mean()
+    other = other - other.mean()
+    scale = np.sqrt((one**2).sum() * (other**2).sum())
+    return float((one * other).sum() / scale) if scale > 0 else float("nan")
+
+
+def spearman_of_texts(first: np.ndarray, second: np.ndarray, counted: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return Spearman's rank correlation of two scores of the tokens of each observation, (N,).
+
+    `first`, `second` and `counted` are (S,), for S tokens of N observations one after the other: observation i is
+    offsets[i]:offsets[i + 1], and only tokens that are counted enter. Equal values share their mean rank. It is NaN for
+    fewer than two counted tokens, and where all values of one score are equal.
+    """
+    found = np.full(len(offsets) - 1, np.nan)
+    for number, (start, stop) in enumerate(pairwise(offsets)):
+        inside = counted[start:stop]
+        found[number] = spearman(first[start:stop][inside], second[start:stop][inside])
+    return found
 
 
 def tau(first: np.ndarray, second: np.ndarray) -> Tau:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nlproar.stats.agreement import mean_ranks, spearman
+
 _FEWEST = 3  # tokens of an observation that has a rank correlation
 
 
@@ -21,28 +23,6 @@ class Bias(NamedTuple):
     unknown: float  # the same of unknown words
     ties: float  # share of the tokens that are exactly as important as another one of their observation
     cut: float  # share of the observations in which the level of 50 per cent cuts through a tie
-
-
-def mean_ranks(values: np.ndarray) -> np.ndarray:
-    """Return ranks (n,) of (n,) values, 0 for the smallest; equal values share their mean rank.
-
-    For example, [5, 7, 5] gives [0.5, 2, 0.5].
-    """
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts) - 1
-    mean: np.ndarray = last - (counts - 1) / 2
-    found: np.ndarray = mean[inverse]
-    return found
-
-
-def spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Return Spearman's rank correlation of two lists of n values; NaN where all values of one are equal."""
-    one = mean_ranks(first)
-    other = mean_ranks(second)
-    one = one - one.mean()
-    other = other - other.mean()
-    scale = np.sqrt((one**2).sum() * (other**2).sum())
-    return float((one * other).sum() / scale) if scale > 0 else float("nan")
 
 
 def bias(
