@@ -112,7 +112,7 @@ def test_every_other_flag_enters_the_id(tmp_path):
         "seed": 1, "importance_measure": "gradient", "roar_strategy": "quantile", "k": 20, "recursive": False,
         "recursive_step_size": 5, "riemann_samples": 9, "max_epochs": 3, "batch_size": 4, "vectors": str(vectors),
         "hidden_size": 4, "learning_rate": 0.1, "weight_decay": 0.1, "target": "predicted", "tolerance": 0.01,
-        "transform": "blur", "acc_batches": 2,
+        "transform": "blur", "acc_batches": 2, "integrated_gradient_baseline": "mask",
     }  # fmt: skip
     of_measures = {
         "smoothgrad": {"smoothgrad_samples": 2, "smoothgrad_noise": 0.5},
@@ -244,4 +244,4 @@ def test_the_defaults_of_this_schema_are_those_it_was_made_with():
             continue
         parameters = values_of(measure.parameters()) if measure.parameters else {}
         defaults[name] = {**parameters, "version": measure.version}
-    assert (SCHEMA, storage.digest(defaults)[:16]) == (2, "431801c20319111c")
+    assert (SCHEMA, storage.digest(defaults)[:16]) == (2, "29e991e79f750cc1")

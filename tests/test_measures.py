@@ -11,7 +11,7 @@ from sklearn.metrics import mutual_info_score
 
 from nlproar.dataset.batch import make_batch
 from nlproar.dataset.encoding import Dataset, Split
-from nlproar.dataset.vocabulary import MASK, Vocabulary
+from nlproar.dataset.vocabulary import MASK, PAD, Vocabulary
 from nlproar.explain import ALIASES
 from nlproar.explain import MEASURES as REGISTERED
 from nlproar.explain.gradient import FromGradient, input_gradient
@@ -211,6 +211,25 @@ def test_integrated_gradient_is_complete(world):
     torch.testing.assert_close(importance, signed.abs())
     torch.testing.assert_close(difference, expected.abs())
     assert (gap < 1e-3 * expected.abs().clamp(min=0.1)).all()
+
+
+@pytest.mark.parametrize(("baseline", "token"), [("mask", MASK), ("pad", PAD)])
+@pytest.mark.parametrize("samples", [40, None])
+def test_integrated_gradient_from_a_token_is_complete_and_leaves_special_tokens_alone(world, baseline, token, samples):
+    model, dataset = world
+    batch = everything(dataset)
+    measure = build("integrated-gradient", explained(model, dataset, samples, integrated_gradient_baseline=baseline))
+    signed = measure.integral(batch).signed
+    with torch.no_grad():
+        at_input = gold_logit(model, batch, model.embedding(batch.tokens))
+        replaced = torch.where(batch.maskable, torch.full_like(batch.tokens, token), batch.tokens)
+        at_baseline = gold_logit(model, batch, model.embedding(replaced))
+    gap = (signed.sum(dim=1) - (at_input - at_baseline)).abs()
+    assert (gap <= 2e-3 * signed.abs().sum(dim=1) + 1e-4).all()
+    assert (signed[~batch.maskable] == 0).all()
+    assert not torch.allclose(
+        signed, build("integrated-gradient", explained(model, dataset, 40)).integral(batch).signed
+    )
 
 
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-4])

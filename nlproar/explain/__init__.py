@@ -61,6 +61,11 @@ class IntegrationPath(Target):
         convert=int,
         limits=(1, 1000),
     )
+    integrated_gradient_baseline: str = flag(
+        "zero",
+        "where the path of an integrated gradient begins: zero embeddings, or those of [MASK] or [PAD]",
+        choices=("zero", "mask", "pad"),
+    )
 
 
 @dataclass(frozen=True)
