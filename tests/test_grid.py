@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from nlproar.dataset import PLANTED, TASKS
 from nlproar.errors import UserError
 from nlproar.explain import MEASURES as REGISTERED
+from nlproar.model import MODELS
 from nlproar.run import failure, overwrite, record
 from nlproar.run.config import command_line, resolve
 from nlproar.run.layout import Layout
@@ -27,7 +28,9 @@ from tests.conftest import ROOT
 from tests.made_records import made
 from tests.test_config import runs_of_words
 
-MEASURES = [name for name, measure in REGISTERED.items() if measure.role == "measure"]  # "all" of them
+MEASURES = [  # "all" of them, for the usual model
+    name for name, measure in REGISTERED.items() if measure.role == "measure" and name not in MODELS["rnn"].lacks
+]
 
 SMALL = Grid(["babi-1"], ["random", "gradient"], levels=[1, 2], strategies=["count"], kinds=[True], source="simulated")
 
@@ -332,3 +335,12 @@ def test_failures_of_bugs_keep_no_text_of_the_data(tmp_path):
     assert layout.failure(config).stat().st_mode & 0o077 == 0
     failure.clear(layout, config)
     assert failure.of(layout, config) is None and json.dumps(config.identity)
+
+
+@pytest.mark.parametrize(
+    ("words", "absent"), [([], "attention-rollout"), (["--model", "tiny"], "attention-times-gradient")]
+)
+def test_all_measures_are_those_that_explain_the_model(words, absent):
+    grid, _ = study.parse("a study", ["--dataset", "sst", "--importance-measure", "all", *words])
+    others = {"attention-rollout", "attention-times-gradient"} - {absent}
+    assert absent not in grid.measures and others < set(grid.measures)

@@ -24,6 +24,7 @@ from nlproar.model import checkpoint, train, training_state, transformer
 from nlproar.model.classifier import Start, View
 from nlproar.model.modes import frozen
 from nlproar.model.recipes import TransformerRecipe
+from nlproar.model.transformer import rollout
 from nlproar.run import prerequisites
 from nlproar.run.config import from_identity, resolve, usual_measure
 from nlproar.run.layout import Layout
@@ -267,6 +268,31 @@ def test_every_measure_gives_a_token_the_same_value_in_any_company(made, name):
 def test_the_gradient_of_attention_is_not_offered(made):
     with pytest.raises(UserError, match="this model has no attention weights"):
         explained(made, "attention-times-gradient")(batch_of(made[1]))
+    with pytest.raises(
+        UserError, match="attention-times-gradient does not explain a model of --model-type transformer"
+    ):
+        resolve("sst", model="tiny", importance_measure="attention-times-gradient", k=1)
+
+
+def test_rollout_is_the_product_of_the_layers_with_half_of_what_entered_each():
+    heads = torch.tensor([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]])[None]  # (1, 2, 2, 2)
+    uniform = torch.full((1, 2, 2, 2), 0.5)
+    of_layer = torch.tensor([[0.75, 0.25], [0.25, 0.75]])  # of either: both have mean attention of a half
+    assert torch.allclose(rollout([heads]), of_layer)
+    assert torch.allclose(rollout([heads, uniform]), of_layer @ of_layer)
+    first, second = torch.rand(2, 3, 4, 5, 5).softmax(dim=-1)
+    one = (first.mean(dim=1) + torch.eye(5)) / 2
+    other = (second.mean(dim=1) + torch.eye(5)) / 2
+    assert torch.allclose(rollout([first, second]), other @ one)  # the last layer first
+    assert torch.allclose(rollout([first, second]).sum(dim=2), torch.ones(3, 5))
+
+
+def test_rollout_of_a_model_sums_to_one_over_the_words_and_differs_from_its_last_layer(made):
+    batch = batch_of(made[1])
+    found = explained(made, "attention-rollout")(batch).importance
+    has_words = batch.maskable.any(dim=1)
+    assert torch.allclose(found.sum(dim=1)[has_words], torch.ones(1)) and (found[~batch.maskable] == 0).all()
+    assert not torch.allclose(found, explained(made, "attention")(batch).importance, atol=1e-4)
 
 
 @torch.no_grad()

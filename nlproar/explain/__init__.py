@@ -143,6 +143,7 @@ MEASURES = {
     "integrated-gradient-signed": Measure(
         "nlproar.explain.integrated_gradient:SignedIntegratedGradient", signed=True, parameters=IntegrationPath
     ),
+    "attention-rollout": Measure("nlproar.explain.attention:AttentionRollout"),
     "attention-times-gradient": Measure("nlproar.explain.attention:AttentionTimesGradient", parameters=Target),
     "smoothgrad": Measure("nlproar.explain.smoothgrad:SmoothGrad", random=True, parameters=Noise),
     "gradient-shap": Measure("nlproar.explain.gradient_shap:GradientShap", random=True, parameters=Baselines),

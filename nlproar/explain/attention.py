@@ -27,6 +27,20 @@ class Attention:
         return Scores(_weights(self.view.answer(batch)))
 
 
+class AttentionRollout(Attention):
+    """How much of each token reaches the first token through all layers of a transformer (Abnar & Zuidema 2020, arXiv
+    2005.00928).
+
+    The attention of a layer is the mean over its heads, and half of what leaves a layer is what has entered it, past
+    the attention. With A the matrix of such a layer, rollout is the first row of the product of all of them, the last
+    layer first.
+    """
+
+    def __init__(self, explained: Explained) -> None:
+        assert explained.model is not None
+        self.view = explained.model.rolling_out()
+
+
 class AttentionTimesGradient:
     """|α · d logit / d α|: the weight of a token times the effect of changing it (Serrano & Smith 2019, arXiv
     1906.03731)."""

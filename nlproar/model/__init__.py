@@ -17,11 +17,22 @@ class Model(NamedTuple):
     location: str  # module and class, a `nlproar.model.classifier.Classifier`
     recipe_type: type[recipes.Recipe]  # the dataclass of its recipe, whose fields are flags
     recipe: Callable[[Task], Any]  # the usual recipe for a task
+    lacks: tuple[str, ...] = ()  # measures that explain models of another kind
 
 
 MODELS = {
-    "rnn": Model("nlproar.model.bilstm_attention:BiLSTMAttention", recipes.BiLSTMRecipe, recipes.bilstm),
-    "transformer": Model("nlproar.model.transformer:Transformer", recipes.TransformerRecipe, recipes.transformer),
+    "rnn": Model(
+        "nlproar.model.bilstm_attention:BiLSTMAttention",
+        recipes.BiLSTMRecipe,
+        recipes.bilstm,
+        lacks=("attention-rollout",),
+    ),
+    "transformer": Model(
+        "nlproar.model.transformer:Transformer",
+        recipes.TransformerRecipe,
+        recipes.transformer,
+        lacks=("attention-times-gradient",),
+    ),
 }
 
 ALIASES = {"roberta": "transformer"}  # the name in the published code; the usual transformer is roberta-base

@@ -90,6 +90,11 @@ class Classifier(nn.Module):
         something offers them here only."""
         return self.view()
 
+    def rolling_out(self) -> View:
+        """Return a view whose predictions have attention that is followed through all layers, if the model has several
+        layers of it."""
+        return self.attending()
+
     @abstractmethod
     def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
         """Return the optimizer of its parameters."""

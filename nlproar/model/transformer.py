@@ -7,7 +7,7 @@ E embedding, C classes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -167,16 +167,18 @@ class Transformer(Classifier):
             whole = of_both.gather(1, place[..., None].expand(-1, -1, embedded.size(2)))
         return self.network(inputs_embeds=whole, **self._surroundings(batch, place), **asked)
 
-    def predict_with_attention(self, batch: SequenceBatch, embedded: Tensor) -> Prediction:
-        """Predict a batch, with attention (B, T): that which the first token pays to each maskable token in the last
-        layer, as a mean over its heads and divided by the sum, so that it sums to 1.
+    def predict_with_attention(
+        self, batch: SequenceBatch, embedded: Tensor, combine: Callable[[Sequence[Tensor]], Tensor]
+    ) -> Prediction:
+        """Predict a batch, with attention (B, T): that of the first token to each maskable token, divided by its sum.
 
+        `combine` takes the attention of each layer, (B, heads, S, S), to one (B, S, S), see `last_layer` and `rollout`.
         The network has to compute attention in the open (`attn_implementation="eager"`).
         """
         output = self._output(batch, embedded, output_attentions=True)
         if not output.attentions:
             return Prediction(output.logits, None)
-        of_first = output.attentions[-1].mean(dim=1)[:, 0]  # (B, S)
+        of_first = combine(output.attentions)[:, 0]  # (B, S)
         width = batch.tokens.size(1)
         attention = nn.functional.pad(of_first, (0, max(0, width - of_first.size(1))))[:, :width] * batch.maskable
         total = attention.sum(dim=1, keepdim=True)
@@ -190,7 +192,11 @@ class Transformer(Classifier):
 
     def attending(self) -> View:
         """See `Classifier.attending`: a copy that shares the weights and computes attention in the open."""
-        return _Attending(self)
+        return _Attending(self, last_layer)
+
+    def rolling_out(self) -> View:
+        """See `Classifier.rolling_out`."""
+        return _Attending(self, rollout)
 
     def predict_from_ids(self, batch: SequenceBatch) -> Tensor:
         """Return the logits (B, C) as the model computes them from the numbers of its own tokens."""
@@ -260,13 +266,34 @@ class _Attending(View):
 
     model: Transformer
 
-    def __init__(self, model: Transformer) -> None:
+    def __init__(self, model: Transformer, combine: Callable[[Sequence[Tensor]], Tensor]) -> None:
         super().__init__(frozen(model))
         self.model.network.set_attn_implementation("eager")
+        self.combine = combine
 
     def predict(self, batch: SequenceBatch, inputs: Inputs) -> Prediction:
         """See `View.predict`."""
-        return self.model.predict_with_attention(batch, inputs.values)
+        return self.model.predict_with_attention(batch, inputs.values, self.combine)
+
+
+def last_layer(attentions: Sequence[Tensor]) -> Tensor:
+    """Return the attention of the last of several layers, as a mean over its heads: (B, S, S) of (B, heads, S, S)."""
+    return attentions[-1].mean(dim=1)
+
+
+def rollout(attentions: Sequence[Tensor]) -> Tensor:
+    """Return how much of each token reaches each other one through all layers, (B, S, S); each row sums to 1.
+
+    The attention of a layer, (B, heads, S, S), is the mean over its heads, and half of what leaves a layer is what has
+    entered it. Abnar & Zuidema 2020 (arXiv 2005.00928).
+    """
+    first = attentions[0]
+    identity = torch.eye(first.size(-1), dtype=first.dtype, device=first.device)
+    total = identity.expand(first.size(0), -1, -1)
+    for attention in attentions:
+        of_layer = (attention.mean(dim=1) + identity) / 2
+        total = of_layer @ total
+    return total
 
 
 def shape_of(config: Any, vocabulary_size: int, longest: int, query_type: int) -> dict[str, Any]:

@@ -298,10 +298,12 @@ def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
     task = _chosen_task(dataset, source)
     given = {name: value for name, value in flags.items() if value is not None}
     _check_given(given)
-    model_type = _chosen_model_type(given)
+    model_type = chosen_model_type(given)
     evaluation = given.get("evaluation", DEFAULT_EVALUATION)
     evaluation = _registered("--metric", evaluation, EVALUATIONS)
     measure = _chosen_measure(given)
+    if measure in MODELS[model_type].lacks:
+        raise UserError(f"--importance-measure {measure} does not explain a model of --model-type {model_type}")
     rules = load_evaluation(evaluation)
     if MEASURES[measure].role == "truth" or rules.needs_truth:
         _check_truth(task, model_type)
@@ -340,7 +342,7 @@ def _chosen_task(dataset: str, source: str) -> Task:
     return task
 
 
-def _chosen_model_type(given: Mapping[str, Any]) -> str:
+def chosen_model_type(given: Mapping[str, Any]) -> str:
     """Return the model type that the flags choose: by default the BiLSTM, or the pretrained model of --model."""
     usual = PRETRAINED if "model" in given else DEFAULT_MODEL
     name = model_named(given.get("model_type", usual))

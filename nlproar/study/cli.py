@@ -18,11 +18,12 @@ from nlproar.explain import MEASURES, transform
 from nlproar.explain.transform import UNCHANGED
 from nlproar.flags import add_flags, check_range, flags_of
 from nlproar.masking import STRATEGIES
+from nlproar.model import MODELS
 from nlproar.progress import show_log
 from nlproar.published import DATASETS, in_our_words
 from nlproar.run import overwrite
 from nlproar.run.cli import add_model_type, measure_named
-from nlproar.run.config import DEFAULT_EVALUATION, command_line, declaring
+from nlproar.run.config import DEFAULT_EVALUATION, chosen_model_type, command_line, declaring
 from nlproar.run.layout import Layout
 from nlproar.run.prerequisites import remove_training_state
 from nlproar.script import Parser, Terminated, exit_codes
@@ -117,7 +118,7 @@ def parse(description: str, argv: list[str] | None = None) -> tuple[Grid, argpar
     datasets = _tasks(flags.dataset)
     grid = Grid(
         datasets=datasets,
-        measures=_chosen_measures(flags.importance_measure, datasets),
+        measures=_chosen_measures(flags.importance_measure, datasets, chosen_model_type(values)),
         transforms=_chosen(flags.transform, transform.NAMES),
         seeds=list(dict.fromkeys(flags.seed)),
         evaluations=_chosen(flags.evaluations, _all_metrics(datasets)),
@@ -158,11 +159,15 @@ def _slow_measures() -> list[str]:
     return [name for name, measure in MEASURES.items() if measure.slow]
 
 
-def _chosen_measures(names: Sequence[str], datasets: Sequence[str]) -> list[str]:
-    """Return the measures that are named, groups replaced by their members, each once."""
+def _chosen_measures(names: Sequence[str], datasets: Sequence[str], model_type: str) -> list[str]:
+    """Return the measures that are named, groups replaced by their members, each once.
+
+    Measures that do not explain such a model are in no group.
+    """
+    lacks = MODELS[model_type].lacks
     groups = {
-        "published": [name for name, measure in MEASURES.items() if measure.published],
-        "all": [name for name in _all_measures(datasets) if not MEASURES[name].slow],
+        "published": [name for name, measure in MEASURES.items() if measure.published and name not in lacks],
+        "all": [name for name in _all_measures(datasets) if not MEASURES[name].slow and name not in lacks],
     }
     chosen: list[str] = []
     for name in names:
