@@ -10,7 +10,6 @@ try:
     from nlproar.interrupts import end_at_ctrl_c
 
     end_at_ctrl_c()
-    from nlproar.report import agreement, frame
     from nlproar.run.layout import Layout
     from nlproar.script import exit_codes
     from nlproar.study import cli
@@ -26,6 +25,8 @@ def main() -> None:
     arguments = ["--recursive", "--metric", *METRICS, *sys.argv[1:]]
     cli.main(__doc__, arguments)
     with exit_codes("interrupted; run the same command again"):
+        from nlproar.report import agreement, frame  # they import pandas, which --help need not wait for
+
         _, flags = cli.parse(__doc__, arguments)
         found = frame.load([Layout.at(getattr(flags, "persistent_dir", None))])
         costs = agreement.cost(found.studies)[["study", "metric", "runs", "trainings", "cpu_seconds"]]
