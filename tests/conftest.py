@@ -133,18 +133,18 @@ def random_split(
 
 @pytest.fixture(params=[True, False], ids=["written-out", "torch"])
 def loop(request, monkeypatch):
-    """Both loops over the tokens, for models however small."""
+    """Both loops over the tokens, for models however small. Other tests have the loop of a small model."""
     monkeypatch.setattr(bilstm_attention, "SMALL", 0 if request.param else 1_000)
 
 
 @pytest.fixture(params=[False, True], ids=["single", "paired"])
-def world(request, loop):
+def world(request):
     """A random small model and data set: (model, dataset), single and paired. One observation has no word."""
     rng = np.random.default_rng(0)
     words = Vocabulary(tuple(f"w{i:02d}" for i in range(25)))
     splits, first = {}, 0
-    for name, n in (("train", 40), ("val", 9), ("test", 12)):
-        splits[name] = random_split(rng, n, 20, len(words), 3, request.param, first)
+    for name, n in (("train", 20), ("val", 4), ("test", 8)):
+        splits[name] = random_split(rng, n, 12, len(words), 3, request.param, first)
         first += n
     torch.manual_seed(0)
     model = BiLSTMAttention(len(words), 8, 6, 3, request.param)

@@ -47,6 +47,7 @@ def test_shift_sees_both_directions_and_nothing_where_there_is_nothing():
     assert shift(np.array([1e-9] * 50)) == pytest.approx(1) and shift(np.ones(50)) == -1
 
 
+@pytest.mark.usefixtures("loop")
 def test_activations_are_the_largest_states_of_the_tokens_whatever_the_padding_and_the_company(world):
     model, dataset = world
     split = dataset.splits["test"]

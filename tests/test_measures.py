@@ -56,7 +56,7 @@ def gold_logit(model, batch, embedded):
     return model(batch, embedded).logits.gather(1, batch.label[:, None]).squeeze(1)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("loop")
 @pytest.mark.parametrize("measure", QUICK)
 def test_one_finite_value_per_token_that_no_batch_size_changes(world, measure):
     model, dataset = world
@@ -74,7 +74,7 @@ def test_one_finite_value_per_token_that_no_batch_size_changes(world, measure):
             np.testing.assert_allclose(other, values[0], rtol=1e-5, atol=rounding * values[0].max())
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("loop")
 @pytest.mark.parametrize("measure", [m for m in QUICK if m != "random"])
 def test_values_do_not_depend_on_padding_or_company(world, measure):
     model, dataset = world
@@ -90,7 +90,6 @@ def class_of(measure):
     return getattr(import_module(module), name)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("measure", QUICK)
 def test_values_are_the_same_with_and_without_the_projection_in_both_loops(world, monkeypatch, measure):
     """What a measure says must not depend on the device or the size of the model, by which the projection differs."""
@@ -336,7 +335,8 @@ def test_gradient_shap_sums_on_average_to_the_difference_from_random_texts(world
             logits.append(model(texts).logits.gather(1, batch.label[:, None]).squeeze(1))
         expected = model(batch).logits.gather(1, batch.label[:, None]).squeeze(1) - torch.stack(logits).mean(dim=0)
     spread = torch.stack(logits).std(dim=0) / 100**0.5
-    assert ((sums - expected).abs() < 4 * spread + 1e-3).all()
+    # The random point on each path adds about as much variance as the random text.
+    assert ((sums - expected).abs() < 4 * 2**0.5 * spread + 1e-3).all()
 
 
 def test_gradient_shap_of_a_linear_model_is_the_mean_difference(world, monkeypatch):

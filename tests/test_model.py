@@ -98,18 +98,20 @@ def test_a_second_derivative_is_refused(monkeypatch):
         torch.autograd.grad(states.sum(), x, create_graph=True)
 
 
+@pytest.mark.usefixtures("loop")
 def test_a_vocabulary_projected_once_gives_the_same_inputs(world):
     model, dataset = world
-    batch = make_batch(dataset.splits["train"], np.arange(40))
+    batch = make_batch(dataset.splits["train"], np.arange(20))
     inputs = model.view().inputs(batch)
     torch.testing.assert_close(inputs.values, model.encoder.project(model.embed(batch)))
     torch.testing.assert_close(inputs.query, model.encode_query(batch))
 
 
+@pytest.mark.usefixtures("loop")
 @pytest.mark.parametrize("own", [False, True], ids=["embeddings", "the cheaper ones"])
 def test_a_models_own_inputs_give_its_own_prediction(world, own):
     model, dataset = world
-    batch = make_batch(dataset.splits["train"], np.arange(40))
+    batch = make_batch(dataset.splits["train"], np.arange(20))
     view = model.view() if own else View(model)
     inputs = view.inputs(batch)
     torch.testing.assert_close(view.predict(batch, inputs), model(batch))
@@ -119,7 +121,7 @@ def test_a_models_own_inputs_give_its_own_prediction(world, own):
 
 def test_the_embedding_is_the_rows_of_its_matrix_and_takes_the_place_of_the_words(world):
     model, dataset = world
-    batch = make_batch(dataset.splits["train"], np.arange(40))
+    batch = make_batch(dataset.splits["train"], np.arange(20))
     assert torch.equal(model.embed(batch), model.embedding.weight[batch.tokens])
     torch.testing.assert_close(model(batch, model.embed(batch)), model(batch))
     zero = model(batch, torch.zeros_like(model.embed(batch)))
@@ -147,11 +149,12 @@ def test_a_frozen_copy_shares_the_weights_and_predicts_as_in_evaluation_mode():
     assert torch.equal(copied["lstm"](x)[0], model["lstm"](x)[0])
 
 
+@pytest.mark.usefixtures("loop")
 def test_padding_and_company_do_not_change_a_prediction(world):
     model, dataset = world
     split = dataset.splits["train"]
-    together = model(make_batch(split, np.arange(40)))
-    for row in range(40):
+    together = model(make_batch(split, np.arange(20)))
+    for row in range(20):
         alone = model(make_batch(split, np.array([row]), width=30, query_width=25))
         torch.testing.assert_close(alone.logits[0], together.logits[row], rtol=1e-4, atol=1e-6)
 
@@ -161,9 +164,10 @@ def test_large_states_on_a_cpu_take_the_loop_that_is_written_out():
     assert BiLSTM(5, 128).written_out(device) and not BiLSTM(5, 32).written_out(device)
 
 
+@pytest.mark.usefixtures("loop")
 def test_attention_is_a_distribution_over_the_maskable_tokens(world):
     model, dataset = world
-    batch = make_batch(dataset.splits["train"], np.arange(40))
+    batch = make_batch(dataset.splits["train"], np.arange(20))
     attention = model(batch).attention
     assert not attention[~batch.maskable].any()
     has_word = batch.maskable.any(dim=1)
