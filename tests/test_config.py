@@ -28,7 +28,9 @@ SCRIPTS = {
     "mimic.py": ("--subset", {"diabetes": "mimic-diabetes", "anemia": "mimic-anemia"}),
 }
 
-ANY_TASK = [name for name, measure in MEASURES.items() if measure.role != "truth"]
+ANY_TASK = [  # measures of the usual model
+    name for name, measure in MEASURES.items() if measure.role != "truth" and name not in MODELS["rnn"].lacks
+]
 
 
 def runs_of_words(words):
@@ -244,4 +246,4 @@ def test_the_defaults_of_this_schema_are_those_it_was_made_with():
             continue
         parameters = values_of(measure.parameters()) if measure.parameters else {}
         defaults[name] = {**parameters, "version": measure.version}
-    assert (SCHEMA, storage.digest(defaults)[:16]) == (2, "29e991e79f750cc1")
+    assert (SCHEMA, storage.digest(defaults)[:16]) == (2, "de38d9a00c4e1568")
