@@ -71,6 +71,7 @@ def studies(tmp_path):
     return frame.load([Layout(tmp_path)]).studies
 
 
+@pytest.mark.slow
 def test_scores_ranks_and_taus_of_records(studies):
     assert len(studies) == 1
     by_seed = summary.racu_by_seed(frame.points(studies))
@@ -87,6 +88,7 @@ def test_scores_ranks_and_taus_of_records(studies):
     assert "31.0 (2)" in set(shown["agreement"]["Erasure: sufficiency"]) and len(shown["agreement_taus"]) == 3
 
 
+@pytest.mark.slow
 def test_cost_counts_trainings_and_the_models_that_are_shared(studies):
     table = agreement.cost(studies).set_index("metric")
     # Three seeds: k = 0, k = 100, and four levels of random masking and of two measures.
@@ -94,6 +96,7 @@ def test_cost_counts_trainings_and_the_models_that_are_shared(studies):
     assert table.loc["Erasure", "trainings"] == 3 * 2 and table.loc["Erasure", "runs"] == 3 * (2 + 3)
 
 
+@pytest.mark.slow
 def test_the_picture_draws_every_measure_in_a_panel_for_each_task(studies):
     import matplotlib
 

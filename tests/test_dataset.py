@@ -94,6 +94,7 @@ def test_tokenizing_in_processes_gives_the_same(monkeypatch):
     assert all(np.array_equal(alone[name], together[name]) for name in alone)
 
 
+@pytest.mark.slow
 def test_english_tokens_are_lower_case_and_split_by_rule():
     assert english("It doesn't  Work") == ["it", "does", "n't", "work"]
 

@@ -91,6 +91,7 @@ def visible(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
+@pytest.mark.slow
 def test_processes_that_download_into_one_folder_do_not_disturb_each_other(server, tmp_path):
     """Two want the same file, and one wants another one: two requests, and both files are whole."""
     names = ("a.vec", "a.vec", "b.vec")
@@ -105,6 +106,7 @@ def test_processes_that_download_into_one_folder_do_not_disturb_each_other(serve
     assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob(".*.tmp"))
 
 
+@pytest.mark.slow
 def test_what_a_killed_download_left_is_removed_by_the_next_one_only(server, tmp_path):
     killed = start(server, "a.vec", tmp_path)
     wait_for(lambda: "a.vec" in server.requests and list(tmp_path.glob(".a.vec.*.tmp")))

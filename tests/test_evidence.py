@@ -50,6 +50,7 @@ def masks_of(config):
 # What a model is
 
 
+@pytest.mark.slow
 def test_a_model_without_its_record_is_not_done(small_run):
     base = run(small_run())
     path = Layout.of(small_run()).record(small_run())
@@ -61,6 +62,7 @@ def test_a_model_without_its_record_is_not_done(small_run):
     assert record.load(path).metrics == base.metrics
 
 
+@pytest.mark.slow
 def test_a_record_whose_checkpoint_holds_other_weights_is_noticed(small_run, other_weights, tmp_path):
     run(small_run())
     folder = Layout.of(small_run()).checkpoint(small_run())
@@ -104,6 +106,7 @@ def test_a_link_that_leads_to_no_file_is_damage_and_named_not_absence(small_run,
 # Which weights were explained
 
 
+@pytest.mark.slow
 def test_a_record_names_the_weights_that_were_explained(small_run, other_weights, monkeypatch):
     before = run(small_run()).sources["weights"]
     real = train.fit
@@ -119,6 +122,7 @@ def test_a_record_names_the_weights_that_were_explained(small_run, other_weights
     assert weights(small_run()) != before == content.sources["explained"]
 
 
+@pytest.mark.slow
 def test_a_model_that_is_replaced_before_it_is_explained_is_refused(small_run, other_weights):
     run(small_run())
     config = small_run(importance_measure="gradient", k=1)
@@ -134,6 +138,7 @@ def test_a_model_that_is_replaced_before_it_is_explained_is_refused(small_run, o
 # Which masks a model was trained on
 
 
+@pytest.mark.slow
 def test_a_checkpoint_knows_its_masks(small_run):
     for config in [small_run(), *chain(small_run, 1, 2)]:
         assert run(config).sources["masks"] == description(config)["masks"] == masks_of(config)
@@ -179,6 +184,7 @@ def test_a_base_that_is_trained_again_to_the_same_weights_makes_nothing_stale(sm
     assert run(first) == before and "trained again since" not in caplog.text
 
 
+@pytest.mark.slow
 def test_of_a_finished_run_whose_base_changed_one_is_warned(small_run, other_weights, caplog):
     config = small_run(importance_measure="gradient", k=1)
     run(small_run())
@@ -274,6 +280,7 @@ def of_small_runs(*configs):
     return [Chain((config,)) for config in configs]
 
 
+@pytest.mark.slow
 def test_runs_of_other_data_than_are_there_now_count_as_failed(small_run, monkeypatch):
     layout = Layout.of(small_run())
     both = of_small_runs(small_run(), small_run(seed=1), small_run(importance_measure="random", k=1))

@@ -52,6 +52,7 @@ def runs(chains):
     return [config for chain in chains for config in chain.configs]
 
 
+@pytest.mark.slow
 def test_the_grid_of_the_paper_has_as_many_runs_as_counted_by_hand():
     tasks = [task for task in TASKS if task not in PLANTED]
     published = [name for name, measure in REGISTERED.items() if measure.published]

@@ -57,6 +57,7 @@ def test_lower_case_headers_read_the_same(folder, tmp_path):
     assert read(tmp_path / "raw" / "mimic", "diabetes")[1] == read(folder, "diabetes")[1]
 
 
+@pytest.mark.slow
 def test_cleaning_marks_what_was_removed_and_collapses_runs():
     text = mimic.clean("Name: [**First\nName 12**], seen..... ____ at\n\n\n5pm")
     assert english_without_digits(text) == ["name", ":", "<de>", ",", "seen", ".", "_", "at", "[DIGITS]", "pm"]
@@ -308,6 +309,7 @@ def test_a_truncated_table_is_named_and_leaves_no_cache(folder, tmp_path):
     assert not list((tmp_path / "cache").rglob("*.npz"))
 
 
+@pytest.mark.slow
 def test_word2vec_sees_the_training_notes_only_and_follows_its_seed(folder, tmp_path):
     data = encoding.load(load_task("mimic-diabetes"), "official", folder.parent, tmp_path)
     first = vectors.train_word2vec(data, 20, seed=3)

@@ -136,6 +136,7 @@ def test_what_a_stopped_first_command_made_is_not_made_again(small_run):
     assert made(chain)[0] == first
 
 
+@pytest.mark.slow
 def test_a_run_that_the_stopped_command_did_not_have_is_made_again_too(small_run):
     chain = levels(small_run, 0, 1, 2)
     list(run_all(chain))

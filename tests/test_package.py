@@ -164,6 +164,7 @@ def test_a_run_that_is_done_loads_no_torch(small_run):
     assert done.returncode == 0 and "done already" in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_module(tmp_path):
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True)

@@ -68,6 +68,7 @@ def test_a_stopped_download_is_one_line_and_leaves_no_part(stalled_network, tmp_
     assert [path.name for path in (tmp_path / "raw" / "babi").iterdir()] == [".tasks_1-20_v1-2.tar.gz.lock"]
 
 
+@pytest.mark.slow
 @SIGNALS
 def test_processes_that_tokenize_say_nothing_when_they_are_stopped(tmp_path, number, code):
     """They are stopped while they start, which is when Python would print a traceback."""

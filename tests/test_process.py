@@ -55,6 +55,7 @@ def test_the_flag_works_before_torch_is_imported():
     assert done.stdout == "1\n", done.stderr
 
 
+@pytest.mark.slow
 def test_a_parent_that_is_no_process_is_one_line():
     for parent in ("abc", "-1", "1.5", "²"):
         command = [sys.executable, "experiments/babi.py"]

@@ -115,6 +115,7 @@ def test_differences_are_paired_by_seed():
     np.testing.assert_allclose([d.p_holm for d in found], intervals.holm([d.p for d in found]))
 
 
+@pytest.mark.slow
 def test_records_give_the_racu_of_their_curves(tmp_path):
     made_records.study(tmp_path, curve=lambda c: (c.at_level == 0 and 0.9) or (
         0.4 if c.importance_measure == "gradient" else 0.9 - 0.5 * c.at_level / 100))  # fmt: skip
@@ -132,6 +133,7 @@ def test_the_order_of_records_does_not_matter(tmp_path):
     pd.testing.assert_frame_equal(frame.points([study]), frame.points([mixed]))
 
 
+@pytest.mark.slow
 def test_a_missing_level_is_said_and_gives_no_racu(tmp_path):
     made_records.study(tmp_path)
     remove(tmp_path, importance_measure="gradient", seed=1, k=40)
@@ -382,6 +384,7 @@ def test_a_folder_that_cannot_be_meant_is_one_line(flags, says, tmp_path, capsys
     assert code == 2 and err.startswith(f"error: {says}") and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_with_out_nothing_is_written_elsewhere(tmp_path, capsys, monkeypatch, undrawn):
     here, there, home = tmp_path / "here", tmp_path / "there", tmp_path / "home"
     for folder in (here, there):
@@ -475,6 +478,7 @@ def test_only_one_report_at_a_time_writes_into_a_directory(tmp_path, capsys, mon
 HOSTILE = "a<img src=x onerror=alert(1)>|$&'\""
 
 
+@pytest.mark.slow
 def test_names_are_text_wherever_they_are_shown(tmp_path, capsys, undrawn):
     here, there = tmp_path / f"here {HOSTILE}", tmp_path / f"there {HOSTILE}"
     for folder in (here, there):
@@ -494,6 +498,7 @@ def test_names_are_text_wherever_they_are_shown(tmp_path, capsys, undrawn):
         assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1, table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fall, words",
     [
@@ -562,6 +567,7 @@ def test_intervals_of_performance_stay_where_it_can_be(tmp_path):
     assert any("below 0 % or above 100 %" in note for note in found.notes)
 
 
+@pytest.mark.slow
 def test_narrow_intervals_are_left_as_they_are_and_not_spoken_of(tmp_path):
     made_records.study(tmp_path)
     found = results(tmp_path)

@@ -83,6 +83,7 @@ def test_a_missing_model_is_named_with_the_command_that_trains_it(small_run):
     assert not Layout.of(base).records()
 
 
+@pytest.mark.slow
 def test_train_missing_trains_what_is_missing_in_order(small_run, caplog):
     config = small_run(importance_measure="attention", k=2, recursive=True, train_missing=True)
     with caplog.at_level("INFO", "nlproar"):
@@ -230,6 +231,7 @@ def test_importance_is_computed_once_per_model_measure_and_parameters(small_run,
     assert len(calls) == 2
 
 
+@pytest.mark.slow
 def test_stopping_at_the_ceiling_of_the_monitor_changes_no_result(small_run, monkeypatch):
     from nlproar.model import train
 

@@ -108,6 +108,7 @@ def test_stages_submitted_one_after_the_other_wait_and_are_not_submitted_twice(o
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # what was done stays as it was
 
 
+@pytest.mark.slow
 def test_arrays_longer_than_the_cluster_allows_are_split(on, tmp_path):
     made = on(tmp_path, "bash", "batch_jobs/base.sh", *FLAGS, "--seed", *range(5))
     assert [line.rpartition(", ")[2] for line in made.splitlines()] == ["3 chains", "2 chains"]

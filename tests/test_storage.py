@@ -85,6 +85,7 @@ def test_nothing_is_unpickled(tmp_path, caplog):
     assert storage.cached(path, {}, lambda: {"a": np.zeros(1)})["a"][0] == 0 and "damaged" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_process_does_not_block_and_a_living_one_is_waited_for(tmp_path, caplog):
     path = tmp_path / "made"
     code = f"""
@@ -224,6 +225,7 @@ def test_a_lock_that_a_signal_interrupts_is_asked_for_again(tmp_path, monkeypatc
         assert not errors
 
 
+@pytest.mark.slow
 def test_who_waits_says_so_once_and_then_again_now_and_then(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(storage, "_SECONDS_BETWEEN_REMINDERS", 0.3)
 

@@ -272,6 +272,7 @@ def test_an_element_that_starts_elsewhere_than_in_the_checkout_is_one_line(tmp_p
     one_line(done, "SLURM_ARRAY_TASK_ID")
 
 
+@pytest.mark.slow
 def test_an_element_runs_no_list_that_others_may_have_written(job_list):
     for mode in (0o664, 0o646):
         job_list.chmod(mode)

@@ -146,6 +146,7 @@ def test_a_figure_has_a_panel_a_seed_with_the_curves_of_all_rankings(curves):
         assert drawn == expected
 
 
+@pytest.mark.slow
 def test_the_same_levels_give_the_same_files(curves, tmp_path):
     content = []
     for folder in ("first", "second"):

@@ -114,6 +114,7 @@ def test_killed_after_any_epoch_a_training_ends_with_the_numbers_of_an_undisturb
         assert trained[1].earlier_seconds == sum(epoch.seconds for epoch in trained[1].epochs[:epochs])
 
 
+@pytest.mark.slow
 def test_killed_in_every_epoch_a_training_ends_with_the_same_numbers(tmp_path, kill, caplog):
     expected = numbers(fit())
     path = tmp_path / "training.npz"
@@ -132,6 +133,7 @@ def linear(_, recipe, step, steps):
     return 1 - step / steps
 
 
+@pytest.mark.slow
 def test_a_schedule_goes_on_where_a_killed_training_was(tmp_path, kill, monkeypatch):
     constant = numbers(fit())
     monkeypatch.setattr(BiLSTMAttention, "schedule", linear)
@@ -160,6 +162,7 @@ def test_batches_that_are_added_up_are_one_larger_batch():
         assert torch.allclose(value, two[name], atol=1e-4), name
 
 
+@pytest.mark.slow
 def test_killed_while_the_state_is_written_the_state_before_is_used(tmp_path, kill, monkeypatch):
     expected = numbers(fit())
     path = tmp_path / "training.npz"
@@ -204,6 +207,7 @@ def test_the_best_weights_are_in_the_state_only_where_they_are_not_the_last_ones
     assert {name: value.tolist() for name, value in found[2].items()} == numbers((model, training))[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -226,6 +230,7 @@ def test_a_damaged_state_is_named_and_training_starts_over(tmp_path, kill, caplo
     assert str(path) in caplog.text and "damaged" in caplog.text
 
 
+@pytest.mark.slow
 def test_arrays_that_are_no_state_are_named_and_training_starts_over(tmp_path, caplog):
     path = tmp_path / "training.npz"
     fit(path)
@@ -277,6 +282,7 @@ def test_a_state_from_other_weights_or_threads_is_not_continued(tmp_path, caplog
     assert "different: threads)" in caplog.text
 
 
+@pytest.mark.slow
 def test_training_neither_uses_nor_changes_the_random_numbers_of_its_process():
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -305,6 +311,7 @@ def comparable(content):
     return found
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_training_and_record_is_only_tested_and_leaves_no_state(small_run, kill, monkeypatch):
     config = small_run(max_epochs=2)
     layout = Layout.of(config)
@@ -340,6 +347,7 @@ def test_a_state_that_was_left_beside_its_record_is_removed(small_run):
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_a_state_that_was_left_beside_the_record_of_the_model_below_is_removed(small_run):
     config = small_run()
     run(config)
@@ -522,6 +530,7 @@ def modes(model):
     return [module.training for module in model.modules()]
 
 
+@pytest.mark.slow
 def test_training_uses_dropout_and_predicting_does_not():
     with_dropout, without = fit(), fit(model=new_model(dropout=0.0))
     assert with_dropout[1].epochs[0].loss != without[1].epochs[0].loss

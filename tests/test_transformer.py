@@ -358,6 +358,7 @@ class Killed(BaseException):
     """Stands for the death of the process."""
 
 
+@pytest.mark.slow
 def test_killed_and_continued_a_training_has_the_same_numbers(made, tmp_path, monkeypatch):
     monkeypatch.setitem(train.CEILING, "cross_entropy", float("inf"))
     model, trained = fit(made)
@@ -482,6 +483,7 @@ def test_a_name_of_the_hub_without_a_network_is_one_line(few_questions, tmp_path
 # Runs
 
 
+@pytest.mark.slow
 def test_a_run_of_a_folder_is_read_again_without_the_folder(folders, small_run, tmp_path, caplog):
     shutil.copytree(folders["bert"], tmp_path / "model")
     config = small_run(model=str(tmp_path / "model"))
@@ -539,6 +541,7 @@ def test_a_level_of_recursive_roar_through_the_command_line(few_questions, tmp_p
     assert again.stdout == done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "flags"), [("masked-fine-tuning", {"k": 1}), ("erasure", {}), ("in-distribution", {})]
 )
@@ -547,6 +550,7 @@ def test_the_other_metrics_take_a_transformer(small_run, metric, flags):
     assert found.config["model"] == "tiny"
 
 
+@pytest.mark.slow
 def test_activations_do_not_depend_on_padding_or_company(small_run):
     config = small_run(model="tiny")
     run(config)
@@ -564,6 +568,7 @@ def test_activations_do_not_depend_on_padding_or_company(small_run):
             )
 
 
+@pytest.mark.slow
 def test_the_tokens_of_a_run_are_in_its_record(small_run):
     config = small_run(model="tiny")
     dataset = prerequisites.dataset_of(Layout.of(config), config)

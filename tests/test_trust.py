@@ -265,6 +265,7 @@ def test_spearman_with_ties_is_the_correlation_of_mean_ranks():
     assert np.isnan(spearman(np.array([1, 1]), np.array([1, 2])))
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_verdicts_and_the_plan(tmp_path):
     """Two measures that differ by little, one of them with its twin: there is a verdict, and seeds are asked for."""
     speeds = {"random": 1.0, "gradient": 1.5, "attention": 1.52}

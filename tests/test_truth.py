@@ -120,6 +120,7 @@ def test_what_needs_the_truth_is_refused_for_a_model_that_does_not_read_words(fl
         resolve("planted-keyword", model_type="transformer", model="tiny", **flags)
 
 
+@pytest.mark.slow
 def test_all_measures_and_metrics_are_those_that_a_task_can_have():
     everything = ["--metric", "all", "--importance-measure", "all"]
     grid, _ = parse("", ["--dataset", "sst", *everything])
