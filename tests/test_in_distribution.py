@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from nlproar.dataset.batch import make_batch
 from nlproar.errors import UserError
@@ -45,6 +46,13 @@ def test_shift_sees_both_directions_and_nothing_where_there_is_nothing():
     narrower = shift(known.p_values([0.5 * others]))
     assert wider > 0.3 and abs(equal) < 0.06 and narrower < -0.3
     assert shift(np.array([1e-9] * 50)) == pytest.approx(1) and shift(np.ones(50)) == -1
+
+
+def test_shift_is_the_statistic_of_kolmogorov_and_smirnov_with_its_sign():
+    for power in (0.5, 1, 2):
+        p = np.random.default_rng(0).random(200) ** power
+        expected = stats.kstest(p, "uniform")
+        assert shift(p) == pytest.approx(expected.statistic * expected.statistic_sign)
 
 
 @pytest.mark.usefixtures("loop")

@@ -83,8 +83,10 @@ def test_a_measure_with_a_model_changes_with_its_layers_and_one_without_does_not
 
 
 @pytest.mark.slow
-def test_a_model_whose_weights_stay_gives_the_same_importance(small_run, monkeypatch):
-    config = small_run(evaluation="model-randomisation", importance_measure="integrated-gradient", train_missing=True)
+@pytest.mark.parametrize("transform", ["none", "twin"])
+def test_a_model_whose_weights_stay_gives_the_same_importance(small_run, monkeypatch, transform):
+    flags = {"evaluation": "model-randomisation", "transform": transform, "train_missing": True}
+    config = small_run(importance_measure="gradient", **flags)
     run(config)
     context = Context(config, Layout.of(config))
     importance, model, _ = config.rules.explain_and_test(config, context)

@@ -71,6 +71,17 @@ def test_measures_know_no_metric_and_no_run():
         assert named <= {"nlproar.explain", "nlproar.model", "nlproar.model.train", "nlproar.model.randomisation"}
 
 
+def test_a_metric_needs_no_library_of_the_report():
+    """A run must end in a small installation, which has none of them."""
+    modules = set((PACKAGE / "evaluate").glob("*.py"))
+    for path in list(modules):
+        used = [name for name in imported(path) if room(name) == "stats"]
+        modules |= {ROOT / f"{name.replace('.', '/')}.py" for name in used}
+    for path in modules:
+        libraries = {name.partition(".")[0] for name in _all_imports(path)}
+        assert not libraries & {"scipy", "pandas", "sklearn", "matplotlib", "jinja2"}, path
+
+
 def test_only_train_knows_lightning():
     users = [path for path in MODULES if "pytorch_lightning" in {n for n in _all_imports(ROOT / path)}]
     assert users == [Path("nlproar/model/train.py")]

@@ -6,8 +6,8 @@ learned. A run records, after each layer, the mean over the test observations of
 importance by the trained model and by the randomised one, over the tokens that can be masked: 1 is the same order, 0 is
 no relation.
 
-The values of each weight are put in a random order, see `nlproar.model.randomisation`. Both models explain the same
-class: with `--target predicted`, that which each of them predicts.
+The values of each weight are put in a random order, see `nlproar.model.randomisation`. Both models explain the gold
+label; with `--target predicted` each of them explains the class that it predicts.
 
 This is a check of measures and no metric of faithfulness. The report compares the number with the correlation between
 two trained models that differ in their seed, see `nlproar.report.randomisation`.
