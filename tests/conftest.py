@@ -21,6 +21,7 @@ from nlproar.run.config import resolve
 from tests import forked
 
 ROOT = Path(__file__).parents[1]
+FEW_QUESTIONS = {"train": 120, "test": 60}  # of a simulated bAbI on which a run takes a part of a second
 
 # A shell starts a job in the background with SIGINT ignored, and every process below inherits that: Ctrl-C, which many
 # tests send, would do nothing.
@@ -104,7 +105,7 @@ def script():
 @pytest.fixture
 def small_world(monkeypatch):
     """The simulated bAbI with few questions, for runs inside the test's process."""
-    monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 300, "test": 60})
+    monkeypatch.setattr(babi_simulation, "QUESTIONS", FEW_QUESTIONS)
 
 
 @pytest.fixture

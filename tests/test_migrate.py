@@ -17,6 +17,7 @@ from nlproar.run.config import resolve
 from nlproar.run.layout import Layout
 from nlproar.run.prerequisites import lack
 from nlproar.run.run import run
+from tests.conftest import FEW_QUESTIONS
 
 
 class Killed(BaseException):
@@ -37,8 +38,6 @@ OLD_NAMES = (
     "babi-1-simulated_rnn_s-0_k-100_y-quantile-5d9e177e",
 )
 
-pytestmark = pytest.mark.slow
-
 
 def runs_in(folder):
     usual = {"persistent_dir": str(folder), "max_epochs": 1, "device": "cpu"}
@@ -50,7 +49,7 @@ def whole(tmp_path_factory):
     """A folder of runs as this version makes them."""
     folder = tmp_path_factory.mktemp("migrate") / "persistent"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(babi_simulation, "QUESTIONS", {"train": 300, "test": 60})
+        patch.setattr(babi_simulation, "QUESTIONS", FEW_QUESTIONS)
         for config in runs_in(folder):
             run(config)
     return folder

@@ -14,8 +14,7 @@ from nlproar.report import cli, frame
 from nlproar.report.strips import strips as strips_of
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
-
-pytestmark = pytest.mark.slow
+from tests.conftest import FEW_QUESTIONS
 
 WORDS = "[data-series='{}'] .words"
 
@@ -49,7 +48,7 @@ def study(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(babi_simulation, "QUESTIONS", {"train": 300, "test": 60})
+        patch.setattr(babi_simulation, "QUESTIONS", FEW_QUESTIONS)
         flags = {"persistent_dir": str(folder), "max_epochs": 1, "device": "cpu", "roar_strategy": "quantile"}
         step = {"recursive": True, "recursive_step_size": 50}
         configs = [resolve("babi-1", "simulated", k=k, **flags) for k in (0, 100)]
@@ -85,6 +84,7 @@ def strips(page, series):
     return page.execute_script(script, WORDS.format(series))
 
 
+@pytest.mark.slow
 def test_the_page_renders_and_asks_nobody_for_anything(page):
     assert page.execute_script("return document.querySelectorAll('figure svg').length") > 2
     assert page.execute_script("return document.querySelector('h1').getBoundingClientRect().height") > 0
@@ -94,6 +94,7 @@ def test_the_page_renders_and_asks_nobody_for_anything(page):
     assert {url for url in urls if not url.startswith("data:")} == {page.current_url}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", ["random", "gradient"])
 def test_struck_out_is_what_the_record_masked(page, study, measure):
     folder, configs = study
@@ -118,6 +119,7 @@ def test_struck_out_is_what_the_record_masked(page, study, measure):
         assert sum(out for _, out in words) == 50 * int(np.count_nonzero(maskable)) // 100
 
 
+@pytest.mark.slow
 def test_the_level_control_changes_what_is_struck_out(page):
     to_level(page, 0)
     assert not any(out for words in strips(page, "gradient") for _, out in words)
@@ -143,6 +145,7 @@ def test_no_confidential_text_is_on_the_page(study):
     assert "The texts of this task are confidential." in texts[1]
 
 
+@pytest.mark.slow
 def test_a_phone_need_not_scroll_sideways(page):
     size = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": False}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

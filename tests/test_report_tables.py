@@ -25,8 +25,7 @@ from nlproar.run.config import resolve
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
 from tests import made_records
-
-pytestmark = pytest.mark.slow
+from tests.conftest import FEW_QUESTIONS
 
 
 def results(folder):
@@ -119,7 +118,7 @@ def study(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(babi_simulation, "QUESTIONS", {"train": 300, "test": 60})
+        patch.setattr(babi_simulation, "QUESTIONS", FEW_QUESTIONS)
         for seed in (0, 1):
             flags = {"persistent_dir": str(folder), "max_epochs": 1, "device": "cpu", "seed": seed}
             flags["roar_strategy"] = "quantile"
@@ -145,6 +144,7 @@ def copied(study, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_seconds_decide_nothing_but_themselves(copied, few_tokens, tmp_path):
     (caches,) = [Caches(one) for one in frame.load([Layout(copied)]).studies]
     found = [convergence(caches, "cpu", Layout(tmp_path / name)) for name in ("first", "second")]
@@ -241,6 +241,7 @@ def test_the_figure_of_sparsity_has_the_interval():
     assert heights.min() == pytest.approx(100 * row.low)
 
 
+@pytest.mark.slow
 def test_tables_of_curves_hold_the_means_of_the_file_of_points(tmp_path):
     made_records.study(tmp_path, seeds=[0, 1, 2], recursive=(True, False))
     found = results(tmp_path)
@@ -290,6 +291,7 @@ def test_the_table_of_tasks_has_the_number_of_parameters(parameters, shown, tmp_
     assert written.tolist() == [parameters] if parameters else written.isna().all()
 
 
+@pytest.mark.slow
 def test_all_tables_are_written_in_three_forms(study, few_tokens, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "save", lambda picture, folder: None)
     cli.main("", ["--persistent-dir", str(study), "--out", str(tmp_path), "--device", "cpu"])

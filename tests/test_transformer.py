@@ -251,8 +251,13 @@ OF_THE_MODEL = [
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", OF_THE_MODEL)
+def often(name):
+    """A test of a measure that asks the model many times about a text takes long."""
+    asks_often = MEASURES[name].slow or MEASURES[name].random
+    return pytest.param(name, marks=pytest.mark.slow) if asks_often else name
+
+
+@pytest.mark.parametrize("name", map(often, OF_THE_MODEL))
 def test_every_measure_gives_a_token_the_same_value_in_any_company(made, name):
     _, dataset, _, _ = made
     explainer = explained(made, name)
