@@ -154,7 +154,7 @@ def test_numbers_are_collected_again_by_the_same_command(collected, made):
             "<!-- numbers: quick-start magic --><!-- end -->",
             "no view 'magic'; choose from section, printed, curves_count",
         ),
-        ("<!-- numbers: magic printed --><!-- end -->", "no numbers 'magic'; there are quick-start"),
+        ("<!-- numbers: magic printed --><!-- end -->", "no numbers 'magic'; there are "),
         ("Of <!-- number: quick-start --><!-- end -->", "a name, a metric, a measure and a field"),
         ("Of <!-- number: quick-start | ROAR: RACU | gradient | score --><!-- end --> %", "0 scores are of this"),
         ("It is\n<!-- number: quick-start | a | b | score --><!-- end -->", "line; move the marker"),
