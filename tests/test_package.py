@@ -108,7 +108,7 @@ def test_help_and_import_load_no_torch(script):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     names_measures = "integrated-gradient" in done.stdout.replace("-\n", "-")
-    assert names_measures != (script.stem in ("download", "report", "synthetic"))
+    assert names_measures != (script.stem in ("doc_numbers", "download", "report", "synthetic"))
     assert ("--persistent-dir" in done.stdout) != (script.stem == "benchmark")
 
 
