@@ -127,6 +127,18 @@ def test_decoding_gives_the_words_again(made):
             assert tokenizer.tokenizer.decode(ids, skip_special_tokens=True).split() == one.text.split()
 
 
+def test_words_are_those_of_the_first_text(made):
+    task, dataset, _, _ = made
+    split = dataset.splits["test"]
+    texts = [one.text for one in task.read(None) if one.split == "test"]
+    has_parts = any(name.startswith("##") for name in dataset.vocabulary.words)  # of words, as in BERT
+    for row, text in enumerate(texts):
+        starts = split.word_starts[split.offsets[row] : split.offsets[row + 1]]
+        assert starts[[0, 1, -1]].all() and starts[1:-1].sum() == len(text.split())
+        if has_parts and "zebra" in text:
+            assert not starts.all()
+
+
 def test_a_special_token_that_is_spelled_in_a_text_is_not_one(made):
     tokenizer = tokenizer_of(made)
     for name in tokenizer.tokenizer.all_special_tokens:

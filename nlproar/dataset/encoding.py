@@ -14,7 +14,7 @@ import signal
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, islice
 from multiprocessing import resource_tracker
 from multiprocessing.pool import Pool
@@ -65,6 +65,12 @@ class Split:
 
         tokens  = [CLS] a [EOS] [CLS] b c [EOS]
         offsets = [0, 3, 7]
+
+    If the tokens are subwords, `word_starts` says at which of them a word begins; [CLS] and [EOS] count as words. For
+    example, "unbelievable film" in four subwords is
+
+        tokens      = [CLS] un believ able film [EOS]
+        word_starts =   1    1    0    0    1     1
     """
 
     tokens: np.ndarray  # (S,) int32
@@ -73,6 +79,7 @@ class Split:
     query_tokens: np.ndarray | None = None  # (Q,) int32, for Q tokens of all queries
     query_offsets: np.ndarray | None = None  # (N + 1,) int64
     first: int = 0  # `first + i` is the number of observation i in the whole data set
+    word_starts: np.ndarray | None = None  # (S,) bool; None if each token is a word, and if words are not known
 
     def __len__(self) -> int:
         return len(self.label)
@@ -100,6 +107,8 @@ class Split:
             offsets=offsets,
             label=np.concatenate([self.label, other.label]),
         )
+        if self.word_starts is not None and other.word_starts is not None:
+            joined = replace(joined, word_starts=np.concatenate([self.word_starts, other.word_starts]))
         if self.query_tokens is None or self.query_offsets is None:
             return joined
         assert other.query_tokens is not None and other.query_offsets is not None
@@ -137,6 +146,18 @@ class Dataset:
     splits: Mapping[str, Split]  # "train", "val" and "test"
     digest: str
     warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def words_digest(self) -> str | None:
+        """A hash of where words begin, which is no part of `digest`; None if that is not known."""
+        state = hashlib.sha256()
+        for name in sorted(self.splits):
+            starts = self.splits[name].word_starts
+            if starts is None:
+                return None
+            state.update(f"{name} {len(starts)} ".encode())
+            state.update(np.packbits(starts).tobytes())
+        return state.hexdigest()[:16]
 
     def masked(self, masks: Mapping[str, np.ndarray]) -> Dataset:
         """Return the same data with [MASK] where the mask (S,) bool of each split is true."""
@@ -240,6 +261,7 @@ def find(task: str, source: str, digest: str, cache_dir: Path) -> Dataset | None
     folder = cache_dir / "encoded"
     if not folder.exists():
         return None
+    without_words = None  # the same data, from a version that did not keep where words begin
     for name in sorted(os.listdir(folder)):
         if not (name.startswith(f"{task}_{source}-") and name.endswith(".npz")):
             continue
@@ -255,8 +277,10 @@ def find(task: str, source: str, digest: str, cache_dir: Path) -> Dataset | None
             continue
         dataset = _unpack(arrays)
         if dataset.digest == digest:
-            return dataset
-    return None
+            if dataset.words_digest is not None:
+                return dataset
+            without_words = without_words or dataset
+    return without_words
 
 
 def _is_encoded(arrays: storage.Arrays) -> bool:
@@ -271,18 +295,32 @@ def _is_encoded(arrays: storage.Arrays) -> bool:
         return False
     vocabulary_size = len(SPECIALS) + len(words.split("\n"))
     for name in SPLITS:
-        label = arrays.get(f"{name}.label", _NO_ARRAY)
-        if label.dtype != np.int64 or label.ndim != 1 or (label < 0).any():
+        of_split = _names_of_split(arrays, name, vocabulary_size)
+        if of_split is None:
             return False
-        expected.add(f"{name}.label")
-        prefixes = [f"{name}."]
-        if f"{name}.query_tokens" in arrays:
-            prefixes.append(f"{name}.query_")
-        for prefix in prefixes:
-            if not _are_sequences(arrays, prefix, len(label), vocabulary_size):
-                return False
-            expected |= {f"{prefix}tokens", f"{prefix}offsets"}
+        expected |= of_split
     return set(arrays) == expected
+
+
+def _names_of_split(arrays: storage.Arrays, name: str, vocabulary_size: int) -> set[str] | None:
+    """Return the names of the arrays of a split; None if one of them is missing or cannot be what it should."""
+    label = arrays.get(f"{name}.label", _NO_ARRAY)
+    if label.dtype != np.int64 or label.ndim != 1 or (label < 0).any():
+        return None
+    names = {f"{name}.label"}
+    prefixes = [f"{name}."]
+    if f"{name}.query_tokens" in arrays:
+        prefixes.append(f"{name}.query_")
+    for prefix in prefixes:
+        if not _are_sequences(arrays, prefix, len(label), vocabulary_size):
+            return None
+        names |= {f"{prefix}tokens", f"{prefix}offsets"}
+    starts = arrays.get(f"{name}.{_WORD_STARTS}")
+    if starts is not None:
+        if not _are_word_starts(starts, arrays[f"{name}.tokens"], arrays[f"{name}.offsets"]):
+            return None
+        names.add(f"{name}.{_WORD_STARTS}")
+    return names
 
 
 def _as_text(array: np.ndarray) -> str | None:
@@ -294,6 +332,8 @@ def _as_text(array: np.ndarray) -> str | None:
     except UnicodeDecodeError:
         return None
 
+
+_WORD_STARTS = "word_starts"  # the array of a split that says where words begin
 
 _NO_ARRAY = np.empty(0, dtype=object)  # stands for a missing array; no array has this type
 
@@ -318,6 +358,14 @@ def _are_sequences(
     return bool((np.diff(offsets) >= 0).all())
 
 
+def _are_word_starts(starts: np.ndarray, tokens: np.ndarray, offsets: np.ndarray) -> bool:
+    """Return whether `starts` says of each token whether a word begins there, and does at the start of a sequence."""
+    if starts.dtype != np.bool_ or starts.shape != tokens.shape:
+        return False
+    first = offsets[:-1][np.diff(offsets) > 0]
+    return bool(starts[first].all())
+
+
 @dataclass
 class _Column:
     """The observations of one split while they are read, one after the other, without offsets.
@@ -330,6 +378,7 @@ class _Column:
     query_tokens: array[int] = field(default_factory=lambda: array("i"))
     query_lengths: array[int] = field(default_factory=lambda: array("q"))
     label: array[int] = field(default_factory=lambda: array("q"))
+    word_starts: bytearray = field(default_factory=bytearray)  # 1 where a word begins
 
 
 def encode(
@@ -457,6 +506,8 @@ def _encode_subwords(
                 f" {truncated:,} of {total:,} ({truncated / total:.1%})"
             )
         arrays |= _as_arrays(name, column, task.paired)
+        if tokenizer.knows_words:
+            arrays[f"{name}.{_WORD_STARTS}"] = np.frombuffer(column.word_starts, dtype=np.bool_)
     arrays["warnings"] = _as_array(warnings)
     return arrays
 
@@ -471,13 +522,14 @@ def _append_subwords(
     texts = [example.text for example in examples]
     queries = [example.query for example in examples] if paired else None
     truncated = 0
-    for tokens, query_tokens, is_truncated in tokenizer.encode(texts, queries):
-        column.tokens.extend(tokens)
-        column.lengths.append(len(tokens))
-        if query_tokens is not None:
-            column.query_tokens.extend(query_tokens)
-            column.query_lengths.append(len(query_tokens))
-        truncated += is_truncated
+    for encoded in tokenizer.encode(texts, queries):
+        column.tokens.extend(encoded.tokens)
+        column.lengths.append(len(encoded.tokens))
+        column.word_starts.extend(encoded.word_starts.tobytes())
+        if encoded.query_tokens is not None:
+            column.query_tokens.extend(encoded.query_tokens)
+            column.query_lengths.append(len(encoded.query_tokens))
+        truncated += encoded.is_truncated
     return truncated
 
 
@@ -662,10 +714,11 @@ def _offsets(lengths: array[int]) -> np.ndarray:
 
 def _unpack(arrays: storage.Arrays) -> Dataset:
     """Return the data set that `encode` has put into arrays."""
-    # The warnings are about the raw files, and are not part of the content.
+    # The warnings are about the raw files, and are not part of the content. Where words begin changes no run that ranks
+    # tokens: the digest of the data stays what it was before this was kept.
     state = hashlib.sha256()
     for name in sorted(arrays):
-        if name != "warnings":
+        if name != "warnings" and not name.endswith(f".{_WORD_STARTS}"):
             state.update(name.encode() + arrays[name].tobytes())
 
     splits = {}

@@ -9,8 +9,11 @@ A pair is encoded as the tokenizer joins it, and then split where the first text
 
     <s> a man sleeps </s> </s> he rests </s>    first: <s> a man sleeps </s>    second: </s> he rests </s>
 
-so that one after the other they are what the model was trained to read. Imports transformers only where texts are
-encoded.
+so that one after the other they are what the model was trained to read.
+
+A word is what the tokenizer splits into subwords: it first cuts a text at blanks and, usually, around punctuation.
+
+Imports transformers only where texts are encoded.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from nlproar.dataset.pretrained import load_config, refused
 from nlproar.dataset.vocabulary import CLS, EOS, SPECIALS
 from nlproar.errors import UserError
 
-VERSION = 1  # part of the cache key: raise it when the same texts come to have other tokens
+VERSION = 2  # part of the cache key: raise it when the same texts come to have other tokens or words
 TINY_VOCABULARY = 8000  # tokens of the tokenizer that is trained on the texts of a task
 
 _CHUNK = 1000  # texts that are encoded at a time
@@ -56,6 +59,7 @@ class Encoded(NamedTuple):
     tokens: np.ndarray  # (T,) int32, from [CLS] to [EOS]
     query_tokens: np.ndarray | None  # (Q,) int32, with the special tokens of the second text
     is_truncated: bool
+    word_starts: np.ndarray  # (T,) bool: whether a word begins at the token; each special token is a word of its own
 
 
 class SubwordTokenizer:
@@ -110,6 +114,13 @@ class SubwordTokenizer:
         (pair,) = self._call(["a"], ["a"])
         return int(pair.type_ids[-1]) if "token_type_ids" in self.tokenizer.model_input_names else 0
 
+    @cached_property
+    def knows_words(self) -> bool:
+        """Whether the tokenizer cuts a text into words first. To one that does not, every text is a single word."""
+        (two,) = self._call(["a a"], None)
+        words = {word for word in two.word_ids if word is not None}
+        return len(words) == 2
+
     def encode(self, texts: Iterable[str], queries: Iterable[str] | None = None) -> Iterator[Encoded]:
         """Yield the tokens of each text, or of each pair of a text and a query."""
         one, other = iter(texts), None if queries is None else iter(queries)
@@ -137,9 +148,20 @@ class SubwordTokenizer:
         ids = self._ours[np.array(encoding.ids)]
         is_truncated = bool(encoding.overflowing)
         if not is_pair:
-            return Encoded(ids, None, is_truncated)
+            return Encoded(ids, None, is_truncated, word_starts(encoding.word_ids))
         length = 1 + encoding.sequence_ids.count(0) + 1
-        return Encoded(ids[:length], ids[length:], is_truncated)
+        return Encoded(ids[:length], ids[length:], is_truncated, word_starts(encoding.word_ids[:length]))
+
+
+def word_starts(word_ids: Sequence[int | None]) -> np.ndarray:
+    """Return at which tokens a word begins, (T,) bool, from the number of the word of each token.
+
+    The number is None for special tokens, each of which counts as a word: None 0 0 1 None gives 1 1 0 1 1.
+    """
+    numbers = np.array([-1 if word is None else word for word in word_ids])
+    starts = np.ones(len(numbers), dtype=bool)
+    starts[1:] = (numbers[1:] != numbers[:-1]) | (numbers[1:] == -1)
+    return starts
 
 
 def _number(entry: tuple[str, int]) -> int:
