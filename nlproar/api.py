@@ -65,18 +65,25 @@ def importance(config: Config, splits: Sequence[str] = ("test",)) -> pd.DataFram
     return pd.concat(tables, ignore_index=True)
 
 
-def mask(importance: Sequence[float], k: int, strategy: str = "quantile") -> np.ndarray:
+def mask(
+    importance: Sequence[float], k: int, strategy: str = "quantile", word_starts: Sequence[bool] | None = None
+) -> np.ndarray:
     """Return which tokens of one observation are masked at level `k`, (T,) bool, given their importance (T,).
 
-    "count" masks k tokens and "quantile" k per cent of them, rounded down; of equally important tokens the first. For
-    a whole data set see `nlproar.masking.mask_most_important`.
+    "count" masks k tokens and "quantile" k per cent of them, rounded down; of equally important tokens the first. With
+    `word_starts` (T,), which says at which tokens a word begins, whole words are counted and masked, and the importance
+    of a word is the sum over its tokens. For a whole data set see `nlproar.masking.mask_most_important`.
     """
-    from nlproar.masking import mask_most_important
+    from nlproar.masking import at_tokens, importance_of_words, mask_most_important
 
     values = np.asarray(importance, dtype=np.float32)
     everything = np.ones(len(values), bool)
     offsets = np.array([0, len(values)])
-    return mask_most_important(values, everything, offsets, strategy, k)
+    starts = None
+    if word_starts is not None:
+        starts = np.asarray(word_starts, dtype=bool)
+        values = at_tokens(importance_of_words(values, starts), starts)
+    return mask_most_important(values, everything, offsets, strategy, k, word_starts=starts)
 
 
 def performance(persistent_dir: str) -> pd.DataFrame:

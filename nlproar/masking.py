@@ -12,6 +12,18 @@ An example with two observations, of three tokens and of two:
     count, k = 1      0    1    0      0    1
     count, k = 2      0    1    1      0    1      (all that the second observation has)
     quantile, k = 50  0    1    0      0    0      (50 % of 3 is 1, of 1 is 0: rounded down)
+
+If the tokens are parts of words, whole words can be ranked and masked instead. W words begin at the tokens where
+`word_starts` (S,) bool is true, and the importance of a word is the sum over its tokens, which is written at each of
+them. An observation of two words:
+
+    tokens                   un  believ  able  film
+    importance of tokens     0.1    0.2   0.5   0.6
+    word_starts              yes     no    no   yes
+    importance of words      0.8    0.8   0.8   0.6
+
+    count, k = 1, of words     1      1     1     0
+    count, k = 1, of tokens    0      0     0     1
 """
 
 from __future__ import annotations
@@ -46,13 +58,28 @@ def mask_most_important(
     strategy: str,
     k: int,
     already: np.ndarray | None = None,
+    word_starts: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return which tokens are masked at level `k`: (S,) bool.
 
     importance is (S,) float32, maskable (S,) bool, offsets (N + 1,). Of equally important tokens the first is masked.
     Tokens in `already` (S,) bool stay masked and count towards `k` (Recursive ROAR). Raises ValueError where the
     importance of a maskable token is NaN, which has no rank.
+
+    With `word_starts` (S,) bool words take the place of tokens: `k` counts words, and all tokens of a word are masked
+    or none. `importance` is then that of words, see `importance_of_words`. The tokens of a word must be maskable, and
+    be in `already`, all or none.
     """
+    if word_starts is not None:
+        words = mask_most_important(
+            importance[word_starts],
+            maskable[word_starts],
+            offsets_of_words(word_starts, offsets),
+            strategy,
+            k,
+            None if already is None else already[word_starts],
+        )
+        return at_tokens(words, word_starts)
     if (np.isnan(importance) & maskable).any():
         raise ValueError("importance is NaN at a token that can be masked")
     rank = np.where(maskable, _descending(importance), _LAST)
@@ -109,6 +136,36 @@ def _descending(values: np.ndarray) -> np.ndarray:
     bits = without_negative_zero.view(np.uint32)
     is_negative = bits >> 31
     return np.where(is_negative, bits, bits ^ np.uint32(0x7FFFFFFF))
+
+
+def offsets_of_words(word_starts: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return the offsets (N + 1,) of the words of each observation, from those of its tokens, (N + 1,).
+
+    In the example above the offsets of tokens are 0 4, and those of words 0 2.
+    """
+    words_before = np.concatenate([[0], np.cumsum(word_starts)])
+    of_words: np.ndarray = words_before[offsets]
+    return of_words
+
+
+def at_tokens(of_words: np.ndarray, word_starts: np.ndarray) -> np.ndarray:
+    """Return values (W,) of words at each of their tokens, (S,): 0.8 0.6 becomes 0.8 0.8 0.8 0.6 in the example."""
+    word = np.cumsum(word_starts) - 1  # of each token
+    expanded: np.ndarray = of_words[word]
+    return expanded
+
+
+def importance_of_words(importance: np.ndarray, word_starts: np.ndarray, adds_up: bool = True) -> np.ndarray:
+    """Return the importance of each word, (W,) float32: the sum of the importance (S,) of its tokens.
+
+    Where importance does not add up (`adds_up` is false) it is that of the first token: the sum of several random
+    numbers is larger than one of them, and random importance would prefer long words.
+    """
+    first = np.flatnonzero(word_starts)
+    if not adds_up:
+        return importance[first].astype(np.float32)
+    total: np.ndarray = np.add.reduceat(importance.astype(np.float64), first)
+    return total.astype(np.float32)
 
 
 def mask_at_random(maskable: np.ndarray, offsets: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
