@@ -127,12 +127,15 @@ def test_every_other_flag_enters_the_id(tmp_path):
     of_transformer = {"max_length": 9, "warm_up": 0.2}
     others = {"model_type", "evaluation", "model"}
     of_one_measure = {name for values in of_measures.values() for name in values}
-    known = set(changes) | set(of_erasure) | set(of_transformer) | of_one_measure
+    of_masked_transformer = {"unit": "word"}
+    known = set(changes) | set(of_erasure) | set(of_transformer) | set(of_masked_transformer) | of_one_measure
     assert known == known_flags() - set(flags_of(Options)) - others
     ids = {resolve("sst", **{**base, name: value}).id for name, value in changes.items()}
     assert len(ids | {resolve("sst", **base).id}) == len(changes) + 1
     ids = {resolve("sst", model="tiny", **{name: value}).id for name, value in of_transformer.items()}
     assert len(ids | {resolve("sst", model="tiny").id, resolve("sst").id}) == 4
+    masked = {"model": "tiny", "importance_measure": "gradient", "k": 10}
+    assert resolve("sst", **masked, **of_masked_transformer).id != resolve("sst", **masked).id
     for measure, values in of_measures.items():
         own = {"importance_measure": measure, "k": 10}
         ids = {resolve("sst", **own, **{name: value}).id for name, value in values.items()}
@@ -246,4 +249,4 @@ def test_the_defaults_of_this_schema_are_those_it_was_made_with():
             continue
         parameters = values_of(measure.parameters()) if measure.parameters else {}
         defaults[name] = {**parameters, "version": measure.version}
-    assert (SCHEMA, storage.digest(defaults)[:16]) == (2, "de38d9a00c4e1568")
+    assert (SCHEMA, storage.digest(defaults)[:16]) == (2, "2b2193def2ed5d8b")

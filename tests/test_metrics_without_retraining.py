@@ -92,7 +92,7 @@ class Lookup(Classifier):
         return Prediction(torch.stack([0 * found, 4 * found - 2], dim=1), None)
 
 
-def changes(importance, of_class):
+def changes(importance, of_class, starts=None):
     """Of two texts, of which the first has the word at its beginning."""
     tokens, offsets = flat([7, 5, 5, 5], [5, 5, 5, 5])
     split = Split(tokens, offsets, np.array([0, 0]))
@@ -100,7 +100,7 @@ def changes(importance, of_class):
     values[split.maskable] = importance
     context = SimpleNamespace(dataset=SimpleNamespace(splits={"test": split}))
     explained = SimpleNamespace(of_split={"test": SimpleNamespace(values=values)})
-    return erasure.changes(Lookup(), context, explained, of_class)
+    return erasure.changes(Lookup(), context, explained, of_class, starts)
 
 
 HIGH, LOW = 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(2))  # the probabilities of the likely and of the other class
@@ -116,6 +116,17 @@ def test_where_it_is_the_least_important_nothing_is_lost_without_the_others_and_
     found = changes([0, 1, 1, 1, 0, 1, 1, 1], "predicted")
     assert np.allclose(found["comprehensiveness"], 0)
     assert np.allclose(found["sufficiency"], [[HIGH - LOW] * 5, [0] * 5])
+
+
+def test_by_word_the_word_that_counts_is_removed_whole_also_where_another_of_its_tokens_is_the_important_one():
+    starts = np.array([1, 1, 0, 1, 1, 1] * 2, bool)  # the first two tokens are a word, which is important at its second
+    importance = np.array([0, 9, 1, 1, 0, 9, 1, 1], np.float32)
+    by_token = changes(importance, "predicted")["comprehensiveness"]
+    assert np.allclose(by_token[0, :4], 0)  # up to 20 % it is one token of four
+    spread = np.array([9, 9, 1, 1] * 2, np.float32)
+    found = changes(spread, "predicted", starts)
+    assert np.allclose(found["comprehensiveness"], [[HIGH - LOW] * 5, [0] * 5])
+    assert np.allclose(found["sufficiency"], 0)
 
 
 def test_of_the_gold_class_the_probability_can_rise():

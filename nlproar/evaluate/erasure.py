@@ -7,7 +7,8 @@ For an observation x, a class c and the q per cent of its tokens that a measure 
     sufficiency(q)       = p(c | x) - p(c | only these tokens)           low if they suffice
 
 Both lie in [-1, 1]. AOPC is the mean over q = 1, 5, 10, 20 and 50. "Without" means `[MASK]` in place of the token, as
-in ROAR. The number of tokens is rounded up, so that at least one is removed, or left, from every text.
+in ROAR. The number of tokens is rounded up, so that at least one is removed, or left, from every text. By
+word (`--unit`), q counts words, and all tokens of a word are removed or left together.
 
 A model that never saw `[MASK]` may answer at random about masked data. `--erasure-model masked-fine-tuning` therefore
 measures a model that was trained to predict them, see `nlproar.evaluate.masked_fine_tuning`.
@@ -23,8 +24,10 @@ import numpy as np
 
 from nlproar import storage
 from nlproar.evaluate.masks import Masks
-from nlproar.evaluate.of_one_model import ErasedModel, OfOneModel, of_model, short_name
+from nlproar.evaluate.of_one_model import OfOneModel, RankedByOneModel, of_model, short_name
+from nlproar.evaluate.unit import noted, word_starts
 from nlproar.flags import flag
+from nlproar.masking import at_tokens, offsets_of_words
 
 if TYPE_CHECKING:
     from nlproar.explain.importance import Importance
@@ -39,7 +42,7 @@ _VERSION = 1  # raise it when the values of observations change
 
 
 @dataclass(frozen=True)
-class ErasureParameters(ErasedModel):
+class ErasureParameters(RankedByOneModel):
     """Which model is measured, and the probability of which class."""
 
     erasure_class: str = flag(
@@ -56,19 +59,19 @@ class Erasure(OfOneModel):
     def carry_out(self, config: Config, context: Context) -> Record:
         """See `Evaluation.carry_out`: explain, and compare the answers of the model."""
         trained = self.trained(config)
+        of_class = config.parameters.erasure_class
         importance, model, metrics = self.explain_and_test(config, context)
         masks = Masks.nothing(context.dataset)
         key = {
             "version": _VERSION,
             "importance": importance.digest,
             "weights": context.weights(trained),
-            "class": config.parameters.erasure_class,
+            "class": of_class,
             "bins": list(BINS),
         }
+        starts = word_starts(config, context.dataset.splits["test"])
         with context.timed("test"):
-            found = context.observations(
-                config, key, lambda: changes(model, context, importance, config.parameters.erasure_class)
-            )
+            found = context.observations(config, key, lambda: changes(model, context, importance, of_class, starts))
         diagnostics = {}
         for name in self.scores:
             metrics["test"][name] = float(found[name].mean())
@@ -84,16 +87,22 @@ class Erasure(OfOneModel):
     def title(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.title`."""
         of_class = ", gold class" if values.get("erasure_class") == "gold" else ""
-        return f"Erasure{of_model(values)}{of_class}"
+        return noted(f"Erasure{of_model(values)}{of_class}", values)
 
 
-def changes(model: Classifier, context: Context, importance: Importance, of_class: str) -> storage.Arrays:
-    """Return comprehensiveness and sufficiency of every test observation, (N, bins) float64 each."""
+def changes(
+    model: Classifier, context: Context, importance: Importance, of_class: str, starts: np.ndarray | None = None
+) -> storage.Arrays:
+    """Return comprehensiveness and sufficiency of every test observation, (N, bins) float64 each.
+
+    With `starts` (S,) bool, which says where words of the test split begin, whole words are removed.
+    """
     from nlproar.model.train import predict
 
     split = context.dataset.splits["test"]
-    rank = ranks(importance.of_split["test"].values, split.maskable, split.offsets)
-    available = np.add.reduceat(split.maskable, split.offsets[:-1])
+    rank = ranks(importance.of_split["test"].values, split.maskable, split.offsets, starts)
+    counted = split.maskable if starts is None else split.maskable & starts
+    available = np.add.reduceat(counted, split.offsets[:-1])  # tokens, or words, that can be masked
 
     def probabilities(mask: np.ndarray) -> np.ndarray:
         logits = predict(model, split.masked(mask)).double()
@@ -115,12 +124,20 @@ def changes(model: Classifier, context: Context, importance: Importance, of_clas
     return {"comprehensiveness": comprehensiveness, "sufficiency": sufficiency}
 
 
-def ranks(importance: np.ndarray, maskable: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def ranks(
+    importance: np.ndarray, maskable: np.ndarray, offsets: np.ndarray, word_starts: np.ndarray | None = None
+) -> np.ndarray:
     """Return the rank of every token in its observation, (S,) int64: 0 is the most important one.
 
     importance is (S,), maskable (S,) bool, offsets (N + 1,). Of equally important tokens the first comes first, as when
     `nlproar.masking` masks. Tokens that cannot be masked come last.
+
+    With `word_starts` (S,) bool each token has the rank of its word, and `importance` is that of words, see
+    `nlproar.masking`.
     """
+    if word_starts is not None:
+        of_words = offsets_of_words(word_starts, offsets)
+        return at_tokens(ranks(importance[word_starts], maskable[word_starts], of_words), word_starts)
     lengths = np.diff(offsets)
     observation = np.repeat(np.arange(len(lengths)), lengths)
     order = np.lexsort((-importance, ~maskable, observation))

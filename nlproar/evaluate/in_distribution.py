@@ -14,7 +14,8 @@ two numbers at each level of masking, from the p-values of the test observations
   split and a copy of it that is masked at random, which is what it is validated on.
 
 The second comparison is with all levels together, so a level of random masking need not be at 5 % itself. Compare a
-measure with random masking at the same level.
+measure with random masking at the same level. With `--unit word`, levels mask whole words; what the model of masked
+fine-tuning knows is masked token by token.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ import numpy as np
 
 from nlproar.errors import UserError
 from nlproar.evaluate.masks import Masks
-from nlproar.evaluate.of_one_model import OfOneModel, of_model, short_name
+from nlproar.evaluate.of_one_model import OfOneModel, RankedByOneModel, of_model, short_name
+from nlproar.evaluate.unit import noted, word_starts
 from nlproar.masking import mask_at_random, mask_most_important
 from nlproar.seeds import derive
 from nlproar.stats.distribution import KnownObservations, shift
@@ -47,6 +49,8 @@ _VERSION = 1  # raise it when the values of observations change
 
 class InDistribution(OfOneModel):
     """The share of masked test observations that are outside of the distribution that one model knows."""
+
+    Parameters = RankedByOneModel
 
     def carry_out(self, config: Config, context: Context) -> Record:
         """See `Evaluation.carry_out`: explain, mask at each level, and compare the activations."""
@@ -76,7 +80,7 @@ class InDistribution(OfOneModel):
 
     def title(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.title`."""
-        return f"In distribution{of_model(values)}"
+        return noted(f"In distribution{of_model(values)}", values)
 
 
 def p_values(config: Config, context: Context, model: Classifier, importance: Importance) -> np.ndarray:
@@ -92,7 +96,8 @@ def p_values(config: Config, context: Context, model: Classifier, importance: Im
     values = importance.of_split["test"].values
     found = np.empty((len(split), len(LEVELS)))
     for column, level in enumerate(LEVELS):
-        mask = mask_most_important(values, split.maskable, split.offsets, "quantile", level)
+        starts = word_starts(config, split)
+        mask = mask_most_important(values, split.maskable, split.offsets, "quantile", level, word_starts=starts)
         found[:, column] = known.p_values(activations(model, split.masked(mask)))
     return found
 

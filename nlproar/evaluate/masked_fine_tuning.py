@@ -9,6 +9,7 @@ the tokens that a measure calls important. A curve therefore costs one training 
   masked data together.
 - Every other run tests that model. With `--recursive` the importance of a level is that of the same model on the data
   of the level one step below; without, it is that of the unmasked data.
+- Training masks single tokens also where a level masks whole words (`--unit word`), so both share the run of k = 0.
 - Training data are neither explained nor masked at a level, as nothing is trained on them.
 """
 
@@ -18,6 +19,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nlproar.evaluate.roar import Level, Roar
+from nlproar.evaluate.unit import noted
 from nlproar.explain import MEASURES
 
 if TYPE_CHECKING:
@@ -65,4 +67,4 @@ class MaskedFineTuning(Roar):
 
     def title(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.title`."""
-        return "Recursive masked fine-tuning" if values["recursive"] else "Masked fine-tuning"
+        return noted("Recursive masked fine-tuning" if values["recursive"] else "Masked fine-tuning", values)

@@ -19,6 +19,7 @@ from nlproar import storage
 from nlproar.evaluate.erasure import BINS, Erasure, changes
 from nlproar.evaluate.masks import Masks
 from nlproar.evaluate.of_one_model import of_model, short_name
+from nlproar.evaluate.unit import noted, word_starts
 from nlproar.explain import UNCHANGED, Beams
 
 if TYPE_CHECKING:
@@ -56,9 +57,14 @@ class NormalisedErasure(Erasure):
             "bins": list(BINS),
         }
 
+        starts = word_starts(config, context.dataset.splits["test"])
+
         def make() -> storage.Arrays:
-            values = [changes(model, context, one, of_class)["comprehensiveness"] for one in (importance, least, most)]
-            return {"normalised": normalise(*[one.mean(axis=1) for one in values])}
+            values = []
+            for one in (importance, least, most):
+                found = changes(model, context, one, of_class, starts)
+                values.append(found["comprehensiveness"].mean(axis=1))
+            return {"normalised": normalise(*values)}
 
         with context.timed("test"):
             normalised = context.observations(config, key, make)["normalised"]
@@ -85,7 +91,7 @@ class NormalisedErasure(Erasure):
     def title(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.title`."""
         of_class = ", gold class" if values.get("erasure_class") == "gold" else ""
-        return f"Normalised erasure{of_model(values)}{of_class}"
+        return noted(f"Normalised erasure{of_model(values)}{of_class}", values)
 
 
 def normalise(value: np.ndarray, least: np.ndarray, most: np.ndarray) -> np.ndarray:

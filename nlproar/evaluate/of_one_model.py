@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nlproar.errors import UserError
 from nlproar.evaluate import load_evaluation
 from nlproar.evaluate.evaluation import Evaluation
 from nlproar.evaluate.masks import Masks
 from nlproar.evaluate.roar import Level
+from nlproar.evaluate.unit import TOKEN, Unit
 from nlproar.explain import MEASURES
 from nlproar.flags import flag
 
@@ -35,10 +36,15 @@ class ErasedModel:
     )
 
 
+@dataclass(frozen=True)
+class RankedByOneModel(ErasedModel, Unit):
+    """The same of a metric that masks the tokens, or words, that a measure calls the most important."""
+
+
 class OfOneModel(Evaluation):
     """A metric of the explanations of one model on the test split. One run measures a measure at all levels."""
 
-    Parameters = ErasedModel
+    Parameters: ClassVar[type] = ErasedModel
     level = None
 
     def canonical(self, config: Config) -> Config:
@@ -82,7 +88,11 @@ class OfOneModel(Evaluation):
 
     def describe(self, config: Config) -> list[str]:
         """See `Evaluation.describe`."""
-        return [config.evaluation, str(config.importance_measure)]
+        words = [config.evaluation, str(config.importance_measure)]
+        unit = getattr(config.parameters, "unit", TOKEN)
+        if unit != TOKEN:
+            words.append(f"by {unit}")
+        return words
 
     def base_of(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.base_of`: the evaluation whose model is asked."""

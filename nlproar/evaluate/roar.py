@@ -24,6 +24,7 @@ from nlproar.dataset.task import SPLITS
 from nlproar.errors import UserError
 from nlproar.evaluate.evaluation import Evaluation
 from nlproar.evaluate.masks import Masks
+from nlproar.evaluate.unit import TOKEN, Unit, noted, word_starts
 from nlproar.explain import MEASURES, UNCHANGED
 from nlproar.flags import flag
 from nlproar.masking import STRATEGIES, mask_most_important
@@ -44,11 +45,11 @@ _USUAL_HIGHEST = {"count": 10, "quantile": 90}
 
 
 @dataclass(frozen=True)
-class Level:
+class Level(Unit):
     """How many tokens are masked, and which model ranks them.
 
-    In a canonical configuration `roar_strategy` is None at k = 0, and `recursive_step_size` is None without recursion,
-    as these values cannot change the result.
+    In a canonical configuration `roar_strategy` is None at k = 0, `recursive_step_size` is None without recursion, and
+    `unit` is "token" where nothing or everything is masked, as these values cannot change the result.
     """
 
     roar_strategy: str | None = flag(
@@ -214,6 +215,7 @@ class Roar(Evaluation):
                     str(level.roar_strategy),
                     level.k,
                     masks_below.of_split[name],
+                    word_starts(config, split),
                 )
             return Masks(of_split)
 
@@ -238,6 +240,8 @@ class Roar(Evaluation):
         if config.importance_measure is not None:
             parts.append(f"m-{config.importance_measure}")
             parts.append(f"r-{int(level.recursive)}")
+        if level.unit != TOKEN:
+            parts.append(f"u-{level.unit}")
         if level.recursive:
             parts.append(f"st-{level.recursive_step_size}")
         return parts
@@ -250,11 +254,13 @@ class Roar(Evaluation):
             words.append(level.roar_strategy)
         if level.recursive:
             words.append("recursive")
+        if level.unit != TOKEN:
+            words.append(f"by {level.unit}")
         return words
 
     def title(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.title`."""
-        return "Recursive ROAR" if values["recursive"] else "ROAR"
+        return noted("Recursive ROAR" if values["recursive"] else "ROAR", values)
 
     def base(self, grid: Grid, dataset: str, seed: int) -> Iterator[Config]:
         """See `Evaluation.base`: the run without masks and, in a study of quantiles, that with everything masked."""

@@ -31,6 +31,7 @@ class Measure(NamedTuple):
     published: bool = False  # True: it is one of those that a study has by default
     signed: bool = False  # True: a positive value speaks for the class that is explained, and a negative one against it
     slow: bool = False  # True: it asks the model about many texts for each token; a study has it only if it is named
+    adds_up: bool = True  # False: a word has the importance of its first token, and not the sum over its tokens
     role: str = "measure"  # "check" and "truth" (which knows the informative tokens) serve to check metrics
 
 
@@ -124,7 +125,9 @@ class Perturbations(Target):
 
 
 MEASURES = {
-    "random": Measure("nlproar.explain.random:Random", needs_model=False, reranks=False, random=True, published=True),
+    "random": Measure(
+        "nlproar.explain.random:Random", needs_model=False, reranks=False, random=True, adds_up=False, published=True
+    ),
     "mutual-information": Measure(
         "nlproar.explain.mutual_information:MutualInformation", needs_model=False, published=True
     ),
@@ -180,7 +183,9 @@ MEASURES |= {
     "oracle-inverse": Measure(
         "nlproar.explain.oracle:OracleInverse", needs_model=False, reranks=False, random=True, role="truth"
     ),
-    "position": Measure("nlproar.explain.information_free:Position", needs_model=False, reranks=False, role="check"),
+    "position": Measure(
+        "nlproar.explain.information_free:Position", needs_model=False, reranks=False, adds_up=False, role="check"
+    ),
     "word-frequency": Measure(
         "nlproar.explain.information_free:WordFrequency", needs_model=False, reranks=False, role="check"
     ),

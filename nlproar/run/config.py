@@ -311,6 +311,8 @@ def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
     seed = choose(Seed(), given).seed
     recipe = choose(MODELS[model_type].recipe(task), given)
     recipe = recipe.completed(Layout.at(options.persistent_dir))
+    if recipe.reads_words:
+        given.pop("unit", None)  # its tokens are words, so both units are the same run
     parameters = choose(rules.Parameters(), given)
     measure_parameters = choose(usual_measure(measure), given)
     transform = UNCHANGED

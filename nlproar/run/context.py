@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, cached_property, partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from nlproar.dataset.encoding import Dataset
 from nlproar.dataset.task import SPLITS, Task
 from nlproar.errors import UserError
 from nlproar.evaluate.masks import Masks
+from nlproar.evaluate.unit import is_by_word, word_starts
 from nlproar.explain import MEASURES, transform
 from nlproar.explain.importance import (
     TOKENS_PER_BATCH,
@@ -48,6 +50,9 @@ log = logging.getLogger(__name__)
 # Raise this when the importance that belongs to a key changes for all measures. A change of one measure raises the
 # version in its registry entry instead.
 IMPORTANCE_VERSION = 1
+
+# Raise this when the importance of words changes that belongs to the same importance of tokens.
+UNIT_VERSION = 1
 
 # Raise this when the masks that belong to a key change.
 MASKS_VERSION = 1
@@ -158,7 +163,9 @@ class Context:
         masks: Masks,
         splits: Collection[str] = SPLITS,
     ) -> Importance:
-        """Return the importance of every token of `splits`, by the measure and the transform of `config`.
+        """Return the importance of every token of `splits`, by the measure, the unit and the transform of `config`.
+
+        If the unit is a word, the importance of a token is that of its whole word, and the transform changes words.
 
         The explained model is that of the run `model_of`, or None for a measure that needs no model. It is explained on
         the data with `masks`. Nothing is computed yet: the values of a split are read from the cache, or computed and
@@ -166,7 +173,7 @@ class Context:
         """
         measure_key = self._importance_key(config, model_of, masks)
         transform_seed = derive(config.seed, "transform")
-        key = {**measure_key, **transform.key_of(config.transform, transform_seed)}
+        key = {**measure_key, **self._unit_key(config), **transform.key_of(config.transform, transform_seed)}
         last = self._last_importance
         if last is not None and last.digest == storage.digest(key) and last.splits == tuple(splits):
             return last
@@ -175,8 +182,8 @@ class Context:
         build_once = cache(partial(self._build_explainer, config, model_of, masks))
         by_measure = partial(self._importance_by_measure, measure_key, build_once)
         load: Callable[[str], SplitImportance] = by_measure
-        if config.transform != transform.UNCHANGED:
-            load = partial(self._transformed_importance, config, key, transform_seed, by_measure)
+        if is_by_word(config) or config.transform != transform.UNCHANGED:
+            load = partial(self._changed_importance, config, key, transform_seed, by_measure)
         self._last_importance = Importance(key, splits, load)
         return self._last_importance
 
@@ -186,7 +193,7 @@ class Context:
         model_of: Config | None,
         masks: Masks,
     ) -> dict[str, Any]:
-        """Return everything that decides the importance by a measure, before any transform."""
+        """Return everything that decides the importance of tokens by a measure, before any transform."""
         name = str(config.importance_measure)
         measure = MEASURES[name]
         return {
@@ -200,6 +207,12 @@ class Context:
             "masks": masks.digest,
         }
 
+    def _unit_key(self, config: Config) -> dict[str, Any]:
+        """Return what decides the importance of words besides that of tokens; nothing if the unit is a token."""
+        if not is_by_word(config):
+            return {}
+        return {"unit": config.parameters.unit, "unit_version": UNIT_VERSION, "words": self.dataset.words_digest}
+
     def importance_of_model(self, config: Config, model: Classifier, split: str) -> SplitImportance:
         """Return the importance of the tokens of `split` by the measure and the transform of `config`, for a model that
         no run has trained. The data are unmasked, and nothing is stored."""
@@ -208,7 +221,7 @@ class Context:
         if config.transform == transform.UNCHANGED:
             return values
         seed = derive(config.seed, "transform")
-        return SplitImportance(self._transform(config, seed, lambda _: values, split)["values"])
+        return self._change(config, seed, lambda _: values, split)
 
     def _build_explainer(
         self,
@@ -257,7 +270,7 @@ class Context:
         make = partial(_explain_split, measure, build_once, split)
         return SplitImportance(**storage.cached(path, {**key, "split": split}, make))
 
-    def _transformed_importance(
+    def _changed_importance(
         self,
         config: Config,
         key: Mapping[str, Any],
@@ -265,34 +278,43 @@ class Context:
         by_measure: Callable[[str], SplitImportance],
         split: str,
     ) -> SplitImportance:
-        """Return the importance of the tokens of `split` after the transform of `config`.
+        """Return the importance of the tokens of `split` by the unit, and after the transform, of `config`.
 
-        It is read from the cache, or computed and stored there. `by_measure` returns the importance before the
-        transform.
+        It is read from the cache, or computed and stored there. `by_measure` returns the importance of tokens before
+        the transform.
         """
         path = self.layout.importance(key["measure"], storage.digest(key), split)
-        make = partial(self._transform, config, seed, by_measure, split)
+
+        def make() -> storage.Arrays:
+            return self._change(config, seed, by_measure, split).arrays()
+
         return SplitImportance(**storage.cached(path, {**key, "split": split}, make))
 
-    def _transform(
+    def _change(
         self,
         config: Config,
         seed: int,
         by_measure: Callable[[str], SplitImportance],
         split_name: str,
-    ) -> storage.Arrays:
-        """Return the importance of a split after the transform of `config`, as the arrays that are stored."""
+    ) -> SplitImportance:
+        """Return the importance of a split by the unit, and after the transform, of `config`."""
         split = self.dataset.splits[split_name]
-        values = by_measure(split_name).values
-        changed = transform.apply(
-            config.transform,
-            values,
-            split.maskable,
-            split.offsets,
-            seed,
-            split.first,
-        )
-        return SplitImportance(changed).arrays()
+        starts = word_starts(config, split)
+        found = by_measure(split_name)
+        values = found.values
+        maskable = split.maskable
+        offsets = split.offsets
+        if starts is not None:
+            adds_up = MEASURES[str(config.importance_measure)].adds_up
+            values = masking.importance_of_words(values, starts, adds_up)
+            maskable = maskable[starts]
+            offsets = masking.offsets_of_words(starts, offsets)
+        if config.transform != transform.UNCHANGED:
+            values = transform.apply(config.transform, values, maskable, offsets, seed, split.first)
+            found = SplitImportance(values)  # what is known of a measure is not known of its transform
+        if starts is not None:
+            values = masking.at_tokens(values, starts)
+        return replace(found, values=values)
 
     def masks(self, config: Config, key: Mapping[str, Any], make: Callable[[], Masks]) -> Masks:
         """Return the masks of a run: those that are stored under `key`, or the result of `make`, which is stored.

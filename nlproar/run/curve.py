@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
 from nlproar.errors import UserError
+from nlproar.evaluate.unit import TOKEN
 from nlproar.explain import MEASURES
 from nlproar.run import record
 from nlproar.run.config import Config
@@ -46,7 +47,7 @@ def comparable(layout: Layout, config: Config, done: Record) -> list[Record]:
 
 
 def _beside(panel: Panel | None, asked: Panel) -> bool:
-    return panel is None or (panel.evaluation, panel.strategy) == (asked.evaluation, asked.strategy)
+    return panel is None or panel._replace(recursive=asked.recursive) == asked
 
 
 def of_study(records: Iterable[Record], seeds: Collection[int]) -> list[str]:
@@ -59,7 +60,8 @@ def of_study(records: Iterable[Record], seeds: Collection[int]) -> list[str]:
 
 
 def of_records(records: Sequence[Record], of_seeds: Collection[int] = ()) -> list[tuple[Panel | None, str]]:
-    """Return a table for each evaluation and way of counting levels among records of one study, means over its seeds.
+    """Return a table for each evaluation and way of counting levels (strategy and unit) among records of one study,
+    means over its seeds.
 
     Rows are levels and columns are series. A cell is "-" where one of the seeds, those of the records and `of_seeds`,
     has no record.
@@ -126,7 +128,7 @@ def _heading(example: Record, panel: Panel | None, seeds: Sequence[int]) -> str:
     metric = str(example.task["metric"]).replace("_", " ")
     who = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean of {len(seeds)} seeds"
     text = f"test {metric} of {example.task['title']}, {who}"
-    if panel is not None and panel.evaluation != "roar":
+    if panel is not None and (panel.evaluation != "roar" or panel.unit != TOKEN):
         text += f", {panel.title}"
     if panel is not None and panel.strategy is not None:
         text += f", {panel.strategy}"

@@ -10,27 +10,31 @@ from typing import Any, NamedTuple
 
 from nlproar import storage
 from nlproar.evaluate import EVALUATIONS, load_evaluation
+from nlproar.evaluate.unit import TOKEN
 from nlproar.run.record import Record
 
 BASELINE = "random"  # the measure that every other is compared with
 
 # Parameters of evaluations that a figure shows side by side instead of in one curve's name.
-_OF_PANEL = ("roar_strategy", "recursive")
+_OF_PANEL = ("roar_strategy", "recursive", "unit")
 
 
 class Panel(NamedTuple):
-    """What is drawn in one coordinate system: an evaluation, how its levels count, and whether it is recursive."""
+    """What is drawn in one coordinate system: an evaluation, how its levels count, whether it is recursive, and whether
+    it counts tokens or words."""
 
     evaluation: str
     strategy: str | None
     recursive: bool
+    unit: str = TOKEN
 
     @property
     def title(self) -> str:
         """What a reader calls it: "Recursive ROAR"."""
         if self.evaluation not in EVALUATIONS:
             return self.evaluation
-        return load_evaluation(self.evaluation).title({"recursive": self.recursive, "evaluation": self.evaluation})
+        values = {"recursive": self.recursive, "evaluation": self.evaluation, "unit": self.unit}
+        return load_evaluation(self.evaluation).title(values)
 
 
 class Series(NamedTuple):
@@ -60,7 +64,10 @@ def point_of(record: Record) -> Point:
     if identity["importance_measure"] is None:
         return Point(study_of(record), identity["evaluation"], None, None, seed, k)
     panel = Panel(
-        identity["evaluation"], record.config.get("roar_strategy"), bool(record.config.get("recursive", False))
+        identity["evaluation"],
+        record.config.get("roar_strategy"),
+        bool(record.config.get("recursive", False)),
+        identity["parameters"].get("unit", TOKEN),
     )
     own = {**identity["measure"], **identity["parameters"]}
     parameters = tuple((name, own[name]) for name in sorted(own) if name != level and name not in _OF_PANEL)
