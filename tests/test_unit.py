@@ -15,11 +15,14 @@ from nlproar.dataset.vocabulary import CLS, EOS
 from nlproar.errors import UserError
 from nlproar.evaluate.erasure import ranks
 from nlproar.evaluate.unit import word_starts
+from nlproar.report import frame
+from nlproar.report.examples import nearest
 from nlproar.run import cli, prerequisites, record
 from nlproar.run.config import from_identity, resolve
 from nlproar.run.context import Context
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
+from tests import made_records
 
 # Masks. An observation is a list of words, and a word is the importance of each of its tokens.
 
@@ -274,3 +277,25 @@ def test_the_tokens_of_a_bilstm_are_words_so_the_unit_does_not_matter(flags):
     usual = resolve("sst", importance_measure="gradient", **flags)
     assert resolve("sst", importance_measure="gradient", **flags, unit="word") == usual
     assert word_starts(usual, Split(np.array([CLS, EOS]), np.array([0, 2]), np.zeros(1, int))) is None
+
+
+# Reports
+
+
+def test_each_unit_is_compared_with_random_masking_of_its_own(tmp_path):
+    flags = {"model": "tiny", "roar_strategy": "quantile", "persistent_dir": str(tmp_path)}
+    performance = {"random": {"token": 0.8, "word": 0.7}, "gradient": {"token": 0.6, "word": 0.5}}
+    for measure, by_unit in performance.items():
+        for unit, value in by_unit.items():
+            made_records.made(resolve("sst", **flags, importance_measure=measure, k=50, unit=unit), value)
+    made_records.made(resolve("sst", model="tiny", persistent_dir=str(tmp_path)), 0.9)
+    points = frame.points(frame.load([Layout(tmp_path)]).studies)
+    found = points[points["k"] == 50].set_index(["masking", "series"])["performance"].to_dict()
+    assert found == {
+        ("ROAR", "random"): 0.8,
+        ("ROAR", "gradient"): 0.6,
+        ("ROAR by word", "random"): 0.7,
+        ("ROAR by word", "gradient"): 0.5,
+    }
+    assert (points[points["k"] == 0]["performance"] == 0.9).all() and (points["k"] == 0).sum() == 4
+    assert nearest([0, 1, 2, 3], "count", 5) == [0, 1, 2]  # of five words

@@ -10,6 +10,7 @@ import pandas as pd
 
 from nlproar.dataset.encoding import Dataset
 from nlproar.dataset.vocabulary import SPECIALS, UNK
+from nlproar.evaluate.unit import TOKEN
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.formats import NOTHING
 from nlproar.report.trust import series_name
@@ -30,6 +31,8 @@ def biases(caches: Sequence[Caches]) -> pd.DataFrame:
         for one in cache.study.records:
             point = point_of(one)
             if point.series is None or not explains_unmasked(one):
+                continue
+            if point.panel is not None and point.panel.unit != TOKEN:  # these preferences are for tokens
                 continue
             key = series_name(one), point.seed
             if key in done:

@@ -9,6 +9,7 @@ import numpy as np
 
 from nlproar.dataset import TASKS, load_task
 from nlproar.errors import UserError
+from nlproar.evaluate.unit import TOKEN
 from nlproar.masking import masked_count
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.formats import latex_text
@@ -112,9 +113,12 @@ def _of_study(cache: Caches, number: int) -> list[str]:
 def _nearest(cache: Caches, panel: Panel, curves: Mapping[Series, Mapping[int, Record]], number: int) -> Group:
     """Return what the records of a panel were made with, at the levels that come nearest to `MASKED`."""
     split = cache.require_dataset().splits["test"]
-    tokens = int(split.maskable[slice(*split.offsets[number : number + 2])].sum())
+    counted = split.maskable
+    if panel.unit != TOKEN and split.word_starts is not None:
+        counted = counted & split.word_starts
+    units = int(counted[slice(*split.offsets[number : number + 2])].sum())
     levels = sorted({0} | {k for records in curves.values() for k in records})
-    chosen = nearest(levels, str(panel.strategy), tokens)
+    chosen = nearest(levels, str(panel.strategy), units)
     read = {}
     for series, records in curves.items():
         # The importance at level 0 is that of the lowest level that was masked by it.
@@ -135,17 +139,17 @@ def _only(chosen: Sequence[int], levels: Mapping[int, Shown | Gone]) -> dict[int
     return {k: found[k] for k in sorted(found) if k in chosen}
 
 
-def nearest(levels: Sequence[int], strategy: str, tokens: int) -> list[int]:
+def nearest(levels: Sequence[int], strategy: str, units: int) -> list[int]:
     """Return those of `levels`, rising, whose share of masked tokens comes nearest to each of `MASKED`.
 
-    "quantile" levels are per cent; all others count tokens, of the `tokens` of an observation. Of two that are as near
-    it is the lower one.
+    "quantile" levels are per cent; all others count tokens, or words, of the `units` of an observation. Of two that are
+    as near it is the lower one.
     """
     if strategy == "quantile":
         per_cent = np.array(levels, dtype=float)
     else:
-        counts = np.array([masked_count("count", k, np.array(tokens)) for k in levels])
-        per_cent = 100 * counts / max(tokens, 1)
+        counts = np.array([masked_count("count", k, np.array(units)) for k in levels])
+        per_cent = 100 * counts / max(units, 1)
     chosen = [levels[int(np.abs(per_cent - aim).argmin())] for aim in MASKED]
     return sorted(set(chosen))
 
@@ -157,7 +161,7 @@ def _of_curve(one: Group, curve: Curve, text: Mapping[str, Any]) -> list[str]:
         level = curve.levels.get(k)
         if isinstance(level, Gone):  # `not_shown` says why, once
             continue
-        unit = "token" if one.unit == "tokens" and k == 1 else one.unit
+        unit = one.unit.removesuffix("s") if k == 1 else one.unit
         lines.append(rf"{latex_text(f'{curve.name}, {k} {unit} masked:')}\quad")
         if level is not None:
             lines += _tokens(text["tokens"], level.importance[0], level.masked[0])

@@ -277,10 +277,15 @@ def is_never_recursive(series: Series) -> bool:
     return series.measure in MEASURES and not MEASURES[series.measure].reranks
 
 
+def _place_of_panel(curve: tuple[Panel, Series]) -> tuple[str, str, str, bool]:
+    panel, _ = curve
+    return panel.evaluation, panel.unit, str(panel.strategy), panel.recursive
+
+
 def panels(curves: Iterable[tuple[Panel, Series]]) -> dict[Panel, list[Series]]:
     """Return which series are drawn together: those that are never recursive, such as random masking, with every panel
-    of the same evaluation and strategy."""
-    places = sorted(curves, key=lambda place: (place[0].evaluation, str(place[0].strategy), place[0].recursive))
+    of the same evaluation, strategy and unit."""
+    places = sorted(curves, key=_place_of_panel)
     baselines = [place for place in places if is_never_recursive(place[1])]
     found: dict[Panel, list[Series]] = {}
     for panel, series in places:

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from nlproar.evaluate.unit import counted
 from nlproar.report import agreement, convergence, published, sparsity, summary
 from nlproar.report.figures import FAINT, INK, PAPER, Look, Panel, Picture, look
 from nlproar.report.formats import between, metric_name, number
@@ -68,9 +69,11 @@ def _curves_of_strategy(
         legend |= styles
         # All panels of a study have the same axis.
         performance = 100 * points_of_study["performance"]
+        noun = counted(place["masking"])
         draw = partial(
             _draw_curves,
             means=means,
+            noun=noun,
             grid=summary.grid(points_of_panel),
             styles=styles,
             metric=study.metric,
@@ -78,7 +81,7 @@ def _curves_of_strategy(
             limits=(performance.min(), performance.max()),
         )
         title = f"{place['study']}, {place['masking']}"
-        panels.append(Panel(title, _describe_curves(means, strategy), draw))
+        panels.append(Panel(title, _describe_curves(means, strategy, noun), draw))
 
     handles = list(legend.values())
     if strategy == "quantile":
@@ -102,9 +105,10 @@ def _caption_of_curves(strategy: str) -> str:
     )
 
 
-def _describe_curves(means: pd.DataFrame, strategy: str) -> str:
-    """Return the performance at the end of each curve in words. `means` has a row for each series and level."""
-    unit = " %" if strategy == "quantile" else " tokens"
+def _describe_curves(means: pd.DataFrame, strategy: str, noun: str) -> str:
+    """Return the performance at the end of each curve in words. `means` has a row for each series and level, and
+    `noun` is what the levels count: "tokens" or "words"."""
+    unit = " %" if strategy == "quantile" else f" {noun}"
     ends = []
     for series, curve in means.groupby("series", sort=False):
         if strategy == "quantile" and len(curve) > 2:
@@ -117,6 +121,7 @@ def _describe_curves(means: pd.DataFrame, strategy: str) -> str:
 def _draw_curves(
     ax: Axes,
     means: pd.DataFrame,
+    noun: str,
     grid: Mapping[str, list[int]],
     styles: Mapping[str, Look],
     metric: str,
@@ -126,7 +131,8 @@ def _draw_curves(
     """Draw the curves of one panel.
 
     `means` has columns series, k, performance, low and high. `grid` has the levels that each series should have.
-    `limits` are the lowest and the highest performance in the panels of the study, in per cent.
+    `noun` is what the levels count. `limits` are the lowest and the highest performance in the panels of the study, in
+    per cent.
     """
     for series, curve in means.groupby("series", sort=False):
         values = 100 * curve.set_index("k")[["performance", "low", "high"]]
@@ -148,7 +154,7 @@ def _draw_curves(
     if not (np.isnan(lowest) or np.isnan(highest)):  # NaN: no performance at all is a number
         margin = max(0.06 * (highest - lowest), 1)
         ax.set_ylim(lowest - margin, highest + margin)
-    ax.set_xlabel("tokens masked (%)" if strategy == "quantile" else "tokens masked")
+    ax.set_xlabel(f"{noun} masked (%)" if strategy == "quantile" else f"{noun} masked")
     ax.set_ylabel(f"{metric_name(metric)} (%)")
     if strategy == "count":
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nlproar.evaluate.unit import TOKEN, counted
 from nlproar.explain import MEASURES
 from nlproar.report import agreement, biases, frame, leaks, outside, randomisation, sparsity, summary, tables, trust
 from nlproar.report.caches import Caches, Gone
@@ -121,7 +122,7 @@ def _of_the_data(studies: Sequence[Study]) -> list[Note]:
 def _missing_levels(missing: pd.DataFrame) -> list[Note]:
     notes = []
     for row in missing.itertuples():
-        unit = " %" if row.strategy == "quantile" else " tokens"
+        unit = " %" if row.strategy == "quantile" else f" {counted(row.masking)}"
         text = f"no record of k = {_list_levels(row.levels)}{unit}"
         notes.append(Note(text, row.study, row.masking, row.series, row.seed))
     return notes
@@ -207,6 +208,8 @@ def _sparsity(caches: Sequence[Caches], notes: list[Note]) -> pd.DataFrame:
             if point.series is None or point.series.measure not in known:
                 continue
             if one.config.get("transform", "none") != "none":  # what a transform made of a measure is not the measure
+                continue
+            if point.panel is not None and point.panel.unit != TOKEN:  # the shares are those of tokens
                 continue
             key = point.series.measure, point.seed
             if key in done or not explains_unmasked(one):

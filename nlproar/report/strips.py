@@ -37,7 +37,7 @@ class Group(NamedTuple):
     """The curves that are drawn together."""
 
     name: str  # "Recursive ROAR, quantile"
-    unit: str  # of levels: "%" or "tokens"
+    unit: str  # of levels: "%", "tokens" or "words"
     levels: list[int]  # of all records, from 0
     curves: list[Curve]
 
@@ -93,7 +93,7 @@ def group(caches: Caches, panel: Panel, curves: Mapping[Series, Mapping[int, Rec
     shown = []
     for series in sorted(curves, key=lambda one: order(one, MEASURES)):
         shown.append(Curve(title(series, curves), series.measure, _levels(caches, curves[series], rows)))
-    unit = "%" if panel.strategy == "quantile" else "tokens"
+    unit = "%" if panel.strategy == "quantile" else f"{panel.unit}s"
     return Group(f"{panel.title}, {panel.strategy or 'count'}", unit, sorted(levels), shown)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from nlproar.evaluate.unit import counted
 from nlproar.report import agreement, biases, convergence, outside, published, randomisation, summary, trust
 from nlproar.report.caches import Caches
 from nlproar.report.formats import NOTHING, UNDEFINED, estimate, metric_name, number, p_value, small
@@ -190,13 +191,15 @@ def _by_level(found: pd.DataFrame, keys: Mapping[str, str], level: str, value: s
     Columns of `found` are `level`, `value` (1 is all), its bounds low and high, and n, the number of seeds.
     """
     levels = sorted(found[level].unique())
+    nouns = {counted(masking) for masking in found.get("masking", [])}
+    noun = nouns.pop() if len(nouns) == 1 else "tokens"  # where there are both, the masking says which rows are by word
     rows = []
     for key, group in found.groupby(list(keys), sort=False):
         row = dict(zip(keys.values(), key, strict=True))
         row["seeds"] = _range(group["n"])
         by_level = {one[level]: one for one in group.to_dict("records")}
         for k in levels:
-            row[_level_name(k, strategy)] = _per_cent(by_level.get(k), value)
+            row[_level_name(k, strategy, noun)] = _per_cent(by_level.get(k), value)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -207,10 +210,10 @@ def _range(numbers: pd.Series) -> str:
     return str(least) if least == largest else f"{least} to {largest}"
 
 
-def _level_name(k: int, strategy: str) -> str:
+def _level_name(k: int, strategy: str, noun: str) -> str:
     if strategy == "quantile":
         return f"{k} %"
-    return "1 token" if k == 1 else f"{k} tokens"
+    return f"1 {noun.removesuffix('s')}" if k == 1 else f"{k} {noun}"
 
 
 def _per_cent(row: Mapping[str, Any] | None, value: str) -> str:
