@@ -189,7 +189,7 @@ def beside_captum(world: World) -> Pair:
     exact = world.explain("integrated-gradient", split, 200)
 
     def theirs() -> Any:
-        return peers.integrated_gradient(world.ours, split, tokens)
+        return peers.integrated_gradient(world.ours, split, tokens).values
 
     def ours() -> Any:
         return world.explain("integrated-gradient", split)
