@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -45,6 +47,10 @@ STAGES = ("epoch", *MEASURES, FEWER, CAPTUM, "mask", "read", "step", "help")
 PERCENT = 10  # of the tokens are masked
 TOGETHER = 8  # observations of one length in small samples, as in a whole data set many share a width
 MOST_ROUNDS = 1000
+MOST_OBSERVATIONS = 10**6
+ROBERTA = "roberta-base"
+PARTS = ("train", "test", "explain")  # of a run with a transformer
+OF_MODEL = ("raw", "part", "observations", "explained")  # flags of --model
 LONG = 5.0  # seconds: a round that takes longer is not repeated
 
 
@@ -58,14 +64,41 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall",
                         help="cpu counts the time of this process alone (default: wall)")  # fmt: skip
     parser.add_argument("--scaling", action="store_true", help="time and memory against the size of the data instead")
+    parser.add_argument("--model", help="a transformer beside transformers' own way instead: tiny, a folder, or"
+                        f" {ROBERTA} with random weights, of which the cost on this device is measured")  # fmt: skip
+    parser.add_argument(
+        "--raw", metavar="FOLDER", help="with --model: raw files, for texts of SST (default: generated)"
+    )
+    parser.add_argument(
+        "--part", nargs="+", choices=PARTS, default=PARTS, help="with --model: what to time (default: all)"
+    )
+    parser.add_argument("--observations", type=int, default=640, help="with --model: of training (default: 640)")
+    parser.add_argument("--explained", type=int, default=32, help="with --model: to be explained (default: 32)")
     parser.add_argument("--json", metavar="FILE", default=argparse.SUPPRESS, help="write every number there")
     parser.add_argument("--markdown", action="store_true", help="print the table as the README has it")
     flags = parser.parse_args()
     check_range("--rounds", flags.rounds, 1, MOST_ROUNDS)
-    if flags.scaling:
-        for name in ("shape", "stage", "rounds", "device", "clock", "markdown"):
+    check_range("--observations", flags.observations, 1, MOST_OBSERVATIONS)
+    check_range("--explained", flags.explained, 1, MOST_OBSERVATIONS)
+
+    def refuse(names: tuple[str, ...], why: str) -> None:
+        for name in names:
             if getattr(flags, name) != parser.get_default(name):
-                raise UserError(f"--{name} does not go with --scaling, which always measures the same on the CPU")
+                raise UserError(f"--{name} does not go {why}")
+
+    if flags.scaling:
+        refuse(("shape", "stage", "rounds", "device", "clock", "markdown"),
+               "with --scaling, which always measures the same on the CPU")  # fmt: skip
+    if flags.model is None:
+        refuse(OF_MODEL, "without --model")
+    else:
+        refuse(("shape", "stage", "markdown", "scaling"), "with --model, which has stages of its own")
+    if flags.model == ROBERTA:
+        refuse(OF_MODEL, f"with --model {ROBERTA}, of which steps of random tokens are timed")
+    if flags.raw is not None:
+        flags.raw = Path(user_path("--raw", flags.raw))
+        if not flags.raw.is_dir():
+            raise UserError(f"--raw {flags.raw}: there is no such folder; name one with the raw files of SST")
     flags.named = flags.stage is not STAGES  # and not the default
     flags.shape = list(dict.fromkeys(flags.shape))
     flags.stage = list(dict.fromkeys(flags.stage))
@@ -189,7 +222,7 @@ def beside_captum(world: World) -> Pair:
     exact = world.explain("integrated-gradient", split, 200)
 
     def theirs() -> Any:
-        return peers.integrated_gradient(world.ours, split, tokens)
+        return peers.integrated_gradient(world.ours, split, tokens).values
 
     def ours() -> Any:
         return world.explain("integrated-gradient", split)
@@ -336,8 +369,10 @@ STAGE: dict[str, Callable[[World], Pair]] = {
 }
 
 
-def time_pair(pair: Pair, rounds: int, clock: str, device: Any) -> tuple[list[float], list[float]]:
-    """Seconds of each call of both sides, in turns."""
+def time_pair(
+    pair: Pair, rounds: int, clock: str, device: Any, longest: float = LONG
+) -> tuple[list[float], list[float]]:
+    """Seconds of each call of both sides, in turns. A round that takes longer than `longest` is the last one."""
     import torch
 
     from nlproar.process import keep_freed_memory
@@ -356,7 +391,7 @@ def time_pair(pair: Pair, rounds: int, clock: str, device: Any) -> tuple[list[fl
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds[side].append(now() - started)
-        if seconds[0][-1] > LONG:
+        if seconds[0][-1] > longest:
             break
     return seconds
 
@@ -380,18 +415,35 @@ def show(flags: argparse.Namespace) -> None:
     device = choose_device(flags.device)
     if device.type != "cpu" and flags.clock == "cpu":
         raise UserError(f"--clock cpu does not count what --device {flags.device} does; use --clock wall")
-    pairs = what_is_timed(flags)
+    pairs = {} if flags.model else what_is_timed(flags)
     print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {device}, {flags.clock} time")
     if flags.scaling:
         from baseline import scaling
 
         results = scaling.run()
+    elif flags.model == ROBERTA:
+        from baseline import roberta
+
+        results = roberta.run(device, flags.rounds, flags.clock)
+    elif flags.model:
+        results = beside_transformers(flags, device)
     else:
         results = compare(flags, pairs, device)
         if flags.markdown:
             print(markdown(results))
     if flags.json:
         flags.json.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
+
+
+def beside_transformers(flags: argparse.Namespace, device: Any) -> list[dict[str, Any]]:
+    """Both sides of every stage of a transformer."""
+    from baseline import transformers_stages
+    from baseline.encoders import Encoders
+
+    with tempfile.TemporaryDirectory() as folder:
+        world = Encoders(flags.model, flags.raw, Path(folder), flags.observations, flags.explained, device)
+        time_both = partial(time_pair, rounds=flags.rounds, clock=flags.clock, device=device, longest=math.inf)
+        return transformers_stages.compare(world, flags.part, time_both)
 
 
 def what_is_timed(flags: argparse.Namespace) -> dict[str, list[str]]:

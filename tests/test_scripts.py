@@ -292,6 +292,10 @@ def test_download_without_python_is_one_line(tmp_path):
         (("--scaling", "--shape", "sst"), "--shape does not go with --scaling"),
         (("--device", "quantum"), "--device quantum"),
         (("--stage", "step", "--shape", "sst"), "--stage step is not timed"),
+        (("--explained", "4"), "--explained does not go without --model"),
+        (("--model", "tiny", "--stage", "epoch"), "--stage does not go with --model"),
+        (("--model", "tiny", "--raw", "nowhere"), "--raw nowhere: there is no such folder"),
+        (("--model", "roberta-base", "--observations", "4"), "--observations does not go with --model roberta-base"),
     ],
     ids=lambda value: "".join(value[:2]) if isinstance(value, tuple) else "",
 )

@@ -1,11 +1,15 @@
 """What would silently bring the waste back, held by counts of operations and bytes, never by seconds."""
 
+import json
 import os
 import platform
 import subprocess
 import sys
 import threading
 from collections import Counter
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -17,8 +21,9 @@ from nlproar import masking
 from nlproar.dataset.batch import FixedBatches, make_batch
 from nlproar.explain import IntegrationPath
 from nlproar.explain.importance import Explained, build, side_by_side
-from nlproar.model import bilstm_attention, recurrence
+from nlproar.model import bilstm_attention, recurrence, train
 from nlproar.model.bilstm_attention import BiLSTMAttention
+from nlproar.model.modes import frozen
 from nlproar.model.recipes import BiLSTMRecipe
 from tests.conftest import ROOT, random_split
 
@@ -185,3 +190,108 @@ def test_large_blocks_cost_no_page_faults_once_there_are_enough():
 def test_tests_that_run_side_by_side_divide_the_cores():
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     assert torch.get_num_threads() * workers <= max(workers, os.cpu_count() or 1)
+
+
+# The benchmark of transformers. It is no part of the package, so it is found where its script is.
+
+
+@pytest.fixture
+def encoders(monkeypatch, tmp_path):
+    """A tiny transformer and few texts, as the benchmark has them."""
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    from baseline import encoders
+
+    monkeypatch.setattr(encoders, "GENERATED", {"train": 100, "val": 20, "test": 40})
+    return encoders.Encoders("tiny", None, tmp_path, 100, 3, torch.device("cpu"))
+
+
+def test_our_training_batches_hold_less_padding_than_random_ones(encoders):
+    from baseline import transformers_stages
+
+    ours = transformers_stages.padding_of_ours(encoders)
+    assert 0 < ours < transformers_stages.padding_of(encoders.train, encoders.recipe.batch_size) < 1
+
+
+@pytest.mark.slow
+def test_the_plain_way_learns_and_predicts_as_ours(encoders):
+    """One step on all observations together: no order is left in which the two sides could differ."""
+    from baseline import transformers_peers, transformers_stages
+
+    everything = replace(encoders.recipe, batch_size=100, warm_up=0.0)
+    encoders.recipe = everything
+    encoders.model.eval()
+    for module in encoders.model.modules():  # dropout draws other numbers on each side
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "dropout_prob"):
+            module.dropout_prob = 0.0
+    network = transformers_stages.initial_network(encoders)
+    collate = transformers_peers.collator(encoders.padding)
+    rows = encoders.rows(encoders.train)
+    transformers_peers.loop_train(network, rows, collate, everything, encoders.device)
+    theirs = transformers_peers.loop_predict(network, encoders.rows(encoders.test), collate, 16, encoders.device)
+    before = train.predict(encoders.model, encoders.test)
+    encoders.fit(encoders.train, encoders.val)
+    ours = train.predict(encoders.model, encoders.test)
+    assert (ours - theirs).abs().max() < 0.01 * (ours - before).abs().max()
+
+
+@pytest.mark.parametrize("baseline", ["zero", "mask"])
+def test_the_integrated_gradient_of_captum_is_ours_with_fewer_points(encoders, baseline):
+    from baseline import peers, transformers_peers
+
+    tokens = encoders.explained_tokens
+    if baseline == "zero":
+        theirs = peers.integrated_gradient(encoders.model, encoders.explained, tokens, with_gap=True)
+    else:
+        model = frozen(encoders.model)
+        theirs = transformers_peers.layer_integrated_gradient(model, encoders.explained, 4, tokens, with_gap=True)
+    ours = encoders.explain(encoders.explained, baseline)
+    np.testing.assert_allclose(theirs.values, ours.values, atol=1e-3 * ours.values.max())
+    assert theirs.gap.sum() < 1e-2 * ours.difference.sum()
+    assert 0 < encoders.predictions_of_each(encoders.explained, baseline) < peers.STEPS
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("accelerate") is None, reason="transformers' Trainer needs accelerate")
+def test_trainer_takes_as_many_steps_as_ours(encoders):
+    from baseline import transformers_peers
+
+    rows, collate = encoders.rows(encoders.train), transformers_peers.collator(encoders.padding)
+    for by in ("random", "group_by_length"):
+        made = transformers_peers.trainer(encoders.model.network, rows, collate, encoders.recipe, encoders.device, by)
+        made.train()
+        assert made.state.global_step == -(-len(rows) // encoders.recipe.batch_size)
+
+
+@pytest.mark.slow
+def test_the_benchmark_times_every_stage_of_a_transformer(script, tmp_path):
+    flags = ("--model", "tiny", "--observations", 40, "--explained", 2, "--rounds", 1, "--clock", "cpu")
+    done = script("benchmark", *flags, "--json", tmp_path / "numbers.json")
+    stages = {one["stage"] for one in json.loads((tmp_path / "numbers.json").read_text())["results"]}
+    assert stages >= {"train, loop", "test, loop", "explain from zero, Captum", "explain from mask, Captum"}
+    for by_trainer in ("train, Trainer", "train, Trainer by length", "test, Trainer"):
+        assert (by_trainer in stages) != (f"{by_trainer:25} left out" in done.stdout)
+
+
+def test_the_cost_of_roberta_is_measured_on_any_device(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    from baseline import roberta
+
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    monkeypatch.setattr(roberta, "RobertaConfig", partial(roberta.RobertaConfig, vocab_size=50, **small))
+    *measured, last = roberta.run(torch.device("cpu"), 1, "cpu")
+    assert len(measured) == 4 and all(one["seconds"][0] > 0 for one in measured)
+    assert set(last["hours"]) == set(roberta.SIZES) and "sst" in capsys.readouterr().out
+
+
+def test_the_estimate_for_roberta_counts_every_step_of_every_model(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    from baseline import roberta
+
+    size = roberta.Size(train=33, val=1, test=1, tokens=10.0, epochs=2)
+    only_steps = roberta.Costs(step=3600.0, trained_token=0.0, tested_token=0.0, explained_token=0.0)
+    assert roberta.hours_of_training(size, only_steps) == 5 * 38 * 2 * 3
+    assert roberta.hours_of_explaining(size, only_steps) == 0
+    only_explaining = roberta.Costs(step=0.0, trained_token=0.0, tested_token=0.0, explained_token=3600.0)
+    assert roberta.hours_of_explaining(size, only_explaining) == 5 * 9 * 35 * 10 * (1 + 1 + 50)
