@@ -483,6 +483,16 @@ def test_a_folder_that_cannot_be_used_is_refused_with_the_reason(kind, small_run
     assert "\n" not in str(error.value) and str(error.value).startswith("--model ")
 
 
+def test_where_nothing_can_be_downloaded_to_the_message_says_where_a_model_can_be_put(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "models").touch()  # permissions are nothing to root, but no folder can be made here
+    with pytest.raises(UserError, match="cannot be written to") as error:
+        resolve("babi-1", model="roberta-base", persistent_dir=str(tmp_path))
+    assert "\n" not in str(error.value)
+    place = tmp_path / "raw" / "models" / "roberta-base"
+    assert str(error.value).endswith(f"into {place}, or into any other folder and name that one")
+
+
 @pytest.mark.slow
 def test_a_name_of_the_hub_without_a_network_is_one_line(few_questions, tmp_path):
     command = [sys.executable, "-m", "nlproar", "run", "--dataset", "babi-1", "--source", "simulated"]

@@ -205,9 +205,8 @@ def _fetch(named: str, folder: Path) -> None:
     from huggingface_hub.errors import HfHubHTTPError
 
     is_offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    log.info("looking for the model %s on the Hugging Face hub", named)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
+    with _folder_beside(folder, named, put) as temporary:
+        log.info("looking for the model %s on the Hugging Face hub", named)
         place = Path(temporary) / "model"
         try:
             snapshot_download(
@@ -221,6 +220,24 @@ def _fetch(named: str, folder: Path) -> None:
         if not (place / _CONFIG).is_file():
             raise UserError(f"--model {named}: the hub has no {_CONFIG} of it; {put}")
         place.replace(folder)
+
+
+@contextmanager
+def _folder_beside(folder: Path, named: str, put: str) -> Iterator[str]:
+    """Make a temporary folder beside `folder`. Raises UserError where none can be made, as with a read-only `raw/`.
+
+    `put` says what the user can do instead.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".")
+    except OSError as error:
+        raise UserError(
+            f"--model {named}: it is no folder, and it cannot be downloaded, as {folder.parent} cannot be written to"
+            f" ({error.strerror}); {put}, or into any other folder and name that one"
+        ) from error
+    with temporary as path:
+        yield path
 
 
 # What needs transformers
