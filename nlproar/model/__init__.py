@@ -18,6 +18,7 @@ class Model(NamedTuple):
     recipe_type: type[recipes.Recipe]  # the dataclass of its recipe, whose fields are flags
     recipe: Callable[[Task], Any]  # the usual recipe for a task
     lacks: tuple[str, ...] = ()  # measures that explain models of another kind
+    title: str | None = None  # what a reader calls it, if that is another word than the name
 
 
 MODELS = {
@@ -26,6 +27,7 @@ MODELS = {
         recipes.BiLSTMRecipe,
         recipes.bilstm,
         lacks=("attention-rollout",),
+        title="BiLSTM",
     ),
     "transformer": Model(
         "nlproar.model.transformer:Transformer",

@@ -10,10 +10,21 @@ from nlproar.errors import UserError
 from nlproar.evaluate.unit import TOKEN
 from nlproar.explain import MEASURES
 from nlproar.run import record
-from nlproar.run.config import Config
+from nlproar.run.config import DEFAULT_MODEL, Config
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
-from nlproar.run.series import BASELINE, Panel, Series, base_of, has_curves, order, point_of, study_of, title
+from nlproar.run.series import (
+    BASELINE,
+    Panel,
+    Series,
+    base_of,
+    has_curves,
+    model_of,
+    order,
+    point_of,
+    study_of,
+    title,
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +138,9 @@ def _column_title(panel: Panel, series: Series, others: Sequence[Series]) -> str
 def _heading(example: Record, panel: Panel | None, seeds: Sequence[int]) -> str:
     metric = str(example.task["metric"]).replace("_", " ")
     who = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean of {len(seeds)} seeds"
-    text = f"test {metric} of {example.task['title']}, {who}"
+    model = model_of(example.config)
+    which = "" if model.model_type == DEFAULT_MODEL else f", {model.name}"
+    text = f"test {metric} of {example.task['title']}{which}, {who}"
     if panel is not None and (panel.evaluation != "roar" or panel.unit != TOKEN):
         text += f", {panel.title}"
     if panel is not None and panel.strategy is not None:

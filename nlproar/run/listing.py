@@ -11,7 +11,7 @@ from nlproar.run import record
 from nlproar.run.config import Options, all_but
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
-from nlproar.run.series import metric_title, point_of
+from nlproar.run.series import metric_title, model_of, model_title, point_of
 from nlproar.script import Parser, exit_codes
 from nlproar.streams import require_output
 
@@ -48,11 +48,12 @@ def _measure(one: Record) -> str:
 def _table(records: list[Record]) -> str:
     from tabulate import tabulate
 
+    models = [model_of(one.config) for one in records]
     rows = []
     for one in records:
         point = point_of(one)
         metric = str(one.task["metric"]).replace("_", " ")
-        row = [one.identity["dataset"], one.identity["model_type"], point.seed]
+        row = [one.identity["dataset"], model_title(model_of(one.config), models), point.seed]
         row += [metric_title(one) if point.panel else "", _measure(one), point.level]
         rows.append([*row, f"{metric} {one.performance:.4f}", f"{one.seconds:.0f} s", one.id])
     headers = ["task", "model", "seed", "metric", "measure", "k", "test", "time", "id"]

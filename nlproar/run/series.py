@@ -1,6 +1,7 @@
 """Which records belong to one curve, and which curves may be compared. Imports neither torch nor pandas.
 
-This is the one definition of a series. The table at the end of a run, the table of a study and the report all use it.
+This is the one definition of a series, and of what a reader calls its model. The table at the end of a run, the table
+of a study and the report all use it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from nlproar import storage
 from nlproar.evaluate import EVALUATIONS, load_evaluation
 from nlproar.evaluate.unit import TOKEN
+from nlproar.model import MODELS
 from nlproar.run.record import Record
 
 BASELINE = "random"  # the measure that every other is compared with
@@ -44,6 +46,14 @@ class Series(NamedTuple):
     parameters: tuple[tuple[str, Any], ...] = ()
 
 
+class ModelName(NamedTuple):
+    """What a reader calls the model of a run, and what tells it from another model that is called the same."""
+
+    model_type: str
+    name: str  # "BiLSTM", "tiny", "roberta-base"
+    checksum: str | None = None  # of weights and configuration, if the model was pretrained
+
+
 class Point(NamedTuple):
     """Where a record stands. `panel` and `series` are None for a run that all measures share."""
 
@@ -73,6 +83,38 @@ def point_of(record: Record) -> Point:
     parameters = tuple((name, own[name]) for name in sorted(own) if name != level and name not in _OF_PANEL)
     series = Series(identity["importance_measure"], parameters)
     return Point(study_of(record), identity["evaluation"], panel, series, seed, k)
+
+
+def model_of(values: Mapping[str, Any]) -> ModelName:
+    """Return the name of the model of a run. `values` are those of `Config.values`, which a record has as `config`.
+
+    The identity of a pretrained model is "owner/name@checksum", see `nlproar.dataset.pretrained`.
+    """
+    model_type = str(values["model_type"])
+    pretrained = values.get("model")
+    if not isinstance(pretrained, str):
+        model = MODELS.get(model_type)
+        title = None if model is None else model.title
+        return ModelName(model_type, title or model_type)
+    path, _, checksum = pretrained.rpartition("@") if "@" in pretrained else (pretrained, "", "")
+    return ModelName(model_type, path.rpartition("/")[2], checksum or None)
+
+
+_FEW_DIGITS = 6  # of a checksum, where they tell two models apart
+
+
+def model_title(model: ModelName, others: Iterable[ModelName]) -> str:
+    """Return the name of a model, with its checksum if one of the `others` has the same name and another checksum.
+
+    The checksum is shortened where that still tells the models apart.
+    """
+    twins = {other.checksum or "" for other in others if other.name == model.name}
+    twins.add(model.checksum or "")
+    if len(twins) == 1 or model.checksum is None:
+        return model.name
+    is_clear = len({checksum[:_FEW_DIGITS] for checksum in twins}) == len(twins)
+    checksum = model.checksum[:_FEW_DIGITS] if is_clear else model.checksum
+    return f"{model.name}@{checksum}"
 
 
 def metric_title(record: Record) -> str:

@@ -15,6 +15,7 @@ from nlproar.run.config import Config
 from nlproar.run.layout import Layout
 from nlproar.run.overwrite import Stamps
 from nlproar.run.record import Record
+from nlproar.run.series import ModelName, model_of
 from nlproar.study.grid import Chain
 
 STATES = ("done", "ready", "waiting", "failed")
@@ -108,9 +109,9 @@ def _mixed(layout: Layout, records: Mapping[Config, Record]) -> dict[Config, str
     """Return the runs that were made from other data, or with other vectors, than are there now, and why they cannot be
     used. Where none are there now, or they are not encoded yet, these are the runs that differ from most of their task.
     """
-    groups: dict[tuple[str, str, str], dict[Config, Record]] = defaultdict(dict)
+    groups: dict[tuple[str, str, ModelName], dict[Config, Record]] = defaultdict(dict)
     for config, done in records.items():
-        groups[config.dataset, config.source, config.model_type][config] = done
+        groups[config.dataset, config.source, model_of(config.values)][config] = done
     reasons: dict[Config, str] = {}
     for group in groups.values():
         first = next(iter(group))
@@ -193,7 +194,7 @@ class Estimates:
 
 
 def _alike(values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    task = (values["dataset"], values["source"], values["model_type"], values["evaluation"])
+    task = (values["dataset"], values["source"], model_of(values), values["evaluation"])
     return [(*task, values["importance_measure"]), task]
 
 
