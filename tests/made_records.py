@@ -92,9 +92,13 @@ def study(
     recursive: Iterable[bool] = (True,),
     step: int = 20,
     curve: Callable[[Config], float] = linear,
+    data: str = "0123456789abcdef",
     **flags: Any,
 ) -> list[Record]:
-    """Write records of a whole study with quantile levels into `folder`, and return them."""
+    """Write records of a whole study with quantile levels into `folder`, and return them.
+
+    `data` is the digest of the encoded data, which differ between models that read words and subwords.
+    """
     records: dict[str, Record] = {}
     for seed, measure, again in itertools.product(seeds, ("random", *measures), recursive):
         for k in range(0, 101, step):
@@ -111,5 +115,5 @@ def study(
                 **flags,
             )
             if config.id not in records:
-                records[config.id] = made(config, curve(config))
+                records[config.id] = made(config, curve(config), data)
     return list(records.values())

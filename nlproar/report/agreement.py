@@ -47,7 +47,13 @@ def scores(studies: Sequence[Study], racu_by_seed: pd.DataFrame) -> pd.DataFrame
                 seed = int(one.identity["seed"])
                 rows.append({**place, "metric": metric, "seed": seed, "score": score, "faithful": faithful})
     columns = ["study", "metric", "series", "measure", "seed", "score", "faithful"]
-    return pd.DataFrame(rows, columns=columns)
+    return of_studies_together(pd.DataFrame(rows, columns=columns), studies)
+
+
+def of_studies_together(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
+    """Return the rows of `found` in the order of their studies, and those of a study in the order that they have."""
+    places = {study.label: place for place, study in enumerate(studies)}
+    return found.sort_values("study", key=lambda labels: labels.map(places), kind="stable", ignore_index=True)
 
 
 def _series(one: Record) -> Series:
@@ -211,7 +217,8 @@ def _draw(ax: Axes, part: pd.DataFrame, metrics: Sequence[str], styles: dict[str
         style = styles[str(series)]
         rank = own.set_index("metric")["rank"].reindex(metrics)
         ax.plot(range(len(metrics)), rank, markersize=6, **style.style())
-    ax.set_xticks(range(len(metrics)), [fill(metric, 18, break_long_words=False) for metric in metrics])
+    letters = min(18, max(10, 56 // len(metrics)))  # of a line, so that labels have room beside each other
+    ax.set_xticks(range(len(metrics)), [fill(metric, letters, break_long_words=False) for metric in metrics])
     ax.set_xlim(-0.3, len(metrics) - 0.7)
     most = int(np.nanmax(part["rank"])) if part["rank"].notna().any() else 1
     ax.set_ylim(most + 0.5, 0.5)

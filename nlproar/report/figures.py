@@ -101,9 +101,10 @@ def look(series: str, measure: str, variant: int = 0) -> Look:
 class Panel:
     """One coordinate system: `draw` fills it, `description` says in words what it shows."""
 
-    title: str
+    title: str  # in one line or more
     description: str
     draw: Callable[[Axes], object]
+    begins_row: bool = False  # whether it stands first in its row, whatever room is left in the row before
 
 
 @dataclass(frozen=True)
@@ -119,20 +120,36 @@ class Picture:
     size: tuple[float, float] = (3.4, 2.5)  # inches of a panel
 
 
+def places(picture: Picture) -> list[int]:
+    """Return the place of each panel, counted along the rows of the picture from 0."""
+    found: list[int] = []
+    following = 0
+    for panel in picture.panels:
+        if panel.begins_row:
+            following = -(-following // picture.columns) * picture.columns
+        found.append(following)
+        following += 1
+    return found
+
+
 def save(picture: Picture, folder: Path) -> None:
     """Write NAME.pdf and NAME.png; the same picture gives the same bytes."""
-    columns = min(picture.columns, len(picture.panels))
-    rows = -(-len(picture.panels) // columns)
+    taken = places(picture)
+    columns = min(picture.columns, taken[-1] + 1)
+    rows = taken[-1] // columns + 1
     width, height = picture.size[0] * columns, picture.size[1] * rows + 0.3 * bool(picture.legend)
     with _named_warnings(picture), matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), dpi=200, layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).flat
-        for panel, ax in zip(picture.panels, axes, strict=False):
+        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for panel, place in zip(picture.panels, taken, strict=True):
+            ax = axes[place]
             panel.draw(ax)
             names = max((len(tick.get_text()) for tick in ax.get_yticklabels()), default=0)
-            ax.set_title(fill(panel.title, max(12, int((picture.size[0] - 0.6 - 0.062 * names) / 0.085))))
-        for ax in list(figure.axes)[len(picture.panels) :]:
-            ax.remove()
+            letters = max(12, int((picture.size[0] - 0.6 - 0.062 * names) / 0.085))
+            ax.set_title("\n".join(fill(line, letters) for line in panel.title.split("\n")))
+        for place, ax in enumerate(axes):
+            if place not in taken:
+                ax.remove()
         _legend(figure, picture, int(width / 1.7))
         with storage.whole_file(folder / f"{picture.name}.png") as file:
             FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
@@ -159,19 +176,24 @@ def _legend(figure: Figure, picture: Picture, columns: int) -> None:
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.5)
 
 
+_WIDE_LABEL = 30  # letters, above which two labels have no room beside each other on the page
+
+
 def svg(picture: Picture, panel: Panel, variables: dict[str, str]) -> str:
     """One panel as inline SVG without title and legend, which are the page's. Colours become `variables` of CSS
     (hexadecimal colour to variable), so that they follow its light and dark."""
     number = list(picture.panels).index(panel)
     style = {**_STYLE, "svg.hashsalt": picture.name, "font.size": 9, "axes.labelsize": 9}
     with _named_warnings(picture), matplotlib.rc_context(style):
-        height = picture.size[1] + 0.19 * -(-len(picture.legend) // 2)
+        longest = max((len(look.label) for look in picture.legend), default=0)
+        columns = 2 if longest <= _WIDE_LABEL else 1
+        height = picture.size[1] + 0.19 * -(-len(picture.legend) // columns)
         figure = Figure(figsize=(4.2, height), layout="constrained")
         figure.patch.set_alpha(0)
         ax = figure.subplots()
         ax.patch.set_alpha(0)
         panel.draw(ax)
-        _legend(figure, picture, 2)
+        _legend(figure, picture, columns)
         buffer = io.StringIO()
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     text = buffer.getvalue()

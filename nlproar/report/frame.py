@@ -14,10 +14,23 @@ from nlproar.dataset import TASKS, load_task
 from nlproar.errors import UserError
 from nlproar.explain import MEASURES
 from nlproar.run import record
-from nlproar.run.config import DEFAULT_EVALUATION, from_identity
+from nlproar.run.config import DEFAULT_EVALUATION, DEFAULT_MODEL, from_identity
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
-from nlproar.run.series import BASELINE, Panel, Series, base_of, has_curves, order, point_of, shared_facts, title
+from nlproar.run.series import (
+    BASELINE,
+    ModelName,
+    Panel,
+    Series,
+    base_of,
+    has_curves,
+    model_of,
+    model_title,
+    order,
+    point_of,
+    shared_facts,
+    title,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,10 +40,13 @@ _LONGEST_NOTE = 48  # characters of a value that tells studies apart
 
 @dataclass(frozen=True)
 class Study:
-    """The records of one task that differ in seed, level, measure and evaluation only. `facts` is what they share."""
+    """The records of one task and model that differ in seed, level, measure and evaluation only. `facts` is what they
+    share."""
 
     layout: Layout
     label: str  # the task, and what tells this study from the others in the report
+    among_its_task: str  # what tells this study from the others of its task, without the task: "BiLSTM"
+    model: str  # what a reader calls the model: "BiLSTM"
     facts: Mapping[str, Any]  # see `series.shared_facts`
     task: Mapping[str, Any]  # what the records tell of their task
     records: tuple[Record, ...]
@@ -40,6 +56,19 @@ class Study:
     def dataset(self) -> str:
         """The name of the task."""
         return str(self.facts["dataset"])
+
+    @property
+    def model_name(self) -> ModelName:
+        """The name of the model in parts."""
+        return model_of(self.records[0].config)
+
+    @property
+    def parameters(self) -> int | None:
+        """The number of parameters of a model of the study, which is the same for all; None if no record tells it."""
+        for one in (*self.at(0), *self.records):
+            if one.training is not None and one.training["parameters"] is not None:
+                return int(one.training["parameters"])
+        return None
 
     @property
     def metric(self) -> str:
@@ -108,14 +137,30 @@ def load(layouts: Iterable[Layout], metric: str | None = None) -> Found:
             facts[key] = layout, shared
     if not groups:
         raise UserError(left_out_sentence(left_out, at_most=5) + "; there is nothing to report on")
-    labels = _labels(facts, {key: str(group[0].task["title"]) for key, group in groups.items()})
+    models = _models({key: group[0] for key, group in groups.items()})
+    notes = _differences(facts, models)
+    labels = _labels({key: str(group[0].task["title"]) for key, group in groups.items()}, notes)
     studies = []
     for key, group in groups.items():
         layout, _ = facts[key]
-        studies.append(Study(layout, labels[key], shared_facts(group[0]), group[0].task, tuple(group), metric))
+        study = Study(
+            layout=layout,
+            label=labels[key],
+            among_its_task=printable(", ".join(notes[key])) or models[key],
+            model=models[key],
+            facts=shared_facts(group[0]),
+            task=group[0].task,
+            records=tuple(group),
+            wanted=metric,
+        )
+        studies.append(study)
     known = list(TASKS)
-    studies.sort(key=lambda study: (_place(study.dataset, known), study.label))
+    studies.sort(key=lambda study: (_place(study.dataset, known), not _has_usual_model(study), study.label))
     return Found(studies, left_out)
+
+
+def _has_usual_model(study: Study) -> bool:
+    return study.model_name.model_type == DEFAULT_MODEL
 
 
 def _place(name: str, known: list[str]) -> int:
@@ -169,26 +214,46 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _labels(facts: Mapping[str, tuple[Layout, dict[str, Any]]], titles: Mapping[str, str]) -> dict[str, str]:
-    """Return the title of the task of each study, with whatever differs between the studies of that task."""
+def _models(examples: Mapping[str, Record]) -> dict[str, str]:
+    """Return what a reader calls the model of each study. `examples` has a record of each."""
+    names = {key: model_of(one.config) for key, one in examples.items()}
+    return {key: _short(printable(model_title(name, names.values()))) for key, name in names.items()}
+
+
+def _differences(facts: Mapping[str, tuple[Layout, dict[str, Any]]], models: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return what tells each study from the others of its task: where it lies, its model, and what differs between the
+    studies of that task and model. Another model has other data and another recipe in any case.
+
+    A model that is not the usual one, and a source that is not the official one, are named in any case.
+    """
     flat = {key: {name: str(value) for name, value in shared.items()} for key, (_, shared) in facts.items()}
     for values in flat.values():
         values["data"] = values["data"][:6]
     roots = {layout.root for layout, _ in facts.values()}
     alike = len({root.resolve().name for root in roots}) < len(roots)
-    found: dict[str, str] = {}
-    written: Counter[str] = Counter()
+    found: dict[str, list[str]] = {}
     for key, (layout, shared) in facts.items():
-        twins = [flat[other] for other in flat if flat[other]["dataset"] == shared["dataset"]]
+        of_task = [other for other in flat if flat[other]["dataset"] == shared["dataset"]]
+        twins = [flat[other] for other in of_task if models[other] == models[key]]
         names = sorted({*chain(*twins)})
         differing = [name for name in names if len({twin.get(name) for twin in twins}) > 1]
         if "source" not in differing and shared["source"] != "official":
             differing.append("source")
         notes = [f"{name.replace('_', ' ')} {_short(flat[key].get(name, '-'))}" for name in differing]
+        if shared["model_type"] != DEFAULT_MODEL or len({models[other] for other in of_task}) > 1:
+            notes.insert(0, models[key])
         if len(roots) > 1:
             notes.insert(0, _short(str(layout.root) if alike else layout.root.resolve().name))
-        name = titles[key]
-        label = printable(f"{name} ({', '.join(notes)})" if notes else name)
+        found[key] = notes
+    return found
+
+
+def _labels(titles: Mapping[str, str], notes: Mapping[str, list[str]]) -> dict[str, str]:
+    """Return the title of the task of each study, with its notes."""
+    found: dict[str, str] = {}
+    written: Counter[str] = Counter()
+    for key, name in titles.items():
+        label = printable(f"{name} ({', '.join(notes[key])})" if notes[key] else name)
         written[label] += 1
         if written[label] > 1:  # values that differ can be written alike: None and "None"
             label = f"{label} #{written[label]}"
@@ -208,15 +273,17 @@ def points(studies: Iterable[Study]) -> pd.DataFrame:
     """Return the points of all curves, one row per study, panel, series, seed and level.
 
     k = 0, k = 100 % and random masking stand in every curve they belong to, although they were run once. Columns:
-    study, dataset, evaluation, strategy, masking ("ROAR", "Recursive ROAR", ...), measure, series (the measure and what
-    tells it from another of the same name), step (the distance of the levels of a recursive one), seed, k, performance
-    (0 to 1, of the task's test metric).
+    study, dataset, model, evaluation, strategy, masking ("ROAR", "Recursive ROAR", ...), measure, series (the measure
+    and what tells it from another of the same name), step (the distance of the levels of a recursive one), seed, k,
+    performance (0 to 1, of the task's test metric).
     """
     import pandas as pd
 
-    columns = ("study", "dataset", "evaluation", "strategy", "masking", "measure", "series", "step", "seed", "k")
+    of_study = ["study", "dataset", "model"]
+    of_curve = ["evaluation", "strategy", "masking", "measure", "series", "step"]
     rows = [row for study in studies for row in _study_points(study)]
-    return pd.DataFrame(rows, columns=[*columns, "performance"]).astype({"step": "Int64"})
+    frame = pd.DataFrame(rows, columns=[*of_study, *of_curve, "seed", "k", "performance"])
+    return frame.astype({"step": "Int64"})
 
 
 Curves = dict[tuple[Panel, Series], dict[tuple[int, int], float]]  # (seed, level) -> performance
@@ -244,6 +311,7 @@ def _study_points(study: Study) -> list[dict[str, Any]]:
                     {
                         "study": study.label,
                         "dataset": study.dataset,
+                        "model": study.model,
                         "evaluation": panel.evaluation,
                         "strategy": panel.strategy or "count",
                         "masking": panel.title,

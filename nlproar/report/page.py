@@ -28,7 +28,7 @@ _TRUST = {
     " towards it, by the share of masked tokens",
     "outside": "Test observations outside of the distribution that the model knows, %, by the share of masked tokens",
 }
-_FACTS = ("source", "model_type", "max_epochs", "batch_size", "vectors")
+_FACTS = ("source", "model_type", "model", "max_epochs", "batch_size", "vectors")
 
 
 def render(results: Results, pictures: Sequence[Picture]) -> str:
@@ -48,7 +48,7 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
         racu = racu.drop(columns="published % (95 %)")
     return environment.get_template("page.html").render(
         racu=_table(racu),
-        beside=[(name, _table(frame)) for name, frame in read.items() if name.startswith("racu_")],
+        beside=[_beside(name, frame, results.studies) for name, frame in read.items() if name.startswith("racu_")],
         differences=_table(read["differences"]),
         trust=[(title, _table(read[name])) for name, title in _TRUST.items() if name in read],
         tasks=_table(read["tasks"]),
@@ -64,6 +64,19 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
         records=sum(len(study.records) for study in results.studies),
         seeds=max(len(study.seeds) for study in results.studies),
     )
+
+
+def _beside(name: str, frame: pd.DataFrame, studies: Sequence[Study]) -> dict[str, Any]:
+    """Return what the template needs of a table of studies side by side, which is called racu_TASK."""
+    dataset = name.removeprefix("racu_")
+    titles = [str(study.task["title"]) for study in studies if study.dataset == dataset]
+    models = {study.model for study in studies if study.dataset == dataset}
+    return {
+        "title": printable(titles[0]),
+        "what": "Models" if len(models) > 1 else "Studies",
+        "parameters": tables.models_of(dataset, studies),
+        "table": _table(frame),
+    }
 
 
 def _strips(cache: Caches, number: int) -> dict[str, Any]:
@@ -114,16 +127,21 @@ def _table(frame: pd.DataFrame) -> dict[str, Any]:
 
 def _picture(picture: Picture, variables: dict[str, str]) -> dict[str, Any]:
     """Title, caption and panels: title, description and SVG, which is ours and escaped by matplotlib."""
-    shown = [
-        {"title": panel.title, "description": panel.description, "svg": Markup(figures.svg(picture, panel, variables))}
-        for panel in picture.panels
-    ]
-    return {"name": picture.name, "title": picture.title, "caption": picture.caption, "panels": shown}
+    shown = []
+    for panel in picture.panels:
+        svg = Markup(figures.svg(picture, panel, variables))
+        title = panel.title.replace("\n", ", ")
+        about = {"title": title, "description": panel.description, "begins_row": panel.begins_row}
+        shown.append({**about, "svg": svg})
+    columns = picture.columns if any(panel.begins_row for panel in picture.panels) else None
+    about = {"name": picture.name, "title": picture.title, "caption": picture.caption}
+    return {**about, "panels": shown, "columns": columns}
 
 
 def _setting(study: Study) -> dict[str, Any]:
     """What a study was run with: its configuration, and every version, device and commit among its records."""
     facts = {name.replace("_", " "): study.records[0].config.get(name) for name in _FACTS}
+    facts["parameters of the model"] = "unknown" if study.parameters is None else f"{study.parameters:,}"
     facts["data"] = study.facts["data"]
     facts |= {f"task: {name.replace('_', ' ')}": value for name, value in study.task.items()}
     facts["task: labels"] = ", ".join(study.task["labels"])

@@ -7,6 +7,7 @@ shares (1 is all), unless a docstring says otherwise; the pictures show per cent
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from textwrap import fill
 
@@ -23,6 +24,7 @@ from nlproar.report.frame import Study
 from nlproar.report.results import Results
 
 PUBLISHED = Look("published, recursive", INK, "D", "", hollow=True)
+OF_ANOTHER = "s"  # the marker of published values of another model
 FLOOR = Look("fully masked", INK, "", "--")
 
 
@@ -41,8 +43,85 @@ def looks(panel: pd.DataFrame) -> dict[str, Look]:
     return look_of_series
 
 
+@dataclass(frozen=True)
+class Facet:
+    """One panel of a picture that has panels of the same task beside each other."""
+
+    study: Study
+    place: dict[str, str]  # the values of `summary.PANEL`
+    values: pd.DataFrame  # the rows of the panel
+    begins_row: bool
+    beside: int  # panels of its task and masking, itself included
+
+    @property
+    def title(self) -> str:
+        """What the panel shows, a line each: its study, with the model where there are several, and its masking."""
+        return f"{self.study.label}\n{self.place['masking']}"
+
+
+def facets(found: pd.DataFrame, studies: Sequence[Study]) -> list[Facet]:
+    """Return the panels of `found`, in rows: those of one task and masking stand beside each other, one for each study.
+
+    Studies of one task are those of several models, or of several recipes or directories. A row of a task with one
+    study needs no row of its own.
+    """
+    by_label = {study.label: study for study in studies}
+    rows: dict[tuple[str, str], list[tuple[dict[str, str], pd.DataFrame]]] = {}
+    for place, values in summary.panels(found):
+        key = by_label[place["study"]].dataset, place["masking"]
+        rows.setdefault(key, []).append((place, values))
+    panels = []
+    before = 0  # panels of the row before
+    for row in rows.values():
+        for number_in_row, (place, values) in enumerate(row):
+            begins_row = number_in_row == 0 and max(before, len(row)) > 1
+            panels.append(Facet(by_label[place["study"]], place, values, begins_row, beside=len(row)))
+        before = len(row)
+    return panels
+
+
+_MOST_COLUMNS = 3
+
+
+def _columns(panels: Sequence[Facet]) -> int:
+    """Return how many panels stand in a row: as many as the most that belong together, from two to three."""
+    longest = max((panel.beside for panel in panels), default=0)
+    return min(max(longest, 2), _MOST_COLUMNS)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The lowest and the highest value on each axis, which all panels of a task have in common."""
+
+    level: tuple[float, float]
+    performance: tuple[float, float]  # in per cent; NaN if no performance at all is a number
+
+
+def _limits(panels: Sequence[Facet], points: pd.DataFrame) -> dict[tuple[str, str], Limits]:
+    """Return the limits of the panels of each task and metric that is shown."""
+    labels: dict[tuple[str, str], set[str]] = {}
+    for panel in panels:
+        labels.setdefault(_axes_of(panel.study), set()).add(panel.study.label)
+    found = {}
+    for key, own in labels.items():
+        of_task = points[points["study"].isin(own)]
+        performance = 100 * of_task["performance"]
+        found[key] = Limits(
+            level=(of_task["k"].min(), of_task["k"].max()),
+            performance=(performance.min(), performance.max()),
+        )
+    return found
+
+
+def _axes_of(study: Study) -> tuple[str, str]:
+    """Return what has the same axes: a task, and a metric that is shown."""
+    return study.dataset, study.metric
+
+
 def curves(points: pd.DataFrame, studies: Sequence[Study]) -> list[Picture]:
     """Return a picture of performance by level for each strategy. It has a panel for each study and kind of masking.
+
+    Studies of one task, such as those of two models, stand beside each other and have the same axes.
 
     `points` has columns study, strategy, masking, series, measure, seed, k and performance, a row for each run.
     """
@@ -58,41 +137,44 @@ def _curves_of_strategy(
     studies: Sequence[Study],
 ) -> Picture:
     """Return the picture of the curves of one strategy."""
-    by_label = {study.label: study for study in studies}
+    found = facets(summary.curves(points), studies)
+    limits = _limits(found, points)
     panels = []
-    legend: dict[str, Look] = {}
-    for place, means in summary.panels(summary.curves(points)):
-        study = by_label[place["study"]]
-        points_of_study = points[points["study"] == place["study"]]
-        points_of_panel = points_of_study[points_of_study["masking"] == place["masking"]]
-        styles = looks(means)
-        legend |= styles
-        # All panels of a study have the same axis.
-        performance = 100 * points_of_study["performance"]
-        noun = counted(place["masking"])
+    styles = looks(points)  # of all panels: a series looks the same in each of them
+    for facet in found:
+        means = facet.values
+        is_in_panel = (points[summary.PANEL] == pd.Series(facet.place)).all(axis=1)
+        noun = counted(facet.place["masking"])
         draw = partial(
             _draw_curves,
             means=means,
             noun=noun,
-            grid=summary.grid(points_of_panel),
+            grid=summary.grid(points[is_in_panel]),
             styles=styles,
-            metric=study.metric,
+            metric=facet.study.metric,
             strategy=strategy,
-            limits=(performance.min(), performance.max()),
+            limits=limits[_axes_of(facet.study)],
         )
-        title = f"{place['study']}, {place['masking']}"
-        panels.append(Panel(title, _describe_curves(means, strategy, noun), draw))
+        description = _describe_curves(means, strategy, noun)
+        panels.append(Panel(facet.title, description, draw, facet.begins_row))
 
-    handles = list(legend.values())
+    handles = list(styles.values())
     if strategy == "quantile":
         handles.append(FLOOR)
     columns = 1
     size = (4.6, 3.2)
     if points["masking"].nunique() > 1 or points["study"].nunique() > 1:
-        columns = 2
+        columns = _columns(found)
         size = (3.6, 2.7)
-    caption = _caption_of_curves(strategy)
+    caption = _caption_of_curves(strategy) + _caption_of_facets(found)
     return Picture(f"curves_{strategy}", "Curves", caption, panels, handles, columns, size)
+
+
+def _caption_of_facets(panels: Sequence[Facet]) -> str:
+    """Return what panels beside each other have in common, as a sentence with a space before it; empty without any."""
+    if not any(panel.begins_row for panel in panels):
+        return ""
+    return " Models of one task stand beside each other, with the same axes."
 
 
 def _caption_of_curves(strategy: str) -> str:
@@ -126,13 +208,12 @@ def _draw_curves(
     styles: Mapping[str, Look],
     metric: str,
     strategy: str,
-    limits: tuple[float, float],
+    limits: Limits,
 ) -> None:
     """Draw the curves of one panel.
 
     `means` has columns series, k, performance, low and high. `grid` has the levels that each series should have.
-    `noun` is what the levels count. `limits` are the lowest and the highest performance in the panels of the study, in
-    per cent.
+    `noun` is what the levels count. `limits` are those of all panels of the task.
     """
     for series, curve in means.groupby("series", sort=False):
         values = 100 * curve.set_index("k")[["performance", "low", "high"]]
@@ -150,7 +231,10 @@ def _draw_curves(
         ax.plot(levels, values["performance"], **style.style())
     if strategy == "quantile":
         _draw_floor(ax, means)
-    lowest, highest = limits
+    first, last = limits.level
+    margin = 0.05 * (last - first) or 1
+    ax.set_xlim(first - margin, last + margin)
+    lowest, highest = limits.performance
     if not (np.isnan(lowest) or np.isnan(highest)):  # NaN: no performance at all is a number
         margin = max(0.06 * (highest - lowest), 1)
         ax.set_ylim(lowest - margin, highest + margin)
@@ -178,40 +262,88 @@ def racu(found: pd.DataFrame, by_seed: pd.DataFrame, studies: Sequence[Study]) -
 
     `found` is the result of `summary.racu`, and `by_seed` that of `summary.racu_by_seed`.
     """
-    by_label = {study.label: study for study in studies}
     known = found[found["n"] > 0]
+    shown = facets(known, studies)
+    styles = looks(known)
+    series_of_row = _series_of_rows(shown)
     panels = []
-    has_published = False
-    most_series = 0
-    for place, means in summary.panels(known):
-        study = by_label[place["study"]]
+    legend: dict[str, Look] = {}
+    spans: dict[str, list[float]] = {}  # the values that are drawn, by task: its panels have the same axis
+    for facet in shown:
+        means = facet.values
         published_values = []
         for measure in means["measure"]:
-            value = published.racu(study, measure, place["strategy"], place["masking"])
+            value = published.racu(facet.study, measure, facet.place["strategy"], facet.place["masking"])
             published_values.append(value)
-        has_published |= any(published_values)
-        most_series = max(most_series, len(means))
-        is_in_panel = (by_seed[summary.PANEL] == pd.Series(place)).all(axis=1)
+        legend |= {style.label: style for style in map(_look_of_published, published_values) if style is not None}
+        is_in_panel = (by_seed[summary.PANEL] == pd.Series(facet.place)).all(axis=1)
+        seeds = by_seed[is_in_panel & by_seed["racu"].notna()]
+        span = spans.setdefault(facet.study.dataset, [0.0])
+        span += _values_of_racu(means, seeds, published_values)
         draw = partial(
             _draw_racu,
             means=means,
-            by_seed=by_seed[is_in_panel & by_seed["racu"].notna()],
+            by_seed=seeds,
             published_values=published_values,
-            styles=looks(means),
+            styles=styles,
+            series=series_of_row[_row_of(facet)],
+            span=span,  # complete before anything is drawn
         )
-        panels.append(Panel(f"{place['study']}, {place['masking']}", _describe_racu(means), draw))
+        panels.append(Panel(facet.title, _describe_racu(means), draw, facet.begins_row))
     if not panels:
         return None
+    most_series = max(len(series) for series in series_of_row.values())
     caption = (
         "Relative area between the curve of random masking and that of the measure: 0 is no better"
         " than random. Mean over seeds with its 95 % t interval; small points are seeds."
     )
-    legend = []
-    if has_published:
-        caption += " Open diamonds: published values with their interval."
-        legend.append(PUBLISHED)
+    if legend:
+        caption += " Open points: published values with their interval."
+    caption += _caption_of_facets(shown)
     size = (4.2, 0.75 + 0.3 * most_series)
-    return Picture("racu", "RACU", caption, panels, legend, 2, size)
+    return Picture("racu", "RACU", caption, panels, list(legend.values()), _columns(shown), size)
+
+
+def _row_of(facet: Facet) -> tuple[str, str]:
+    """Return what the panels of a row have in common: their task and their masking."""
+    return facet.study.dataset, facet.place["masking"]
+
+
+def _series_of_rows(panels: Sequence[Facet]) -> dict[tuple[str, str], list[str]]:
+    """Return the series of all panels of each row, which stand at the same heights in all of them."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for facet in panels:
+        series = found.setdefault(_row_of(facet), [])
+        series += [name for name in facet.values["series"] if name not in series]
+    return found
+
+
+def _look_of_published(value: published.Published | None) -> Look | None:
+    """Return how a published value is drawn; one of another model than ours has another marker, and says so."""
+    if value is None or value.of_model is None:
+        return None if value is None else PUBLISHED
+    return replace(PUBLISHED, label=f"published for {value.of_model}, recursive", marker=OF_ANOTHER)
+
+
+def _values_of_racu(
+    means: pd.DataFrame,
+    by_seed: pd.DataFrame,
+    published_values: Sequence[published.Published | None],
+) -> list[float]:
+    """Return every value of a panel that its axis has to hold, in per cent."""
+    bounds = 100 * means[["low", "high"]].to_numpy(float)
+    found = [*(100 * by_seed["racu"]), *bounds[~np.isnan(bounds)]]
+    for value in published_values:
+        if value is not None:
+            found += _bounds(value)
+    return found
+
+
+def _bounds(value: published.Published) -> list[float]:
+    """Return the bounds of a published value; without an interval they are the value itself."""
+    low = value.percent if value.low is None else value.low
+    high = value.percent if value.high is None else value.high
+    return [low, high]
 
 
 def _describe_racu(means: pd.DataFrame) -> str:
@@ -229,16 +361,17 @@ def _draw_racu(
     by_seed: pd.DataFrame,
     published_values: Sequence[published.Published | None],
     styles: Mapping[str, Look],
+    series: Sequence[str],
+    span: Sequence[float],
 ) -> None:
-    """Draw a panel with a line of its own for each series, from the top down.
+    """Draw a panel with a line of its own for each of `series`, from the top down.
 
     `means` has columns series, racu, low and high, `by_seed` has series and racu; `published_values` are in the order
-    of `means`.
+    of `means`. A series that is not in `means` has an empty line. `span` has the values that the axis holds.
     """
     ax.axvline(0, color=INK, linewidth=0.8)
-    bounds = 100 * means[["low", "high"]].to_numpy()
-    drawn_values = [0.0, *(100 * by_seed["racu"]), *bounds[~np.isnan(bounds)]]
-    for y, (row, other) in enumerate(zip(means.itertuples(), published_values, strict=True)):
+    for row, other in zip(means.itertuples(), published_values, strict=True):
+        y = series.index(row.series)
         style = styles[str(row.series)]
         seeds = 100 * by_seed.loc[by_seed["series"] == row.series, "racu"]
         height = np.full(len(seeds), y)
@@ -247,33 +380,32 @@ def _draw_racu(
         ax.plot(interval, [y, y], color=style.color, linewidth=2, solid_capstyle="butt")
         ax.plot(100 * row.racu, y, style.marker, color=style.color, markersize=6)
         if other:
-            drawn_values += _draw_published(ax, other, y + 0.32)
-    lowest = min(drawn_values)
-    highest = max(drawn_values)
+            _draw_published(ax, other, y + 0.32)
+    lowest = min(span)
+    highest = max(span)
     margin = 0.08 * (highest - lowest) or 1
     ax.set_xlim(lowest - margin, highest + margin)
-    ax.set_ylim(len(means) - 0.4, -0.6)
-    ax.set_yticks(range(len(means)), means["series"])
+    ax.set_ylim(len(series) - 0.4, -0.6)
+    ax.set_yticks(range(len(series)), series)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
     ax.set_xlabel("RACU (%)")
 
 
-def _draw_published(ax: Axes, value: published.Published, y: float) -> list[float]:
-    """Draw a published RACU at height `y`, and return the bounds of its interval, in per cent."""
-    low = value.low or value.percent  # without an interval the bounds are the value itself
-    high = value.high or value.percent
-    ax.plot([low, high], [y, y], color=INK, linewidth=0.8)
+def _draw_published(ax: Axes, value: published.Published, y: float) -> None:
+    """Draw a published RACU with its interval at height `y`."""
+    style = _look_of_published(value)
+    assert style is not None
+    ax.plot(_bounds(value), [y, y], color=INK, linewidth=0.8)
     ax.plot(
         value.percent,
         y,
-        PUBLISHED.marker,
+        style.marker,
         color=INK,
         markersize=4.5,
         markerfacecolor=PAPER,
     )
-    return [low, high]
 
 
 def sparse(found: pd.DataFrame) -> Picture | None:
@@ -284,7 +416,10 @@ def sparse(found: pd.DataFrame) -> Picture | None:
     if found.empty:
         return None
     panels = []
+    drawn: set[str] = set()  # the studies, each of which has a row of its own
     for (study, strategy), part in found.groupby(["study", "strategy"], sort=False):
+        begins_row = study not in drawn
+        drawn.add(study)
         if strategy == "count":
             unit = "tokens"
             level_in_words = sparsity.TOKENS[4]
@@ -295,7 +430,7 @@ def sparse(found: pd.DataFrame) -> Picture | None:
         for row in part[part["level"] == level_in_words].itertuples():
             shares.append(f"{row.measure} {number(100 * row.share)} %")
         description = f"Share of importance in the top {level_in_words} {unit}: {', '.join(shares)}"
-        panels.append(Panel(f"{study}", description, partial(_draw_sparse, part=part, unit=unit)))
+        panels.append(Panel(f"{study}", description, partial(_draw_sparse, part=part, unit=unit), begins_row))
     legend = [look(measure, measure) for measure in found["measure"].unique()]
     caption = (
         "Share of the importance of an observation that its most important tokens hold: test data,"
@@ -338,7 +473,7 @@ def converging(found: Mapping[str, Mapping[str, np.ndarray]]) -> Picture | None:
         for name, label in (("error", "relative error"), ("rank_error", "1 − rank correlation")):
             description = f"{label} with 20 points: {_errors_in_words(errors[name], points=20)}"
             draw = partial(_draw_converging, values=errors[name], label=label)
-            panels.append(Panel(study, description, draw))
+            panels.append(Panel(study, description, draw, begins_row=name == "error"))
     if not panels:
         return None
     caption = (
@@ -384,6 +519,7 @@ _MAJORITY = Look("majority class", "#7a7a7a", "x", "")
 _LENGTHS = Look("only lengths (k = 100 %)", "#d55e00", "s", "")
 _UNMASKED = Look("unmasked", "#0072b2", "o", "")
 _PUBLISHED = Look("published", INK, "D", "", hollow=True)
+_PUBLISHED_OF_ROBERTA = Look("published for RoBERTa", INK, OF_ANOTHER, "", hollow=True)
 
 
 def lengths(tasks: pd.DataFrame) -> Picture | None:
@@ -405,17 +541,18 @@ def lengths(tasks: pd.DataFrame) -> Picture | None:
         " there are (and, in paired tasks, the question or hypothesis), a model that always answers"
         " the majority class sees nothing."
     )
-    published_columns = [name for name in tasks.columns if ", Madsen" in name]
-    legend = [_MAJORITY, _LENGTHS, _UNMASKED]
-    if published_columns:
-        legend.append(_PUBLISHED)
+    published_columns = {}
+    for name in tasks.columns:
+        if ", Madsen" in name and rows[name].notna().any():
+            published_columns[name] = _PUBLISHED_OF_ROBERTA if name.endswith(", RoBERTa") else _PUBLISHED
+    legend = [_MAJORITY, _LENGTHS, _UNMASKED, *dict.fromkeys(published_columns.values())]
     draw = partial(_draw_lengths, rows=rows, published_columns=published_columns)
     panel = Panel("Effect of the sequence length", "; ".join(words), draw)
     size = (6.8, 1.1 + 0.4 * len(rows))
     return Picture("lengths", "Sequence length", caption, [panel], legend, 1, size)
 
 
-def _draw_lengths(ax: Axes, rows: pd.DataFrame, published_columns: list[str]) -> None:
+def _draw_lengths(ax: Axes, rows: pd.DataFrame, published_columns: Mapping[str, Look]) -> None:
     """Draw a line for each study, from the top down. `published_columns` are those of published performance."""
     for y, row in rows.iterrows():
         for name, style in (("fully masked", _LENGTHS), ("unmasked", _UNMASKED)):
@@ -430,11 +567,11 @@ def _draw_lengths(ax: Axes, rows: pd.DataFrame, published_columns: list[str]) ->
             markersize=7,
             markeredgewidth=2,
         )
-        for name in published_columns:
+        for name, style in published_columns.items():
             ax.plot(
                 row[name],
                 y + 0.25,
-                _PUBLISHED.marker,
+                style.marker,
                 color=INK,
                 markersize=4.5,
                 markerfacecolor=PAPER,

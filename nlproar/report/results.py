@@ -80,7 +80,7 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
     revealed = leaks.leaks(caches, output)
     randomised = randomisation.randomisation(caches)
     all_verdicts = [trust.verdicts(scores), leaks.verdicts_on_leaks(revealed), randomisation.verdicts(randomised)]
-    verdicts = pd.concat(all_verdicts, ignore_index=True)
+    verdicts = agreement.of_studies_together(pd.concat(all_verdicts, ignore_index=True), studies)
     return Results(
         studies=studies,
         caches=caches,

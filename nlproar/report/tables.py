@@ -36,7 +36,7 @@ def racu(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
                 "measure": row.series,
                 "RACU % (95 %)": _racu_cell(row),
                 "seeds": row.n,
-                "published % (95 %)": estimate(theirs.percent, theirs.low, theirs.high) if theirs else NOTHING,
+                "published % (95 %)": theirs.cell if theirs else NOTHING,
             }
         )
     columns = ["task", "masking", "measure", "RACU % (95 %)", "seeds", "published % (95 %)"]
@@ -51,20 +51,65 @@ def _racu_cell(row: Any) -> str:
 
 
 def side_by_side(found: pd.DataFrame, studies: Sequence[Study]) -> dict[str, pd.DataFrame]:
-    """For each data set with more than one study, RACU with a column per study."""
+    """For each data set with more than one study, such as those of several models, RACU with a column per study.
+
+    Published values have a column for each published model, after the studies that they stand beside.
+    """
     tables = {}
+    by_label = {study.label: study for study in studies}
     for dataset in dict.fromkeys(study.dataset for study in studies):
-        labels = [study.label for study in studies if study.dataset == dataset]
+        own = [study for study in studies if study.dataset == dataset]
+        if len(own) < 2:
+            continue
         rows: dict[tuple[str, str], dict[str, str]] = {}
-        for row in found[found["study"].isin(labels)].itertuples():
+        has_published = set()
+        for row in found[found["study"].isin([study.label for study in own])].itertuples():
+            study = by_label[row.study]
             cells = rows.setdefault((row.masking, row.series), {})
-            cells[row.study] = _racu_cell(row)
-        if len(labels) > 1 and rows:
-            tables[dataset] = pd.DataFrame(
-                [{"masking": m, "measure": s, **{label: cells.get(label, NOTHING) for label in labels}}
-                 for (m, s), cells in rows.items()]
-            )  # fmt: skip
+            cells[_column(study)] = _racu_cell(row)
+            theirs = published.racu(study, row.measure, row.strategy, row.masking)
+            if theirs is not None:
+                cells[_published_column(study)] = theirs._replace(of_model=None).cell  # the column says whose it is
+                has_published.add(_published_column(study))
+        columns = _columns_side_by_side(own, has_published)
+        if rows:
+            lines = []
+            for (masking, series), cells in rows.items():
+                line = {"masking": masking, "measure": series}
+                lines.append({**line, **{column: cells.get(column, NOTHING) for column in columns}})
+            tables[dataset] = pd.DataFrame(lines)
     return tables
+
+
+def _columns_side_by_side(studies: Sequence[Study], has_published: set[str]) -> list[str]:
+    """Return the columns of studies of one task, each published one after the last study that it stands beside."""
+    columns: list[str] = []
+    for study in studies:
+        columns.append(_column(study))
+        theirs = _published_column(study)
+        if theirs in columns:
+            columns.remove(theirs)
+        if theirs in has_published:
+            columns.append(theirs)
+    return columns
+
+
+def _column(study: Study) -> str:
+    return study.among_its_task
+
+
+def _published_column(study: Study) -> str:
+    return f"published, {published.model(study)}"
+
+
+def models_of(dataset: str, studies: Sequence[Study]) -> str:
+    """Return the number of parameters of the model of each study of a task, in words."""
+    words = []
+    for study in studies:
+        if study.dataset == dataset:
+            count = "unknown" if study.parameters is None else f"{study.parameters:,}"
+            words.append(f"{study.among_its_task} {count}")
+    return ", ".join(words)
 
 
 def differences(found: pd.DataFrame) -> pd.DataFrame:
@@ -90,9 +135,10 @@ def tasks(studies: Sequence[Study], caches: Sequence[Caches]) -> pd.DataFrame:
         sizes = study.records[0].data
         unmasked = _performance(study, 0)
         masked = _performance(study, 100)
-        row = {"study": study.label, "metric": metric_name(study.metric), "vocabulary": sizes["vocabulary"]}
+        row: dict[str, Any] = {"study": study.label, "model": study.model, "metric": metric_name(study.metric)}
+        row["vocabulary"] = sizes["vocabulary"]
         row |= {name: sizes["observations"][name] for name in ("train", "val", "test")}
-        row["parameters"] = _parameters(study)
+        row["parameters"] = study.parameters
         length = majority = np.nan
         if cache.dataset:
             train, test = cache.dataset.splits["train"], cache.dataset.splits["test"]
@@ -107,14 +153,6 @@ def tasks(studies: Sequence[Study], caches: Sequence[Caches]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"parameters": "Int64"})
 
 
-def _parameters(study: Study) -> int | None:
-    """Return how many numbers of a model of the study are trained, which is the same for all; None if unknown."""
-    for one in (*study.at(0), *study.records):
-        if one.training is not None and one.training["parameters"] is not None:
-            return int(one.training["parameters"])
-    return None
-
-
 def _performance(study: Study, k: int) -> Interval:
     """In per cent, with bounds within 0 and 100."""
     values = [100 * one.metrics["test"][study.metric] for one in study.at(k)]
@@ -123,10 +161,11 @@ def _performance(study: Study, k: int) -> Interval:
 
 def tasks_to_read(found: pd.DataFrame) -> pd.DataFrame:
     """The same for reading."""
-    shown = pd.DataFrame({"task": found["study"], "vocabulary": [f"{n:,}" for n in found["vocabulary"]]})
+    shown = pd.DataFrame({"task": found["study"], "model": found["model"]})
+    shown["parameters"] = [NOTHING if pd.isna(n) else f"{n:,}" for n in found["parameters"]]
+    shown["vocabulary"] = [f"{n:,}" for n in found["vocabulary"]]
     sizes = zip(found["train"], found["val"], found["test"], strict=True)
     shown["train / val / test"] = [" / ".join(f"{n:,}" for n in size) for size in sizes]
-    shown["parameters"] = [NOTHING if pd.isna(n) else f"{n:,}" for n in found["parameters"]]
     shown["mean length"] = [number(value) for value in found["mean length"]]
     shown["metric"] = found["metric"]
     shown["majority class %"] = [number(value) for value in found["majority class"]]
