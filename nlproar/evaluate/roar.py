@@ -28,7 +28,6 @@ from nlproar.evaluate.unit import TOKEN, Unit, noted, word_starts
 from nlproar.explain import MEASURES, UNCHANGED
 from nlproar.flags import flag
 from nlproar.masking import STRATEGIES, mask_most_important
-from nlproar.model import checkpoint
 
 if TYPE_CHECKING:
     from nlproar.explain.importance import Importance
@@ -224,12 +223,11 @@ class Roar(Evaluation):
 
     def is_stale(self, config: Config, context: Context) -> bool:
         """See `Evaluation.is_stale`. A model is stale if the models of the levels below now lead to other masks."""
-        folder = context.layout.checkpoint(config)
-        description = checkpoint.describe(folder)
-        if description["dataset"] != context.dataset.digest:
-            problem = f"{folder} was trained on other data than are there now"
+        dataset_digest, masks_digest = context.trained_on(config)
+        if dataset_digest != context.dataset.digest:
+            problem = f"{context.layout.checkpoint(config)} was trained on other data than are there now"
             raise UserError(f"{problem}; train it again: {config.command()} --overwrite")
-        return bool(description["masks"] != self.masks(config, context).digest)
+        return masks_digest != self.masks(config, context).digest
 
     def name_parts(self, config: Config) -> list[str]:
         """See `Evaluation.name_parts`: k the level, y the strategy, m the measure, r recursive or not, st the step."""

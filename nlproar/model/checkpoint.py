@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def save(folder: Path, model: torch.nn.Module, description: Mapping[str, Any]) -
     storage.write_json(folder / DESCRIPTION, {**whole, "checksum": storage.digest(whole)})
     # Nothing names the older weights any more. Killed before this loop, the run has no record of its new weights yet,
     # so it is made again and comes here again.
-    for path in folder.glob("weights*.safetensors"):
+    for path in _weights_in(folder):
         if path.name != name:
             path.unlink()
     return checksum
@@ -65,6 +66,31 @@ def exists(folder: Path) -> bool:
     return storage.is_there(folder / DESCRIPTION)
 
 
+def is_any_left(folder: Path) -> bool:
+    """Return whether there is a checkpoint in `folder`, or weights that no description names any more."""
+    return exists(folder) or any(_weights_in(folder))
+
+
+def _weights_in(folder: Path) -> Iterator[Path]:
+    return folder.glob("weights*.safetensors")
+
+
+def discard(folder: Path) -> int:
+    """Remove the checkpoint in `folder`, if there is one, and return how many bytes of weights that were.
+
+    The caller holds the lock of the run. The description goes first: without it there is no checkpoint, so a process
+    that is killed between two steps leaves none, and the next call removes the weights that are left.
+    """
+    (folder / DESCRIPTION).unlink(missing_ok=True)
+    freed = 0
+    for path in _weights_in(folder):
+        freed += path.lstat().st_size
+        path.unlink()
+    with suppress(OSError):  # it is not there, or holds something else, such as the state of a training
+        folder.rmdir()
+    return freed
+
+
 def size(folder: Path) -> int:
     """Return the bytes of the weights in `folder`."""
     weights = folder / str(describe(folder)["file"])
@@ -74,6 +100,10 @@ def size(folder: Path) -> int:
 def sha256(folder: Path) -> str:
     """What identifies the weights in `folder`."""
     return str(describe(folder)["sha256"])
+
+
+class Absent(UserError):
+    """There is no checkpoint, or not any more."""
 
 
 class ReplacedMeanwhile(UserError):
@@ -87,14 +117,14 @@ def load(
 
     Raises UserError, naming the file and `remedy` (a command), if it is damaged, was trained on other data than
     `dataset_digest`, or by another run than `config`. Raises ReplacedMeanwhile if its weights have not the checksum
-    `weights` (any, if None) that the caller found before.
+    `weights` (any, if None) that the caller found before, and Absent if there is no checkpoint (any more).
     """
     try:
         description = describe(folder)
         if weights not in (None, description["sha256"]):
             raise _replaced(folder)
         return _load(folder, description, dataset_digest, config)
-    except ReplacedMeanwhile:
+    except (Absent, ReplacedMeanwhile):
         raise
     except UserError as error:
         raise UserError(f"{error}; train it again: {remedy}") from error
@@ -116,7 +146,7 @@ def _load(folder: Path, description: dict[str, Any], dataset_digest: str, config
     try:
         content = storage.read_bytes(weights)
     except FileNotFoundError as error:
-        if describe(folder)["sha256"] != description["sha256"]:
+        if describe(folder)["sha256"] != description["sha256"]:  # or Absent: it was discarded meanwhile
             raise _replaced(folder) from error
         raise UserError(f"{weights} is damaged: {DESCRIPTION} names it, and it is not there") from error
     if hashlib.sha256(content).hexdigest() != description["sha256"]:
@@ -136,15 +166,17 @@ def _load(folder: Path, description: dict[str, Any], dataset_digest: str, config
 def describe(folder: Path, old_version: bool = False) -> dict[str, Any]:
     """Return what the checkpoint says of itself: the keys that `save` was given, `file` and `sha256`.
 
-    Raises UserError, naming the file, if it is damaged or cannot be read. Checkpoints of earlier versions lack `masks`
-    and `vectors`; they are read with `old_version` only, to be converted.
+    Raises Absent if there is none, and UserError, naming the file, if it is damaged or cannot be read. Checkpoints of
+    earlier versions lack `masks` and `vectors`; they are read with `old_version` only, to be converted.
     """
     path = folder / DESCRIPTION
     try:
         description: dict[str, Any] = json.loads(storage.read_bytes(path).decode())
         _check(description, old_version)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        is_absent = isinstance(error, FileNotFoundError) and not storage.is_there(path)  # a link to nowhere is damage
+        kind = Absent if is_absent else UserError
+        raise kind(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error})") from error
     description.setdefault("file", _OLD_WEIGHTS)

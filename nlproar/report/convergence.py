@@ -53,9 +53,9 @@ def convergence(caches: Caches, device: str, output: Layout) -> dict[str, np.nda
     folder = layout.root / "checkpoints" / unmasked.id
     dataset = caches.require_dataset()
     with readable("the unmasked model"):
-        if not checkpoint.exists(folder):
-            raise Gone("the weights of the unmasked model were deleted")
-        weights = checkpoint.sha256(folder)
+        is_there = checkpoint.exists(folder)
+        # Of a model that was deleted, what was measured before may be in the cache.
+        weights = checkpoint.sha256(folder) if is_there else unmasked.sources["weights"]
     key: dict[str, Any] = {
         "version": _VERSION,
         "weights": weights,
@@ -67,6 +67,8 @@ def convergence(caches: Caches, device: str, output: Layout) -> dict[str, np.nda
     }
 
     def make() -> storage.Arrays:
+        if not is_there:
+            raise Gone("the weights of the unmasked model were deleted")
         with importing():
             from nlproar.explain.path_error import measure_errors  # torch
 

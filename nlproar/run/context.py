@@ -109,26 +109,33 @@ class Context:
         return dataset
 
     def weights(self, config: Config) -> str:
-        """Return the checksum of the trained weights of a run. Raises UserError if the run is not done."""
+        """Return the checksum of the trained weights of a run, also if they were deleted since. Raises UserError if the
+        run is not done."""
         if config.id not in self._weights:
-            if prerequisites.lack(self.layout, config) is not None:
-                raise prerequisites.missing_error(self.layout, [config])
-            self._weights[config.id] = checkpoint.sha256(self.layout.checkpoint(config))
+            self._weights[config.id] = prerequisites.weights_of(self.layout, config)
         return self._weights[config.id]
+
+    def trained_on(self, config: Config) -> tuple[str, str | None]:
+        """Return the digests of the data and of the masks on which the model of a finished run was trained."""
+        return prerequisites.trained_on(self.layout, config)
 
     def load_model(self, config: Config) -> Classifier:
         """Return the trained model of a run, on the device of the context.
 
         Raises UserError if there is no such model, or if it belongs to other data or to another configuration. Raises
-        `checkpoint.ReplacedMeanwhile` if its weights are no longer those that `weights` returned.
+        `checkpoint.ReplacedMeanwhile` if its weights are no longer those that `weights` returned, and
+        `prerequisites.ModelGone` if they were deleted.
         """
-        model = checkpoint.load(
-            self.layout.checkpoint(config),
-            self.dataset.digest,
-            config.identity,
-            f"{config.command()} --overwrite",
-            self.weights(config),
-        )
+        try:
+            model = checkpoint.load(
+                self.layout.checkpoint(config),
+                self.dataset.digest,
+                config.identity,
+                f"{config.command()} --overwrite",
+                self.weights(config),
+            )
+        except checkpoint.Absent as error:
+            raise prerequisites.ModelGone(self.layout, config) from error
         return model.to(self.device)
 
     def start(self, config: Config) -> None:

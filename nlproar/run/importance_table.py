@@ -11,6 +11,7 @@ import io
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,6 @@ from nlproar.dataset.vocabulary import SPECIALS, Vocabulary
 from nlproar.errors import UserError
 from nlproar.progress import show_log, stage
 from nlproar.published import DATASETS, in_our_words
-from nlproar.run import prerequisites
 from nlproar.run.cli import parser, runs_of
 from nlproar.run.config import Config
 from nlproar.run.layout import Layout
@@ -33,6 +33,7 @@ from nlproar.script import exit_codes
 
 if TYPE_CHECKING:
     from nlproar.explain.importance import SplitImportance
+    from nlproar.run.context import Context
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def write(config: Config, splits: Sequence[str] = SPLITS, out: Path | None = Non
     task is refused unless `show_texts`, and is for its owner only.
     """
     from nlproar.run.context import Context
-    from nlproar.run.run import run
+    from nlproar.run.run import with_models
 
     layout = Layout.of(config)
     confidential = config.task.confidential
@@ -90,31 +91,31 @@ def write(config: Config, splits: Sequence[str] = SPLITS, out: Path | None = Non
     path = out or layout.importance_table(config)
     with storage.owner_only(confidential):
         layout.make()
-        missing = prerequisites.missing_models(layout, config)
-        if missing and not config.options.train_missing:
-            raise prerequisites.missing_error(layout, missing)
-        for needed in missing:
-            run(needed)
         context = Context(config, layout)
-        importance = config.rules.importance(config, context)
-        if importance is None:
-            raise UserError(f"{config.id} explains nothing; choose an --importance-measure and a level --k above 0")
-        dataset = context.dataset
-        with storage.whole_file(path) as file:
-            if confidential:
-                os.fchmod(file.fileno(), 0o600)
-            target: Any = gzip.GzipFile(fileobj=file, mode="wb", mtime=0) if path.suffix == ".gz" else file
-            target.write(_as_csv([COLUMNS]))
-            for name in splits:
-                split = dataset.splits[name]
-                with stage(f"writing {name}", len(split), "observations") as bar:
-                    for first, last in _parts(split):
-                        part = columns(split, importance.of_split[name], dataset.vocabulary, first, last)
-                        target.write(_as_csv(_lines(name, part)))
-                        bar.update(last - first)
-            if target is not file:
-                target.close()
+        with_models(config, context, partial(_write, config, context, splits, path))
     return path
+
+
+def _write(config: Config, context: Context, splits: Sequence[str], path: Path) -> None:
+    """Write the table, see `write`. The models that are explained are there."""
+    importance = config.rules.importance(config, context)
+    if importance is None:
+        raise UserError(f"{config.id} explains nothing; choose an --importance-measure and a level --k above 0")
+    dataset = context.dataset
+    with storage.whole_file(path) as file:
+        if config.task.confidential:
+            os.fchmod(file.fileno(), 0o600)
+        target: Any = gzip.GzipFile(fileobj=file, mode="wb", mtime=0) if path.suffix == ".gz" else file
+        target.write(_as_csv([COLUMNS]))
+        for name in splits:
+            split = dataset.splits[name]
+            with stage(f"writing {name}", len(split), "observations") as bar:
+                for first, last in _parts(split):
+                    part = columns(split, importance.of_split[name], dataset.vocabulary, first, last)
+                    target.write(_as_csv(_lines(name, part)))
+                    bar.update(last - first)
+        if target is not file:
+            target.close()
 
 
 def columns(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Collection
 from functools import cache
 
 from nlproar import storage
@@ -18,6 +19,8 @@ from nlproar.run.layout import Layout
 from nlproar.run.record import Record
 
 log = logging.getLogger(__name__)
+
+_GONE = "has a record, but its weights are gone"
 
 
 @cache
@@ -44,9 +47,27 @@ def models_below(config: Config) -> list[Config]:
     return list(below)[::-1]
 
 
-def missing_models(layout: Layout, config: Config) -> list[Config]:
-    """Return those of `models_below` that are not trained, or not to the end."""
-    return [needed for needed in models_below(config) if lack(layout, needed) is not None]
+def missing_models(layout: Layout, config: Config, asked: Collection[str] = ()) -> list[Config]:
+    """Return those of `models_below` that are not trained, or not to the end.
+
+    A model whose run is done and whose weights were deleted is one of them only if its id is in `asked`: as long as
+    what was computed from it is in the cache, nothing has to be computed from it again. See `ModelGone`.
+    """
+    missing = []
+    for needed in models_below(config):
+        why, weights = _look(layout, needed)
+        is_gone = why == _GONE and weights is not None
+        if why is not None and (needed.id in asked or not is_gone):
+            missing.append(needed)
+    return missing
+
+
+def models_to_make(layout: Layout, config: Config, asked: Collection[str] = ()) -> list[Config]:
+    """Return `missing_models`. Raises UserError if there are any that this run is not to train."""
+    missing = missing_models(layout, config, asked)
+    if missing and not config.options.train_missing:
+        raise missing_error(layout, missing)
+    return missing
 
 
 def lack(layout: Layout, config: Config) -> str | None:
@@ -55,19 +76,67 @@ def lack(layout: Layout, config: Config) -> str | None:
     It can be explained where the run has a record, and the weights that this record names. A run that was killed
     between its checkpoint and its record is not done. Raises UserError where one of the two is damaged.
     """
+    return _look(layout, config)[0]
+
+
+def weights_of(layout: Layout, config: Config) -> str:
+    """Return the checksum of the weights that a run has trained, which may be deleted.
+
+    Raises UserError if the run is not done.
+    """
+    why, weights = _look(layout, config)
+    if weights is None or why not in (None, _GONE):
+        raise missing_error(layout, [config])
+    return weights
+
+
+def is_gone(layout: Layout, config: Config) -> bool:
+    """Return whether a run is done and its weights were deleted."""
+    return storage.is_there(layout.record(config)) and not checkpoint.exists(layout.checkpoint(config))
+
+
+def trained_on(layout: Layout, config: Config) -> tuple[str, str | None]:
+    """Return the digests of the data and of the masks on which the model of a finished run was trained.
+
+    The checkpoint says so, and the record where the checkpoint was deleted. The masks are None if nothing is known.
+    """
+    try:
+        description = checkpoint.describe(layout.checkpoint(config))
+        return description["dataset"], description["masks"]
+    except checkpoint.Absent:
+        done = record.load(layout.record(config))
+        return done.data["digest"], done.sources["masks"]
+
+
+def _look(layout: Layout, config: Config) -> tuple[str | None, str | None]:
+    """Return what `lack` does, and the checksum of the weights by the record of the run; None without one."""
     folder = layout.checkpoint(config)
     done = record.read(layout.record(config), config)
+    weights = None if done is None else done.sources["weights"]
     if not checkpoint.exists(folder):
-        return "is not trained" if done is None else "has a record, but its weights are gone"
+        return ("is not trained" if done is None else _GONE), weights
     if done is None:
-        return "was stopped before it had its record"
+        return "was stopped before it had its record", None
     try:
         description = checkpoint.describe(folder)
+    except checkpoint.Absent:  # deleted just now
+        return _GONE, weights
     except UserError as error:
         raise UserError(f"{error}; train it again: {config.command()} --overwrite") from error
-    if done.sources["weights"] != description["sha256"]:
-        return "has other weights than its record tells of"
-    return None
+    if weights != description["sha256"]:
+        return "has other weights than its record tells of", weights
+    return None, weights
+
+
+class ModelGone(UserError):
+    """The model of a finished run has to be explained or tested, and its weights were deleted.
+
+    With --train-missing the run that needs it trains it again, see `nlproar.run.run.with_models`.
+    """
+
+    def __init__(self, layout: Layout, config: Config) -> None:
+        super().__init__(str(missing_error(layout, [config])))
+        self.config = config
 
 
 def missing_error(layout: Layout, missing: list[Config]) -> UserError:

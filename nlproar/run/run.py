@@ -9,9 +9,9 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from nlproar import process, storage
 from nlproar.errors import UserError
@@ -20,6 +20,7 @@ from nlproar.run import failure, overwrite, prerequisites, record
 from nlproar.run.config import Config
 from nlproar.run.layout import Layout
 from nlproar.run.parent import has_parent
+from nlproar.run.prerequisites import ModelGone
 from nlproar.run.record import Record
 from nlproar.script import importing
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from nlproar.run.context import Context
 
 log = logging.getLogger(__name__)
+
+Computed = TypeVar("Computed")
 
 
 def run(config: Config) -> Record:
@@ -65,9 +68,7 @@ def _run(layout: Layout, config: Config, replaces: str | None) -> Record:
             _check_sources(layout, config, done)
             prerequisites.remove_training_state(layout, config)
             return done
-    missing = prerequisites.missing_models(layout, config)
-    if missing and not config.options.train_missing:
-        raise prerequisites.missing_error(layout, missing)
+    missing = prerequisites.models_to_make(layout, config)
     for needed in prerequisites.models_below(config):
         if needed not in missing:
             prerequisites.remove_training_state(layout, needed)  # no command may ever name that run again
@@ -81,19 +82,47 @@ def _run(layout: Layout, config: Config, replaces: str | None) -> Record:
     gc.freeze()
     with _noted(layout, config):
         context = Context(config, layout)
-    _make_models(config, context, missing)
-    with _noted(layout, config):
-        return _carry_out(config, context, replaces)
+
+    def carry_out() -> Record:
+        with _noted(layout, config):
+            return _carry_out(config, context, replaces, needs_weights=False)
+
+    return with_models(config, context, carry_out)
 
 
-def _make_models(config: Config, context: Context, missing: Sequence[Config]) -> None:
+def with_models(config: Config, context: Context, compute: Callable[[], Computed]) -> Computed:
+    """Return what `compute` returns, once the models that the run `config` looks at are there.
+
+    Weights of a finished run that were deleted are made again only if something has to be computed from them, which
+    shows when `compute` asks for them. Then it is called again. Raises UserError for a model that is missing or stale,
+    unless `train_missing` is set.
+    """
+    asked: set[str] = set()
+    while True:
+        try:
+            _make_models(config, context, asked)
+            return compute()
+        except ModelGone as gone:
+            if not config.options.train_missing:
+                raise
+            asked.add(gone.config.id)
+            context.forget(gone.config)
+
+
+def _make_models(config: Config, context: Context, asked: Collection[str]) -> None:
     """Make the models that the run needs and that are missing, or stale: trained on masks that the models below give no
-    longer. They are made from the lowest level up, as a level that is made again can make those above it stale."""
+    longer. They are made from the lowest level up, as a level that is made again can make those above it stale. Of
+    models whose weights were deleted, those in `asked` (ids of runs) are missing."""
+    missing = prerequisites.models_to_make(context.layout, config, asked)
     number = 0
     for needed in prerequisites.models_below(config):
+        needs_weights = needed.id in asked
         if needed in missing:
             number += 1
-            log.info("training what is missing, %d of %d: %s", number, len(missing), needed.id)
+            what = "training what is missing"
+            if needs_weights:
+                what = "training again, as its weights were deleted"
+            log.info("%s, %d of %d: %s", what, number, len(missing), needed.id)
         else:
             with _noted(context.layout, config):
                 if not needed.rules.is_stale(needed, context):
@@ -102,20 +131,21 @@ def _make_models(config: Config, context: Context, missing: Sequence[Config]) ->
                     raise prerequisites.stale_error(needed)
             log.info("training again, as the models below it give other masks now: %s", needed.id)
         with _noted(context.layout, needed):
-            _carry_out(needed, context)
+            _carry_out(needed, context, None, needs_weights)
 
 
-def _carry_out(config: Config, context: Context, replaces: str | None = None) -> Record:
+def _carry_out(config: Config, context: Context, replaces: str | None, needs_weights: bool) -> Record:
     """Make the record, or wait for the process that is making it.
 
-    A record that is there is made again if it is the one whose stamp is `replaces`, or if the model that it names is
-    not there or was trained on other masks than the levels below give now. It stays until the new one is there.
+    A record that is there is made again if it is the one whose stamp is `replaces`, or if the model that it names was
+    replaced, was trained on other masks than the levels below give now or, with `needs_weights`, was deleted. It stays
+    until the new one is there.
     """
     layout = context.layout
     path = layout.record(config)
     with storage.lock(path):
         if replaces is None or record.stamp(path) != replaces:
-            done = _finished(config, context)
+            done = _finished(config, context, needs_weights)
             if done is not None:
                 log.info("done already: %s", path)
                 return done
@@ -129,14 +159,19 @@ def _carry_out(config: Config, context: Context, replaces: str | None = None) ->
         return made
 
 
-def _finished(config: Config, context: Context) -> Record | None:
-    """Return the record, if the run is done and whatever it has trained can be explained as it is."""
-    done = record.read(context.layout.record(config), config)
+def _finished(config: Config, context: Context, needs_weights: bool) -> Record | None:
+    """Return the record, if the run is done and whatever it has trained can be explained as it is.
+
+    Without `needs_weights` its weights may also be deleted: another process was faster, and needed them no more.
+    """
+    layout = context.layout
+    done = record.read(layout.record(config), config)
     if done is None or done.training is None:
         return done
-    if prerequisites.lack(context.layout, config) is not None or config.rules.is_stale(config, context):
+    may_be_gone = not needs_weights and prerequisites.is_gone(layout, config)
+    if not may_be_gone and prerequisites.lack(layout, config) is not None:
         return None
-    return done
+    return None if config.rules.is_stale(config, context) else done
 
 
 @contextmanager
@@ -145,6 +180,8 @@ def _noted(layout: Layout, config: Config) -> Iterator[None]:
     failure.clear(layout, config)
     try:
         yield
+    except ModelGone:  # that model is made again, or the run has not even begun
+        raise
     except Exception as error:
         failure.note(layout, config, error)
         raise
@@ -172,9 +209,9 @@ def _check_explained(layout: Layout, config: Config, explained: Config, done: Re
     """Warn where the model that a finished run explained is another one now."""
     folder = layout.checkpoint(explained)
     try:
-        if not checkpoint.exists(folder):
-            return
         weights = checkpoint.sha256(folder)
+    except checkpoint.Absent:
+        return
     except (UserError, OSError) as error:  # nobody needs that model for a record that is only read
         log.warning("%s", error)
         return
