@@ -28,6 +28,8 @@ from nlproar.run.layout import Layout
 from nlproar.run.prerequisites import remove_training_state
 from nlproar.script import Parser, Terminated, exit_codes
 from nlproar.streams import require_output
+from nlproar.study import checkpoints
+from nlproar.study.checkpoints import Unneeded
 from nlproar.study.grid import STAGES, Chain, Grid
 from nlproar.study.status import Status, look, table
 
@@ -67,6 +69,9 @@ def parser(description: str, prog: str | None = None) -> Parser:
     add("--jobs", type=int, default=1, help="chains at a time, among which the cores are divided (default: 1)")
     add("--stage", default="all", choices=("all", *STAGES),
         help="base: only the runs that all measures share; measures: only the others (default: all)")  # fmt: skip
+    add("--keep-checkpoints", default="all", choices=checkpoints.KEEP,
+        help="needed: remove the trained weights of a run as soon as no run of this study needs them; whether another"
+        " study does is not known, which then trains them again (default: all)")  # fmt: skip
     what = found.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="show what is done and what is left")
     what.add_argument("--list", action="store_true", help="print one command for each chain that is left")
@@ -212,19 +217,22 @@ def main(description: str, argv: list[str] | None = None) -> None:
     """Run a study. Exits with 0 when every run is done, with 1 when some failed, else as a run does."""
     with exit_codes("stopped; run the same command again to continue"):
         grid, flags = parse(description, argv)
-        chains = [chain for chain in grid.chains() if flags.stage in ("all", chain.stage)]
+        _refuse_to_remove_for_others(flags)
+        study = grid.chains()
+        chains = [chain for chain in study if flags.stage in ("all", chain.stage)]
         layout = Layout.at(getattr(flags, "persistent_dir", None))
         layout.check()
         again = getattr(flags, "overwrite", False)
         code = 0
         if flags.dry_run:
-            _show(chains, look_at(layout, chains, again), flags.jobs)
+            _show(layout, chains, look_at(layout, chains, again), flags.jobs)
         elif flags.list:
             _list(chains, look_at(layout, chains, again))
         elif flags.job_lists:
             _write_job_lists(layout, chains, look_at(layout, chains, again))
         else:
-            code = _carry_out(layout, chains, flags.jobs, again)
+            removes_from = study if flags.keep_checkpoints == "needed" else None
+            code = _carry_out(layout, chains, flags.jobs, again, removes_from)
     if code:
         sys.exit(code)
 
@@ -241,14 +249,39 @@ def look_at(layout: Layout, chains: Sequence[Chain], again: bool, begins: bool =
     return look(layout, chains, replaces)
 
 
-def _show(chains: Sequence[Chain], status: Status, jobs: int) -> None:
+def _refuse_to_remove_for_others(flags: argparse.Namespace) -> None:
+    """Raise UserError where weights are to be removed, and the runs are left to other processes."""
+    for name in ("list", "job_lists"):
+        if getattr(flags, name) and flags.keep_checkpoints == "needed":
+            raise UserError(
+                f"--keep-checkpoints needed does not go with --{name.replace('_', '-')}, as it is not known when those"
+                " runs end; once they have, nlproar study with this flag removes what is not needed"
+            )
+
+
+def _show(layout: Layout, chains: Sequence[Chain], status: Status, jobs: int) -> None:
     """What a dry run prints: why runs count as failed, then how many are in which state."""
     for config, reason in list(status.failures.items())[:_MOST_FAILURES]:
         print(f"failed: {config.id}: {reason}")
     if len(status.failures) > _MOST_FAILURES:
         print(f"failed: {len(status.failures) - _MOST_FAILURES} more")
+    deleted = _deleted_models(layout, chains, status)
+    if deleted:
+        print(deleted)
     print(table(chains, status, jobs))
     require_output()
+
+
+def _deleted_models(layout: Layout, chains: Sequence[Chain], status: Status) -> str | None:
+    """Return a line about models whose weights were deleted and that runs which are left look at; None without any."""
+    left = [config for chain in chains for config in status.missing(chain)]
+    gone = checkpoints.gone(layout, left)
+    if not gone:
+        return None
+    return (
+        f"weights of finished runs that others explain were deleted ({len(gone)}, such as those of {gone[0].id}); they"
+        " are trained again where what is computed from them is not in the cache"
+    )
 
 
 def _list(chains: Sequence[Chain], status: Status) -> None:
@@ -272,10 +305,13 @@ def _write_job_lists(layout: Layout, chains: Sequence[Chain], status: Status) ->
     require_output()
 
 
-def _carry_out(layout: Layout, chains: Sequence[Chain], jobs: int, again: bool) -> int:
+def _carry_out(
+    layout: Layout, chains: Sequence[Chain], jobs: int, again: bool, removes_from: Sequence[Chain] | None
+) -> int:
     """Run what is left, or with `again` everything, and return the exit code.
 
-    The curves come last on stdout, what failed on stderr.
+    With `removes_from`, all chains of the study, also those of another stage, the weights of their runs are removed as
+    soon as none of them needs these. The curves come last on stdout, what failed on stderr.
     """
     from nlproar.run import curve
     from nlproar.study.scheduler import Scheduler
@@ -283,10 +319,18 @@ def _carry_out(layout: Layout, chains: Sequence[Chain], jobs: int, again: bool) 
     show_log()
     layout.make()
     status = look_at(layout, chains, again, begins=True)
+    deleted = _deleted_models(layout, chains, status)
+    if deleted:
+        log.info("%s", deleted)
     signal.signal(signal.SIGTERM, _terminate)
-    scheduler = Scheduler(layout, chains, status, jobs)
+    unneeded = None if removes_from is None else _unneeded(layout, removes_from, chains, status)
+    scheduler = Scheduler(layout, chains, status, jobs, unneeded)
     try:
+        if unneeded is not None:
+            unneeded.remove_all()  # what an earlier call left
         scheduler.carry_out()
+        if unneeded is not None:
+            unneeded.remove_all()  # also what a run has trained again
         overwrite.end(layout)
         status.look_again(layout, chains)
         for config in status.records:
@@ -299,6 +343,8 @@ def _carry_out(layout: Layout, chains: Sequence[Chain], jobs: int, again: bool) 
             "%d runs: %d done, %d failed, %d skipped because of them, %d not tried",
             scheduler.runs, done, failed, skipped, scheduler.runs - done - failed - skipped,
         )  # fmt: skip
+        if unneeded is not None:
+            log.info("checkpoints removed: %d (%.1f MB)", unneeded.removed, unneeded.bytes / 1e6)
         for config, reason in status.failures.items():
             log.error("%s: %s", config.id, reason)
     for warning in status.warnings():
@@ -306,6 +352,13 @@ def _carry_out(layout: Layout, chains: Sequence[Chain], jobs: int, again: bool) 
     seeds = {chain.configs[0].seed for chain in chains}
     print("\n\n".join(curve.of_study(status.records.values(), seeds)))
     return 1 if status.failures else 0
+
+
+def _unneeded(layout: Layout, study: Sequence[Chain], chains: Sequence[Chain], status: Status) -> Unneeded:
+    """Return what removes weights of the runs of `study`. `status` is that of some of its chains."""
+    others = [chain for chain in study if chain not in chains]
+    done = [*status.records, *look(layout, others).records]
+    return Unneeded(layout, [config for chain in study for config in chain.configs], done)
 
 
 def _terminate(*_: object) -> NoReturn:

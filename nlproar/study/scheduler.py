@@ -12,6 +12,7 @@ from nlproar.run.config import Config
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
 from nlproar.study import workers
+from nlproar.study.checkpoints import Unneeded
 from nlproar.study.display import Display
 from nlproar.study.grid import Chain
 from nlproar.study.status import Estimates, Status, duration, time_left
@@ -23,10 +24,15 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class Scheduler:
-    """The state of a study while it runs. `status` is kept up to date; what failed or was skipped stays missing."""
+    """The state of a study while it runs. `status` is kept up to date; what failed or was skipped stays missing.
 
-    def __init__(self, layout: Layout, chains: Sequence[Chain], status: Status, jobs: int) -> None:
-        self.layout, self.status, self.jobs = layout, status, jobs
+    With `unneeded`, weights are removed as soon as no run of the study needs them.
+    """
+
+    def __init__(
+        self, layout: Layout, chains: Sequence[Chain], status: Status, jobs: int, unneeded: Unneeded | None = None
+    ) -> None:
+        self.layout, self.status, self.jobs, self.unneeded = layout, status, jobs, unneeded
         self.threads = process.share_of_threads(jobs)
         self.estimates = Estimates(status.records.values())
         self.runs = sum(len(chain.configs) for chain in chains)
@@ -74,6 +80,8 @@ class Scheduler:
             self.status.records[config] = done
             self.awaited.discard(config)
             self.estimates.add(done)
+            if self.unneeded is not None:
+                self.unneeded.run_is_done(config)
             display.done(_result(worker.chain, config, done), self._time_left())
         if ended:
             self.running.remove(worker)

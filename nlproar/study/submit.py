@@ -74,6 +74,11 @@ def _refuse_what_submits_nothing(flags: argparse.Namespace) -> None:
     for name in ("dry_run", "list", "job_lists"):
         if getattr(flags, name):
             raise UserError(f"--{name.replace('_', '-')} submits nothing; it is for experiments/study.py")
+    if flags.keep_checkpoints == "needed":
+        raise UserError(
+            "--keep-checkpoints needed does not go with jobs, as it is not known when they end; once they have, nlproar"
+            " study with this flag removes what is not needed"
+        )
 
 
 # What the environment says

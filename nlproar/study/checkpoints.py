@@ -1,0 +1,79 @@
+"""Trained weights that no run of a study needs any more, which are removed as the study goes on. Imports no torch.
+
+A run needs the weights of another run while it is not done and looks at that model: it explains it, tests it, or
+continues from its explanation. A run that has failed, or that is left for another stage, is not done. The removal of
+one checkpoint is atomic for its readers and for a process that is killed, see `checkpoint.discard`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+
+from nlproar import storage
+from nlproar.model import checkpoint
+from nlproar.run import prerequisites
+from nlproar.run.config import Config
+from nlproar.run.layout import Layout
+
+log = logging.getLogger(__name__)
+
+KEEP = ("all", "needed")
+
+
+class Unneeded:
+    """Removes the weights of those of `runs`, all of a study, that are `done` and that no other one needs."""
+
+    def __init__(self, layout: Layout, runs: Iterable[Config], done: Iterable[Config]) -> None:
+        self.layout = layout
+        self.done = set(done)
+        self.users: dict[Config, set[Config]] = defaultdict(set)  # of each model, the runs that still need it
+        for config in set(runs) - self.done:
+            for needed in config.needs():
+                self.users[needed].add(config)
+        self.locked: list[Config] = []  # could not be removed yet, as a process had the lock of the run
+        self.removed = 0  # checkpoints
+        self.bytes = 0  # of their weights
+
+    def run_is_done(self, config: Config) -> None:
+        """Take note that a run is done, and remove what only this run has needed, and its own weights if none does."""
+        self.done.add(config)
+        needs = config.needs()
+        for needed in needs:
+            self.users[needed].discard(config)
+        again, self.locked = self.locked, []
+        self.remove([config, *needs, *again])
+
+    def remove_all(self) -> None:
+        """Remove the weights of every run that is done and that no other run needs."""
+        self.remove(self.done)
+
+    def remove(self, configs: Iterable[Config]) -> None:
+        """Remove the weights of those of `configs` that are done and that no other run needs."""
+        for config in configs:
+            if config in self.done and not self.users.get(config):
+                try:
+                    self._remove(config)
+                except OSError as error:  # the study goes on
+                    log.warning("%s: the weights cannot be removed (%s)", config.id, error)
+
+    def _remove(self, config: Config) -> None:
+        folder = self.layout.checkpoint(config)
+        if not checkpoint.is_any_left(folder):
+            return
+        with storage.lock_if_free(self.layout.record(config)) as held:
+            if not held:  # its worker has written the record just now, or a process is making the run again
+                self.locked.append(config)
+                return
+            self.bytes += checkpoint.discard(folder)
+            self.removed += 1
+
+
+def gone(layout: Layout, left: Iterable[Config]) -> list[Config]:
+    """Return the finished runs whose models those that are `left` look at, and whose weights were deleted."""
+    to_do = set(left)
+    needed: dict[Config, None] = {}
+    for config in to_do:
+        needed |= dict.fromkeys(config.needs())
+    return [config for config in needed if config not in to_do and prerequisites.is_gone(layout, config)]
