@@ -124,7 +124,7 @@ def test_every_other_flag_enters_the_id(tmp_path):
         "beam-search": {"beams": 2},
     }
     of_erasure = {"erasure_model": "masked-fine-tuning", "erasure_class": "gold"}
-    of_transformer = {"max_length": 9, "warm_up": 0.2}
+    of_transformer = {"max_length": 9, "warm_up": 0.2, "bf16": True}
     others = {"model_type", "evaluation", "model"}
     of_one_measure = {name for values in of_measures.values() for name in values}
     of_masked_transformer = {"unit": "word"}
@@ -133,7 +133,7 @@ def test_every_other_flag_enters_the_id(tmp_path):
     ids = {resolve("sst", **{**base, name: value}).id for name, value in changes.items()}
     assert len(ids | {resolve("sst", **base).id}) == len(changes) + 1
     ids = {resolve("sst", model="tiny", **{name: value}).id for name, value in of_transformer.items()}
-    assert len(ids | {resolve("sst", model="tiny").id, resolve("sst").id}) == 4
+    assert len(ids | {resolve("sst", model="tiny").id, resolve("sst").id}) == 5
     masked = {"model": "tiny", "importance_measure": "gradient", "k": 10}
     assert resolve("sst", **masked, **of_masked_transformer).id != resolve("sst", **masked).id
     for measure, values in of_measures.items():

@@ -340,6 +340,76 @@ def test_the_view_of_a_transformer_is_its_embeddings(made):
     assert type(made[2].view()) is View
 
 
+# bfloat16
+
+BF16 = 2**-8  # the spacing of its numbers, relative to them: 8 bits
+
+
+@pytest.fixture
+def in_bf16(made):
+    """The model of `made`, computing in bfloat16."""
+    _, _, model, _ = made
+    copied = frozen(model)
+    copied.bf16 = True
+    return copied
+
+
+def test_in_bfloat16_the_outputs_are_float32_and_close_to_those_of_float32(made, in_bf16):
+    _, dataset, model, _ = made
+    batch = batch_of(dataset)
+    exact, rounded = model(batch).logits, in_bf16(batch).logits
+    assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
+    # a few roundings a layer, which add up like independent errors
+    assert float((rounded - exact).abs().max()) < 8 * BF16 * max(1.0, float(exact.abs().max()))
+    assert all(weight.dtype == torch.float32 for weight in in_bf16.state_dict().values() if weight.is_floating_point())
+    assert {layer.dtype for layer in in_bf16.activations(batch)} == {torch.float32}
+    attention = in_bf16.attending().answer(batch).attention
+    assert attention.dtype == torch.float32
+    torch.testing.assert_close(attention.sum(dim=1), torch.ones(len(batch.tokens)))
+
+
+def test_in_bfloat16_gradients_are_float32_point_the_same_way_and_completeness_is_recorded(made, in_bf16):
+    task, dataset, model, recipe = made
+    batch = batch_of(dataset)
+    exact, rounded = gradient_at(model, batch), gradient_at(in_bf16, batch)
+    assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
+    cosine = torch.nn.functional.cosine_similarity(rounded.flatten(), exact.flatten(), dim=0)
+    assert cosine > 0.99
+    assert not rounded[batch.tokens == PAD].any()
+    scores = explained((task, dataset, in_bf16, recipe), "integrated-gradient")(batch)
+    assert scores.importance.dtype == torch.float32 and scores.completeness is not None
+    assert torch.isfinite(scores.completeness.gap).all()
+
+
+def test_what_computes_in_bfloat16_is_known_by_it_and_nothing_else_is_renamed(made, tmp_path):
+    task, dataset, model, recipe = made
+    assert "bf16" not in model.shape and "bf16" not in resolve("sst", model="tiny").identity["recipe"]
+    assert resolve("sst", model="tiny", bf16=False) == resolve("sst", model="tiny")
+    assert resolve("sst", model="tiny", bf16=True).identity["recipe"] == {"model": "tiny", "bf16": True}
+    assert "--bf16" in resolve("sst", model="tiny", bf16=True).arguments()
+    layout = Layout(ROOT / "nowhere")
+    start = Start(task, dataset, replace(recipe, bf16=True), 0, layout.raw, layout.cache)
+    other = transformer.Transformer.initial(start)
+    said = {"model_type": "transformer", "shape": other.shape, "dataset": "d", "config": {}, "masks": "m"}
+    checkpoint.save(tmp_path, other, said)
+    again = checkpoint.load(tmp_path, "d", {}, "").eval()
+    assert again.bf16
+    batch = batch_of(dataset)
+    torch.testing.assert_close(again(batch).logits, frozen(other)(batch).logits, rtol=0, atol=8 * BF16)
+
+
+@pytest.mark.slow
+def test_in_bfloat16_a_run_learns_explains_and_tests(small_run, tmp_path):
+    flags = {"model": "tiny", "max_epochs": 2}
+    exact, rounded = run(small_run(**flags)), run(small_run(**flags, bf16=True))
+    assert rounded.sources["weights"] != exact.sources["weights"] and rounded.config["bf16"] is True
+    first, *_, last = [epoch["loss"] for epoch in rounded.training["epochs"]]
+    assert last < first
+    asked = {"importance_measure": "integrated-gradient", "k": 1, "max_epochs": 1, "model": "tiny", "bf16": True}
+    level = run(small_run(**asked, riemann_samples=5, train_missing=True))
+    assert all(np.isfinite(error) for error in level.diagnostics["completeness_error"].values())
+
+
 def test_weights_on_disk_are_the_whole_model(made, tmp_path):
     _, dataset, model, _ = made
     said = {

@@ -42,6 +42,9 @@ class Transformer(Classifier):
     `config` is the configuration as transformers writes it. `permutation` (V,) holds the number that the model itself
     gives to each of our tokens; it is kept with the weights. Of a pair, the second sequence follows the first without
     padding between them, and `query_type` is its token type, where the model tells the two apart.
+
+    With `bf16` the network computes under autocast in bfloat16, in training, tests and explanations. Its weights, its
+    outputs and the gradients at the embeddings are float32.
     """
 
     evaluation_tokens: ClassVar[int] = 8192
@@ -49,12 +52,15 @@ class Transformer(Classifier):
 
     permutation: Tensor
 
-    def __init__(self, config: dict[str, Any], vocabulary_size: int, longest: int, query_type: int) -> None:
+    def __init__(
+        self, config: dict[str, Any], vocabulary_size: int, longest: int, query_type: int, bf16: bool = False
+    ) -> None:
         super().__init__()
         of_type = CONFIG_MAPPING[config["model_type"]]
         self.network = AutoModelForSequenceClassification.from_config(of_type.from_dict(dict(config)))
         self.longest = longest
         self.query_type = query_type
+        self.bf16 = bf16
         self.register_buffer("permutation", torch.arange(vocabulary_size))
 
     @classmethod
@@ -68,7 +74,11 @@ class Transformer(Classifier):
             torch.manual_seed(derive(start.seed, "initialisation"))
             make = cls._tiny if recipe.model == TINY else cls._pretrained
             model = make(start, recipe)
+        # Rounding to bfloat16 is larger than the differences that are looked for.
         check(model, start.dataset.splits["train"], recipe.named or recipe.model)
+        if recipe.bf16:
+            model.bf16 = True
+            model.shape = {**model.shape, "bf16": True}  # a shape without it is that of a model in float32
         return model
 
     @classmethod
@@ -165,7 +175,19 @@ class Transformer(Classifier):
         else:
             of_both = torch.cat([embedded, self._look_up(batch.query_tokens)], dim=1)
             whole = of_both.gather(1, place[..., None].expand(-1, -1, embedded.size(2)))
-        return self.network(inputs_embeds=whole, **self._surroundings(batch, place), **asked)
+        return self._compute(inputs_embeds=whole, **self._surroundings(batch, place), **asked)
+
+    def _compute(self, **inputs: Any) -> Any:
+        """Return what the network says, in float32."""
+        if not self.bf16:
+            return self.network(**inputs)
+        with torch.autocast(inputs["attention_mask"].device.type, torch.bfloat16):
+            output = self.network(**inputs)
+        output.logits = output.logits.float()
+        for name in ("attentions", "hidden_states"):
+            if output.get(name) is not None:
+                output[name] = tuple(layer.float() for layer in output[name])
+        return output
 
     def predict_with_attention(
         self, batch: SequenceBatch, embedded: Tensor, combine: Callable[[Sequence[Tensor]], Tensor]
@@ -205,7 +227,7 @@ class Transformer(Classifier):
         if batch.query_tokens is not None:
             tokens = torch.cat([tokens, batch.query_tokens], dim=1)
         ids = self.permutation[tokens.gather(1, place)]
-        logits: Tensor = self.network(input_ids=ids, **self._surroundings(batch, place)).logits
+        logits: Tensor = self._compute(input_ids=ids, **self._surroundings(batch, place)).logits
         return logits
 
     def _places(self, batch: SequenceBatch) -> Tensor:
