@@ -50,7 +50,7 @@ class Explained:
 
     `model` is None for a measure that needs none. The model that is passed in does not change: measures get a copy that
     shares its weights, is in evaluation mode, and computes no gradient with respect to the weights, see
-    `nlproar.model.modes.frozen`.
+    `nlproar.model.modes.frozen`, and that computes in the precision of these weights.
 
     Measures explain the class in the `label` of each batch. By `target` that is the gold label or the predicted class.
     """
@@ -67,6 +67,7 @@ class Explained:
         if self.model is not None:
             # An assignment would fail, as the dataclass is frozen.
             object.__setattr__(self, "model", frozen(self.model))
+            self.model.to_full_precision()
 
     @property
     def target(self) -> str:

@@ -80,6 +80,12 @@ class Classifier(nn.Module):
         """
         return []
 
+    def to_full_precision(self) -> None:
+        """Compute in the precision of the weights from now on, as a model does that is explained.
+
+        A subclass that may compute in a lower precision overrides this. Predictions may change by rounding.
+        """
+
     def view(self) -> View:
         """Return the model as measures look at it; a subclass may offer a cheaper one. Its weights must not change
         meanwhile."""

@@ -205,7 +205,7 @@ class TransformerRecipe(Recipe):
     learning_rate: float = flag(0.0, "learning rate (default: rnn 0.001, transformer 2e-5)", limits=(1e-9, 10))
     weight_decay: float = flag(0.01, "weight decay (default: rnn 1e-5, transformer 0.01)", limits=(0, 1))
     warm_up: float = flag(0.06, "share of the steps in which the learning rate of a transformer rises", limits=(0, 1))
-    bf16: bool = flag(False, "let a transformer compute in bfloat16 where autocast does; its weights stay float32")
+    bf16: bool = flag(False, "train and test a transformer in bfloat16 where autocast does; its weights stay float32")
     named: str | None = None
     folder: str | None = None
     tokenizer: str | None = None  # checksum of its files

@@ -43,8 +43,8 @@ class Transformer(Classifier):
     gives to each of our tokens; it is kept with the weights. Of a pair, the second sequence follows the first without
     padding between them, and `query_type` is its token type, where the model tells the two apart.
 
-    With `bf16` the network computes under autocast in bfloat16, in training, tests and explanations. Its weights, its
-    outputs and the gradients at the embeddings are float32.
+    With `bf16` the network computes under autocast in bfloat16, in training and tests. Its weights, its outputs and the
+    gradients at the embeddings are float32. It is explained in float32, see `to_full_precision`.
     """
 
     evaluation_tokens: ClassVar[int] = 8192
@@ -176,6 +176,10 @@ class Transformer(Classifier):
             of_both = torch.cat([embedded, self._look_up(batch.query_tokens)], dim=1)
             whole = of_both.gather(1, place[..., None].expand(-1, -1, embedded.size(2)))
         return self._compute(inputs_embeds=whole, **self._surroundings(batch, place), **asked)
+
+    def to_full_precision(self) -> None:
+        """See `Classifier.to_full_precision`: an integrated gradient in bfloat16 misses its tolerance by far."""
+        self.bf16 = False
 
     def _compute(self, **inputs: Any) -> Any:
         """Return what the network says, in float32."""
