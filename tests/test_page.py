@@ -225,6 +225,7 @@ def test_whole_caches_are_shown(copied):
     assert not gone(shown_of(copied[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["encoded", "masks", "importance"])
 def test_a_cache_file_of_another_kind_is_not_shown_and_the_page_says_so(copied, name):
     layout, config, files = copied

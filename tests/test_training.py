@@ -425,6 +425,7 @@ CLUSTERS = {
         "PL_TRAINER_FAST_DEV_RUN": "True", "PL_TRAINER_NUM_NODES": "3", "PL_TRAINER_ACCUMULATE_GRAD_BATCHES": "4",
     },
 }  # fmt: skip
+QUICK = ("slurm", "torchrun", "lightning")  # clusters that the fast tests have
 
 
 def plant(folder):
@@ -437,7 +438,9 @@ def plant(folder):
     return sorted(folder.iterdir())
 
 
-@pytest.mark.parametrize("cluster", CLUSTERS)
+@pytest.mark.parametrize(
+    "cluster", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CLUSTERS]
+)
 def test_variables_of_a_cluster_and_files_in_the_current_folder_change_nothing(cluster, tmp_path, monkeypatch):
     expected = numbers(fit())
     planted = plant(tmp_path)
