@@ -64,6 +64,7 @@ QUESTIONS = {"train": 150, "test": 40}
 FAST = ("--source", "simulated", "--max-epochs", "3", "--device", "cpu")
 INTEGRATED = ("--importance-measure", "integrated-gradient", "--riemann-samples", "3")
 FINE_TUNING = ("--metric", "masked-fine-tuning", "--importance-measure", "gradient", "--k", "1", "2")
+TINY = ("--source", "simulated", "--max-epochs", "2", "--device", "cpu", "--model", "tiny")  # a transformer
 ERASURE = ("--metric", "erasure", "--importance-measure", "gradient")
 MEASURES = ("random", "gradient", "mutual-information", "integrated-gradient")
 STUDY = ("experiments/study.py", "--dataset", "babi-1", *FAST, "--importance-measure", *MEASURES, "--jobs", "2",
@@ -95,6 +96,10 @@ SCENARIOS = {
     "erasure": Scenario(("experiments/babi.py", *FAST, *ERASURE, "--train-missing")),
     "study": Scenario(STUDY),
     "study-overwrite": Scenario((*STUDY, "--overwrite"), "study"),
+    "study-needed": Scenario((*STUDY, "--keep-checkpoints", "needed")),
+    "transformer": Scenario(
+        ("experiments/babi.py", *TINY, "--importance-measure", "gradient", "--k", "2", "--recursive", "--train-missing")
+    ),
     "report": Scenario(("experiments/report.py", "--device", "cpu"), "study"),
 }
 SHARES = {  # of all kills, by way and scenario
@@ -105,7 +110,11 @@ SHARES = {  # of all kills, by way and scenario
     ("operations", "report"): 4,
     ("operations", "study"): 2,
     ("operations", "study-overwrite"): 2,
+    ("operations", "study-needed"): 2,
+    ("operations", "transformer"): 2,
     ("moments", "study"): 10,
+    ("moments", "study-needed"): 4,
+    ("moments", "transformer"): 2,
     ("moments", "study-overwrite"): 4,
     ("moments", "chain"): 4,
     ("moments", "overwrite"): 4,
