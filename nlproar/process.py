@@ -10,10 +10,13 @@ import platform
 import re
 import signal
 import sys
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 from nlproar.errors import UserError
@@ -105,27 +108,61 @@ def physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def in_processes(processes: int, function: Callable[[Any], Any], values: Iterable[Any]) -> list[Any]:
-    """`function` of each of `values`, in order, computed by `processes` new processes side by side.
+_AHEAD = 4  # values for each process that are read before their results are asked for
 
-    Ctrl-C is for the caller, and however this ends, it leaves no process behind. Raises UserError if one is killed.
+_HELD = (signal.SIGINT, signal.SIGTERM)  # held back while a process starts
+
+
+def in_processes(processes: int, function: Callable[[Any], Any], values: Iterable[Any]) -> Iterator[Any]:
+    """Yield `function` of each of `values`, in order, computed by `processes` new processes side by side.
+
+    Only a few values at a time are taken from their iterator, so they need not fit into memory together. Ctrl-C is for
+    the caller, and however this ends, it leaves no process behind. Raises UserError if a process is killed.
     """
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, spawn) as pool:
+    resource_tracker.ensure_running()  # now, as it lets the signals through that are held back below
+    with ProcessPoolExecutor(processes, spawn, initializer=_begin) as pool:
+        results: deque[Future[Any]] = deque()
         try:
-            # A new process inherits which signals are blocked. So it never sees Ctrl-C, not even while it starts.
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
-                results = [pool.submit(function, value) for value in values]
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            return [result.result() for result in results]
+            for value in values:
+                results.append(_submit(pool, function, value))
+                if len(results) > _AHEAD * processes:
+                    yield results.popleft().result()
+            while results:
+                yield results.popleft().result()
         except BrokenProcessPool as error:
             raise UserError("a process was killed; it may have needed more memory than there is") from error
         except BaseException:
             for child in multiprocessing.active_children():
                 child.terminate()
+            pool.shutdown(cancel_futures=True)
             raise
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable[[Any], Any], value: Any) -> Future[Any]:
+    """Let the pool compute `function` of `value`. It may start a process for that, which inherits the held signals.
+
+    So the process never sees Ctrl-C, which a terminal sends to all processes, not even while it starts. SIGTERM would
+    end this process without ending one that the pool does not know yet.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    try:
+        return pool.submit(function, value)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin() -> None:
+    """Let a new process of a pool end at SIGTERM, and when the process that started it is no more."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)  # it may wait for work that nobody will send
 
 
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")

@@ -1,16 +1,20 @@
-"""The threads a process uses, and a worker that ends with its study."""
+"""The threads a process uses, processes beside it, and a worker that ends with its study."""
 
 import logging
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from nlproar import process
+from nlproar.errors import UserError
 from nlproar.run.run import run
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait_for
 
 
 @pytest.mark.parametrize(
@@ -65,3 +69,48 @@ def test_a_parent_that_is_no_process_is_one_line():
         assert (
             done.returncode == 2 and done.stderr.startswith("error: NLPROAR_PARENT=") and done.stderr.count("\n") == 1
         )
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_one_line():
+    with pytest.raises(UserError, match="a process was killed"):
+        list(process.in_processes(2, signal.raise_signal, [signal.SIGKILL]))
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_results_come_in_order_and_values_are_taken_when_they_are_needed():
+    taken = []
+    values = (taken.append(value) or value for value in range(100))
+    results = process.in_processes(1, abs, values)
+    assert next(results) == 0
+    assert len(taken) < 10
+    assert list(results) == list(range(1, 100))
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_whoever_stops_before_the_last_result_leaves_no_process():
+    results = process.in_processes(2, abs, range(100))
+    next(results)
+    results.close()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path):
+    code = (
+        "import multiprocessing\n"
+        "from nlproar.process import in_processes\n"
+        "if __name__ == '__main__':\n"
+        "    results = in_processes(2, abs, range(3))\n"
+        "    next(results)\n"
+        "    print(*[child.pid for child in multiprocessing.active_children()], flush=True)\n"
+        "    __import__('time').sleep(100)\n"
+    )
+    (tmp_path / "script.py").write_text(code)
+    with subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as parent:
+        children = [int(pid) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    assert children
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))

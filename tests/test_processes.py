@@ -50,6 +50,22 @@ sys.exit(7)
     assert second == "True __main__ True"
 
 
+@pytest.mark.parametrize("is_installed_there", [False, True])
+def test_the_current_folder_is_no_place_for_libraries_unless_it_is_one_by_itself(tmp_path, is_installed_there):
+    (tmp_path / "worker.py").write_text("import sys\nprint(sys.path.count(sys.argv[1]))\n")
+    study = (
+        "from pathlib import Path\n"
+        "from nlproar.study import processes\n"
+        "if __name__ == '__main__':\n"
+        f"    arguments = ['worker.py', {str(tmp_path)!r}]\n"
+        "    assert processes.start(arguments, Path('log.txt'), False, 1).wait(120) == 0\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path if is_installed_there else tmp_path / "elsewhere")}
+    (tmp_path / "study.py").write_text(study)
+    subprocess.run([sys.executable, "-m", "study"], cwd=tmp_path, env=environment, check=True)
+    assert int((tmp_path / "log.txt").read_text()) == int(is_installed_there)
+
+
 def test_a_bug_keeps_its_traceback_in_the_log(start):
     worker, log = start("1 / 0\n")
     assert worker.wait(120) == 1

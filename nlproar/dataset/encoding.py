@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import multiprocessing
 import os
-import signal
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain, islice
-from multiprocessing import resource_tracker
-from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nlproar import storage
+from nlproar import process, storage
 from nlproar.dataset import raw as raw_files
 from nlproar.dataset.download import download
 from nlproar.dataset.raw import RawFiles
@@ -616,9 +612,8 @@ def _tokenized(
         for chunk in chunks:
             yield from work(chunk)
         return
-    with _start_pool(num_workers) as pool:
-        for tokenized in pool.imap(work, chunks):
-            yield from tokenized
+    for tokenized in process.in_processes(num_workers, work, chunks):
+        yield from tokenized
 
 
 def _chunks(examples: Iterator[Example]) -> Iterator[list[Example]]:
@@ -627,30 +622,6 @@ def _chunks(examples: Iterator[Example]) -> Iterator[list[Example]]:
     while chunk:
         yield chunk
         chunk = list(islice(examples, _CHUNK))
-
-
-def _start_pool(num_workers: int) -> Pool:
-    """Start processes that ignore Ctrl-C.
-
-    A terminal sends Ctrl-C to all processes, and each of them would print a traceback. Instead, this process ends them
-    when it ends itself.
-
-    New processes inherit which signals are blocked. SIGTERM is blocked, too, until all of them are started: a signal
-    before that would end this process without ending those that the pool does not know yet.
-    """
-    # The pool would start the resource tracker of Python, which unblocks the signals. It is started before they are
-    # blocked instead.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        return multiprocessing.get_context("spawn").Pool(num_workers, _accept_sigterm)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _accept_sigterm() -> None:
-    """Let a new process end when the pool sends SIGTERM."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _check(task: Task, raw: RawFiles, columns: Mapping[str, _Column]) -> None:
