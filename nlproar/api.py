@@ -73,6 +73,8 @@ def mask(
     "count" masks k tokens and "quantile" k per cent of them, rounded down; of equally important tokens the first. With
     `word_starts` (T,), which says at which tokens a word begins, whole words are counted and masked, and the importance
     of a word is the sum over its tokens. For a whole data set see `nlproar.masking.mask_most_important`.
+
+    Raises UserError if `word_starts` has another length than `importance`, or if no word begins at the first token.
     """
     from nlproar.masking import at_tokens, importance_of_words, mask_most_important
 
@@ -82,6 +84,10 @@ def mask(
     starts = None
     if word_starts is not None:
         starts = np.asarray(word_starts, dtype=bool)
+        if starts.shape != values.shape:
+            raise UserError(f"word_starts has {starts.size} values, and importance {values.size}: give one for each token")
+        if not starts[:1].all():
+            raise UserError("word_starts is false at the first token, which then belongs to no word: set it to true")
         values = at_tokens(importance_of_words(values, starts), starts)
     return mask_most_important(values, everything, offsets, strategy, k, word_starts=starts)
 

@@ -118,6 +118,15 @@ def test_the_example_in_the_docstring_of_masking_by_hand():
     assert api.mask([0.3, 0.3, 0.6], 1, "count", [True, False, True]).tolist() == [True, True, False]  # a tie
 
 
+@pytest.mark.parametrize(
+    ("starts", "words"),
+    [([True, False], "word_starts has 2 values, and importance 3"), ([False, True, True], "false at the first token")],
+)
+def test_words_that_do_not_fit_the_tokens_of_a_text_are_refused(starts, words):
+    with pytest.raises(UserError, match=words):
+        api.mask([0.1, 0.9, 0.2], 1, "count", starts)
+
+
 def test_random_words_are_about_k_per_cent_and_long_ones_are_not_preferred():
     rng = np.random.default_rng(0)
     rows = [[rng.random(rng.integers(1, 5)).tolist() for _ in range(50)] for _ in range(100)]
