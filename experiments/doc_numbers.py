@@ -122,10 +122,13 @@ def collect(layout: Layout, commands: Sequence[str], figures: dict[str, str]) ->
 
 def _records(layout: Layout, command: str) -> dict[str, Record]:
     """Return the records of all runs of a study, by id. Raises UserError if one is missing."""
-    program, subcommand, *words = shlex.split(command)
-    if (program, subcommand) != ("nlproar", "study"):
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise UserError(f"--command {command!r}: a shell cannot read it ({error})") from error
+    if words[:2] != ["nlproar", "study"]:
         raise UserError(f"--command {command!r}: this is no study; begin it with nlproar study")
-    grid, _ = cli.parse(__doc__, [*words, "--persistent-dir", str(layout.root)])
+    grid, _ = cli.parse(__doc__, [*words[2:], "--persistent-dir", str(layout.root)])
     chains = grid.chains()
     runs = {config for chain in chains for config in chain.configs}
     status = look(layout, chains)
@@ -208,12 +211,15 @@ def save(name: str, numbers: Numbers) -> Path:
 
 
 def load(name: str) -> Numbers:
-    """Return the numbers of a study. Raises UserError if there is no such file."""
+    """Return the numbers of a study. Raises UserError if there is no such file, or if it is damaged."""
     path = file_of(name)
     if not path.is_file():
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.json"))) or "none"
         raise UserError(f"there are no numbers {name!r}; there are {known}; make them by: {_SCRIPT} collect")
-    return Numbers(**json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return Numbers(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:  # no JSON, or other fields
+        raise UserError(f"{path.relative_to(ROOT)} is damaged ({error}); put it back, or collect it again") from error
 
 
 # From a file to a text.
@@ -256,21 +262,27 @@ def _markdown(rows: list[dict[str, str]]) -> str:
 
 
 def _number(numbers: Numbers, metric: str, measure: str, field: str) -> str:
-    """Return one number of a sentence: "31.3", "26.1 to 36.5" or, of a rank, "2 of 5"."""
-    from nlproar.report.formats import between, number
+    """Return one number of a sentence: "31.3", "26.1 to 36.5" or, of a rank, "2 of 5".
+
+    It is a dash where there is no such number: the interval of a single seed, or what belongs to an undefined score.
+    """
+    from nlproar.report.formats import NOTHING, between, number
 
     of_metric = [row for row in numbers.scores if row["metric"] == metric]
     found = [row for row in of_metric if row["series"] == measure]
-    if len(found) != 1 or field not in _FIELDS:
-        raise UserError(
-            f"{len(found)} scores are of this metric and this measure, where one should be; a field is one of"
-            f" {', '.join(_FIELDS)}"
-        )
+    if field not in _FIELDS:
+        raise UserError(f"there is no field {field!r}; choose from {', '.join(_FIELDS)}")
+    if len(found) != 1:
+        raise UserError(f"{len(found)} scores are of this metric and this measure, where one should be")
     (row,) = found
-    if field == "rank":
-        ranked = [one for one in of_metric if one["rank"] is not None]
-        return f"{row['rank']:g} of {len(ranked)}"
-    return number(row["score"]) if field == "score" else between(row["low"], row["high"])
+    if field == "score":
+        return number(row["score"])
+    if field == "interval":
+        return between(row["low"], row["high"])
+    if row["rank"] is None:
+        return NOTHING
+    ranked = [one for one in of_metric if one["rank"] is not None]
+    return f"{row['rank']:g} of {len(ranked)}"
 
 
 def _by_metric(numbers: Numbers, what: str) -> list[dict[str, str]]:
@@ -296,8 +308,10 @@ _ABOUT = {  # what a section says above each of its tables
     "ranks": "Ranks by these means. The most faithful measure has rank 1.",
     "agreement_taus": "Kendall's tau between metrics, of the measures that both have, with a 95 % bootstrap interval.",
     "agreement_cost": "Cost of each metric. What several metrics need, such as the unmasked model, counts for each.",
-    "curves_quantile": "Test performance in per cent, with its 95 % t interval, by the share of masked tokens.",
-    "curves_count": "Test performance in per cent, with its 95 % t interval, by the number of masked tokens.",
+    "curves_quantile": "Test performance in per cent, with its 95 % t interval, by the share of masked"
+    " tokens, or of masked words where the masking is by word.",
+    "curves_count": "Test performance in per cent, with its 95 % t interval, by the number of masked tokens, or of"
+    " masked words where the masking is by word.",
     "outside": "Test observations outside of the distribution that the model knows, in per cent, by the share of masked"
     " tokens.",
     "shift": "Shift of masked test observations in per cent, by the share of masked tokens: above 0 away from the"

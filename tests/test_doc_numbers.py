@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -166,6 +167,63 @@ def test_a_marker_that_cannot_be_is_one_line(copy, capsys, marker, words):
         doc_numbers.main(["check"])
     said = capsys.readouterr().err
     assert said.startswith("error: docs/page.md:") and words in said and said.count("\n") == 1
+
+
+@pytest.fixture
+def of_one_seed(copy):
+    """A file of numbers of one seed, of a measure whose score is a number and of one whose score is undefined."""
+    numbers = doc_numbers.load("quick-start")
+    row = {"study": "SST", "metric": "ROAR: RACU", "low": None, "high": None, "n": 1}
+    scores = [
+        {**row, "series": "gradient", "measure": "gradient", "score": 31.3, "rank": 1.0},
+        {**row, "series": "attention", "measure": "attention", "score": None, "rank": None, "n": 0},
+    ]
+    doc_numbers.save("one-seed", replace(numbers, seeds=[0], scores=scores))
+
+
+@pytest.mark.parametrize(
+    ("measure", "field", "shown"),
+    [
+        ("gradient", "score", "31.3"),
+        ("gradient", "interval", "–"),
+        ("gradient", "rank", "1 of 1"),
+        ("attention", "score", "–"),
+        ("attention", "rank", "–"),
+    ],
+)
+def test_a_number_that_does_not_exist_is_a_dash(of_one_seed, measure, field, shown):
+    assert doc_numbers.render("number", f"one-seed | ROAR: RACU | {measure} | {field}") == shown
+
+
+def test_the_tables_of_one_seed_have_means_alone(of_one_seed):
+    numbers = doc_numbers.load("one-seed")
+    assert "| `gradient` | 31.3 |" in doc_numbers.render("numbers", "one-seed scores")
+    assert doc_numbers.render("numbers", "one-seed ranks").count("–") == 1
+    assert f"from {numbers.runs} runs with 1 seed, made" in doc_numbers.render("numbers", "one-seed section")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("nlproar", "begin it with nlproar study"),
+        ("", "begin it with nlproar study"),
+        ("nlproar study --dataset 'sst", "No closing quotation"),
+    ],
+)
+def test_a_command_that_is_no_study_is_one_line(copy, tmp_path, capsys, command, words):
+    with pytest.raises(SystemExit, match="2"):
+        collect("--name", "sst-made", "--persistent-dir", tmp_path, "--command", command)
+    said = capsys.readouterr().err
+    assert said.startswith("error: --command ") and words in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["<<<<<<< mine", "[]", '{"commands": []}'])
+def test_a_file_of_numbers_that_is_damaged_is_one_line(copy, capsys, content):
+    (copy / "docs" / "numbers" / "quick-start.json").write_text(content)
+    with pytest.raises(SystemExit, match="2"):
+        doc_numbers.main(["check"])
+    said = capsys.readouterr().err
+    assert "docs/numbers/quick-start.json is damaged" in said and said.count("\n") == 1
 
 
 def test_no_result_of_the_readme_stands_outside_of_a_marker():
