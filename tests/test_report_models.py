@@ -144,6 +144,19 @@ def test_models_stand_side_by_side_in_a_table(both):
     assert table.set_index("measure").loc["integrated-gradient", "MiniLM"] == formats.NOTHING
 
 
+def test_studies_that_are_written_alike_have_columns_of_their_own(tmp_path):
+    """Two paths that differ only in their middle, which is left out where they are long, are written alike."""
+    folders = [tmp_path / f"{name}{'-' * 60}" / "records" for name in ("one", "other")]
+    bilstm(folders[0], measures=["gradient"])
+    bilstm(folders[1], measures=["gradient"], curve=lambda config: 0.9 - 0.1 * (config.at_level > 0))
+    found = frame.load([Layout(folder) for folder in folders])
+    labels = [study.label for study in found.studies]
+    columns = [study.among_its_task for study in found.studies]
+    assert len(set(labels)) == len(set(columns)) == 2, columns
+    (table,) = tables.side_by_side(summary.racu(summary.racu_by_seed(frame.points(found.studies))), found.studies).values()
+    assert set(columns) <= set(table.columns)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "model, shown", [(ROBERTA, "26.1 (23.9 to 27.7)"), (MINILM, "26.1 (23.9 to 27.7), RoBERTa")]

@@ -139,14 +139,17 @@ def load(layouts: Iterable[Layout], metric: str | None = None) -> Found:
         raise UserError(left_out_sentence(left_out, at_most=5) + "; there is nothing to report on")
     models = _models({key: group[0] for key, group in groups.items()})
     notes = _differences(facts, models)
-    labels = _labels({key: str(group[0].task["title"]) for key, group in groups.items()}, notes)
+    titles = {key: str(group[0].task["title"]) for key, group in groups.items()}
+    labels = _labels(titles, notes)
+    datasets = {key: str(shared["dataset"]) for key, (_, shared) in facts.items()}
+    among_their_task = _among_their_task(datasets, notes, models)
     studies = []
     for key, group in groups.items():
         layout, _ = facts[key]
         study = Study(
             layout=layout,
             label=labels[key],
-            among_its_task=printable(", ".join(notes[key])) or models[key],
+            among_its_task=among_their_task[key],
             model=models[key],
             facts=shared_facts(group[0]),
             task=group[0].task,
@@ -250,14 +253,31 @@ def _differences(facts: Mapping[str, tuple[Layout, dict[str, Any]]], models: Map
 
 def _labels(titles: Mapping[str, str], notes: Mapping[str, list[str]]) -> dict[str, str]:
     """Return the title of the task of each study, with its notes."""
+    labels = {}
+    for key, name in titles.items():
+        labels[key] = printable(f"{name} ({', '.join(notes[key])})" if notes[key] else name)
+    return _numbered(labels)
+
+
+def _among_their_task(
+    datasets: Mapping[str, str], notes: Mapping[str, list[str]], models: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what tells each study from the others of its task: its notes, and the model of a study without notes."""
+    found: dict[str, str] = {}
+    for dataset in dict.fromkeys(datasets.values()):
+        own = [key for key, name in datasets.items() if name == dataset]
+        found |= _numbered({key: printable(", ".join(notes[key])) or models[key] for key in own})
+    return found
+
+
+def _numbered(names: Mapping[str, str]) -> dict[str, str]:
+    """Return the names with a number behind those that another one before has, as values that differ can be written
+    alike: None and "None", or two long paths of which the middle is left out."""
     found: dict[str, str] = {}
     written: Counter[str] = Counter()
-    for key, name in titles.items():
-        label = printable(f"{name} ({', '.join(notes[key])})" if notes[key] else name)
-        written[label] += 1
-        if written[label] > 1:  # values that differ can be written alike: None and "None"
-            label = f"{label} #{written[label]}"
-        found[key] = label
+    for key, name in names.items():
+        written[name] += 1
+        found[key] = name if written[name] == 1 else f"{name} #{written[name]}"
     return found
 
 
