@@ -10,12 +10,14 @@ from nlproar import storage
 from nlproar.errors import UserError
 from nlproar.evaluate.roar import Roar
 from nlproar.model import checkpoint
-from nlproar.run import importance_table, prerequisites
+from nlproar.run import importance_table, prerequisites, record
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
 from nlproar.study import cli
 from nlproar.study.checkpoints import Unneeded
 from nlproar.study.grid import Grid
+from nlproar.study.status import Status
+from tests import made_records
 from tests.test_scripts import records
 from tests.test_study import finished
 
@@ -229,6 +231,28 @@ def test_a_study_that_keeps_what_is_needed_ends_with_the_same_records_and_no_wei
     more = finished(needed, few_questions, *other, *keep)
     assert more.returncode == 0 and "3 runs: 3 done" in more.stderr and not weights_in(needed), more.stderr
     assert finished(every, few_questions, *other).stdout == more.stdout and records(needed) == records(every)
+
+
+def test_a_stage_that_is_made_again_leaves_what_the_other_stage_explains(small_run):
+    """With --overwrite, the runs of the other stage have explained models that are replaced."""
+    directory = small_run().options.persistent_dir
+    flags = {"persistent_dir": directory, "overwrite": True}
+    grid = Grid(["babi-1"], ["gradient"], levels=[1], strategies=["count"], source="simulated", flags=flags)
+    base, curve = study = grid.chains()
+    (unmasked,), (masked,) = base.configs, curve.configs
+    for config in (unmasked, masked):
+        made_records.made(config, 0.5)
+    layout = Layout.of(unmasked)
+    made = {config: record.read(layout.record(config), config) for config in (unmasked, masked)}
+
+    def unneeded(chains, records, again):
+        return cli._unneeded(layout, study, chains, Status(records), again)
+
+    for records_of_base in ({}, {unmasked: made[unmasked]}):  # the base is to be made again, or a stopped command did so
+        again = unneeded([base], records_of_base, again=True)
+        assert masked not in again.done and again.users[unmasked] == {masked}
+    assert unneeded([base], {unmasked: made[unmasked]}, again=False).done == {unmasked, masked}
+    assert unneeded([curve], {}, again=True).done == {unmasked}
 
 
 def logs(folder: Path) -> list[str]:

@@ -323,7 +323,9 @@ def _carry_out(
     if deleted:
         log.info("%s", deleted)
     signal.signal(signal.SIGTERM, _terminate)
-    unneeded = None if removes_from is None else _unneeded(layout, removes_from, chains, status)
+    unneeded = None
+    if removes_from is not None:
+        unneeded = _unneeded(layout, removes_from, chains, status, again)
     scheduler = Scheduler(layout, chains, status, jobs, unneeded)
     try:
         if unneeded is not None:
@@ -354,11 +356,23 @@ def _carry_out(
     return 1 if status.failures else 0
 
 
-def _unneeded(layout: Layout, study: Sequence[Chain], chains: Sequence[Chain], status: Status) -> Unneeded:
-    """Return what removes weights of the runs of `study`. `status` is that of some of its chains."""
+def _unneeded(
+    layout: Layout, study: Sequence[Chain], chains: Sequence[Chain], status: Status, again: bool
+) -> Unneeded:
+    """Return what removes weights of the runs of `study`. `status` is that of `chains`, those of one stage or all.
+
+    With `again` the chains are made again. The runs of the other stage that look at their models are then yet to be
+    made again, too, although they have a record.
+    """
+    runs = [config for chain in study for config in chain.configs]
+    made_now = {config for chain in chains for config in chain.configs}
+    done = list(status.records)
     others = [chain for chain in study if chain not in chains]
-    done = [*status.records, *look(layout, others).records]
-    return Unneeded(layout, [config for chain in study for config in chain.configs], done)
+    for config in look(layout, others).records:
+        explains_what_is_replaced = again and not made_now.isdisjoint(config.needs())
+        if not explains_what_is_replaced:
+            done.append(config)
+    return Unneeded(layout, runs, done)
 
 
 def _terminate(*_: object) -> NoReturn:
