@@ -7,8 +7,8 @@ For an observation x, a class c and the q per cent of its tokens that a measure 
     sufficiency(q)       = p(c | x) - p(c | only these tokens)           low if they suffice
 
 Both lie in [-1, 1]. AOPC is the mean over q = 1, 5, 10, 20 and 50. "Without" means `[MASK]` in place of the token, as
-in ROAR. The number of tokens is rounded up, so that at least one is removed, or left, from every text. By
-word (`--unit`), q counts words, and all tokens of a word are removed or left together.
+in ROAR. The number of tokens is rounded up, so at least one is removed from every text, or left in it. With `--unit
+word`, q is a share of the words, and all tokens of a word are removed or left together.
 
 A model that never saw `[MASK]` may answer at random about masked data. `--erasure-model masked-fine-tuning` therefore
 measures a model that was trained to predict them, see `nlproar.evaluate.masked_fine_tuning`.
@@ -25,7 +25,7 @@ import numpy as np
 from nlproar import storage
 from nlproar.evaluate.masks import Masks
 from nlproar.evaluate.of_one_model import OfOneModel, RankedByOneModel, of_model, short_name
-from nlproar.evaluate.unit import noted, word_starts
+from nlproar.evaluate.unit import with_unit, word_starts
 from nlproar.flags import flag
 from nlproar.masking import at_tokens, offsets_of_words
 
@@ -87,7 +87,7 @@ class Erasure(OfOneModel):
     def title(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.title`."""
         of_class = ", gold class" if values.get("erasure_class") == "gold" else ""
-        return noted(f"Erasure{of_model(values)}{of_class}", values)
+        return with_unit(f"Erasure{of_model(values)}{of_class}", values)
 
 
 def changes(
@@ -101,8 +101,10 @@ def changes(
 
     split = context.dataset.splits["test"]
     rank = ranks(importance.of_split["test"].values, split.maskable, split.offsets, starts)
-    counted = split.maskable if starts is None else split.maskable & starts
-    available = np.add.reduceat(counted, split.offsets[:-1])  # tokens, or words, that can be masked
+    can_be_counted = split.maskable
+    if starts is not None:
+        can_be_counted = split.maskable & starts  # the first token stands for its word
+    available = np.add.reduceat(can_be_counted, split.offsets[:-1])  # (N,) tokens, or words, that can be masked
 
     def probabilities(mask: np.ndarray) -> np.ndarray:
         logits = predict(model, split.masked(mask)).double()

@@ -28,7 +28,7 @@ import numpy as np
 from nlproar.errors import UserError
 from nlproar.evaluate.masks import Masks
 from nlproar.evaluate.of_one_model import OfOneModel, RankedByOneModel, of_model, short_name
-from nlproar.evaluate.unit import noted, word_starts
+from nlproar.evaluate.unit import with_unit, word_starts
 from nlproar.masking import mask_at_random, mask_most_important
 from nlproar.seeds import derive
 from nlproar.stats.distribution import KnownObservations, shift
@@ -80,7 +80,7 @@ class InDistribution(OfOneModel):
 
     def title(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.title`."""
-        return noted(f"In distribution{of_model(values)}", values)
+        return with_unit(f"In distribution{of_model(values)}", values)
 
 
 def p_values(config: Config, context: Context, model: Classifier, importance: Importance) -> np.ndarray:

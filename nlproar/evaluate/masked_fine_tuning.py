@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nlproar.evaluate.roar import Level, Roar
-from nlproar.evaluate.unit import noted
+from nlproar.evaluate.unit import with_unit
 from nlproar.explain import MEASURES
 
 if TYPE_CHECKING:
@@ -67,4 +67,4 @@ class MaskedFineTuning(Roar):
 
     def title(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.title`."""
-        return noted("Recursive masked fine-tuning" if values["recursive"] else "Masked fine-tuning", values)
+        return with_unit("Recursive masked fine-tuning" if values["recursive"] else "Masked fine-tuning", values)

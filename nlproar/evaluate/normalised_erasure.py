@@ -19,7 +19,7 @@ from nlproar import storage
 from nlproar.evaluate.erasure import BINS, Erasure, changes
 from nlproar.evaluate.masks import Masks
 from nlproar.evaluate.of_one_model import of_model, short_name
-from nlproar.evaluate.unit import noted, word_starts
+from nlproar.evaluate.unit import with_unit, word_starts
 from nlproar.explain import UNCHANGED, Beams
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class NormalisedErasure(Erasure):
     def title(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.title`."""
         of_class = ", gold class" if values.get("erasure_class") == "gold" else ""
-        return noted(f"Normalised erasure{of_model(values)}{of_class}", values)
+        return with_unit(f"Normalised erasure{of_model(values)}{of_class}", values)
 
 
 def normalise(value: np.ndarray, least: np.ndarray, most: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from nlproar.evaluate import load_evaluation
 from nlproar.evaluate.evaluation import Evaluation
 from nlproar.evaluate.masks import Masks
 from nlproar.evaluate.roar import Level
-from nlproar.evaluate.unit import TOKEN, Unit
+from nlproar.evaluate.unit import Unit, words_of_unit
 from nlproar.explain import MEASURES
 from nlproar.flags import flag
 
@@ -88,11 +88,7 @@ class OfOneModel(Evaluation):
 
     def describe(self, config: Config) -> list[str]:
         """See `Evaluation.describe`."""
-        words = [config.evaluation, str(config.importance_measure)]
-        unit = getattr(config.parameters, "unit", TOKEN)
-        if unit != TOKEN:
-            words.append(f"by {unit}")
-        return words
+        return [config.evaluation, str(config.importance_measure), *words_of_unit(config)]
 
     def base_of(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.base_of`: the evaluation whose model is asked."""

@@ -24,7 +24,7 @@ from nlproar.dataset.task import SPLITS
 from nlproar.errors import UserError
 from nlproar.evaluate.evaluation import Evaluation
 from nlproar.evaluate.masks import Masks
-from nlproar.evaluate.unit import TOKEN, Unit, noted, word_starts
+from nlproar.evaluate.unit import TOKEN, Unit, with_unit, word_starts, words_of_unit
 from nlproar.explain import MEASURES, UNCHANGED
 from nlproar.flags import flag
 from nlproar.masking import STRATEGIES, mask_most_important
@@ -252,13 +252,11 @@ class Roar(Evaluation):
             words.append(level.roar_strategy)
         if level.recursive:
             words.append("recursive")
-        if level.unit != TOKEN:
-            words.append(f"by {level.unit}")
-        return words
+        return [*words, *words_of_unit(config)]
 
     def title(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.title`."""
-        return noted("Recursive ROAR" if values["recursive"] else "ROAR", values)
+        return with_unit("Recursive ROAR" if values["recursive"] else "ROAR", values)
 
     def base(self, grid: Grid, dataset: str, seed: int) -> Iterator[Config]:
         """See `Evaluation.base`: the run without masks and, in a study of quantiles, that with everything masked."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TOKEN, WORD = "token", "word"
 
-_BY_WORD = " by word"  # at the end of a title
+_BY_WORD = "by word"  # at the end of a title or of a description
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,19 @@ def word_starts(config: Config, split: Split) -> np.ndarray | None:
     return split.word_starts
 
 
-def noted(title: str, values: Mapping[str, Any]) -> str:
-    """Return the title of a metric with the unit, if it is not the usual one. `values` are those of a configuration."""
-    return f"{title}{_BY_WORD}" if values.get("unit") == WORD else title
+def words_of_unit(config: Config) -> list[str]:
+    """Return what the description of a run says about its unit: nothing if it is the usual one."""
+    return [_BY_WORD] if is_by_word(config) else []
 
 
-def counted(title: str) -> str:
-    """Return what the levels of a metric count whose title `noted` has returned: "tokens" or "words"."""
-    return "words" if title.endswith(_BY_WORD) else "tokens"
+def with_unit(title: str, values: Mapping[str, Any]) -> str:
+    """Return the title of a metric, with the unit if it is not the usual one: "ROAR by word".
+
+    `values` are those of a configuration, see `Config.values`.
+    """
+    return f"{title} {_BY_WORD}" if values.get("unit") == WORD else title
+
+
+def noun_of_levels(title: str) -> str:
+    """Return what the levels of a metric count, "tokens" or "words". `with_unit` has returned its title."""
+    return "words" if title.endswith(f" {_BY_WORD}") else "tokens"

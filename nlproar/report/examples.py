@@ -113,10 +113,11 @@ def _of_study(cache: Caches, number: int) -> list[str]:
 def _nearest(cache: Caches, panel: Panel, curves: Mapping[Series, Mapping[int, Record]], number: int) -> Group:
     """Return what the records of a panel were made with, at the levels that come nearest to `MASKED`."""
     split = cache.require_dataset().splits["test"]
-    counted = split.maskable
+    can_be_counted = split.maskable
     if panel.unit != TOKEN and split.word_starts is not None:
-        counted = counted & split.word_starts
-    units = int(counted[slice(*split.offsets[number : number + 2])].sum())
+        can_be_counted = split.maskable & split.word_starts  # the first token stands for its word
+    start, stop = split.offsets[number : number + 2]
+    units = int(can_be_counted[start:stop].sum())
     levels = sorted({0} | {k for records in curves.values() for k in records})
     chosen = nearest(levels, str(panel.strategy), units)
     read = {}

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from nlproar.evaluate.unit import counted
+from nlproar.evaluate.unit import noun_of_levels
 from nlproar.report import agreement, convergence, published, sparsity, summary
 from nlproar.report.figures import FAINT, INK, PAPER, Look, Panel, Picture, look
 from nlproar.report.formats import between, metric_name, number
@@ -144,7 +144,7 @@ def _curves_of_strategy(
     for facet in found:
         means = facet.values
         is_in_panel = (points[summary.PANEL] == pd.Series(facet.place)).all(axis=1)
-        noun = counted(facet.place["masking"])
+        noun = noun_of_levels(facet.place["masking"])
         draw = partial(
             _draw_curves,
             means=means,

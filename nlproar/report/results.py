@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nlproar.evaluate.unit import TOKEN, counted
+from nlproar.evaluate.unit import TOKEN, noun_of_levels
 from nlproar.explain import MEASURES
 from nlproar.report import agreement, biases, frame, leaks, outside, randomisation, sparsity, summary, tables, trust
 from nlproar.report.caches import Caches, Gone
@@ -122,7 +122,7 @@ def _of_the_data(studies: Sequence[Study]) -> list[Note]:
 def _missing_levels(missing: pd.DataFrame) -> list[Note]:
     notes = []
     for row in missing.itertuples():
-        unit = " %" if row.strategy == "quantile" else f" {counted(row.masking)}"
+        unit = " %" if row.strategy == "quantile" else f" {noun_of_levels(row.masking)}"
         text = f"no record of k = {_list_levels(row.levels)}{unit}"
         notes.append(Note(text, row.study, row.masking, row.series, row.seed))
     return notes

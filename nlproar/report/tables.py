@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nlproar.evaluate.unit import counted
+from nlproar.evaluate.unit import noun_of_levels
 from nlproar.report import agreement, biases, convergence, outside, published, randomisation, summary, trust
 from nlproar.report.caches import Caches
 from nlproar.report.formats import NOTHING, UNDEFINED, estimate, metric_name, number, p_value, small
@@ -230,8 +230,11 @@ def _by_level(found: pd.DataFrame, keys: Mapping[str, str], level: str, value: s
     Columns of `found` are `level`, `value` (1 is all), its bounds low and high, and n, the number of seeds.
     """
     levels = sorted(found[level].unique())
-    nouns = {counted(masking) for masking in found.get("masking", [])}
-    noun = nouns.pop() if len(nouns) == 1 else "tokens"  # where there are both, the masking says which rows are by word
+    noun = "tokens"
+    if "masking" in found:
+        nouns = {noun_of_levels(masking) for masking in found["masking"]}
+        if nouns == {"words"}:  # where there are both, the masking says which rows are by word
+            noun = "words"
     rows = []
     for key, group in found.groupby(list(keys), sort=False):
         row = dict(zip(keys.values(), key, strict=True))

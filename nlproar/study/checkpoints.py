@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from nlproar import storage
+from nlproar.errors import UserError
 from nlproar.model import checkpoint
 from nlproar.run import prerequisites
 from nlproar.run.config import Config
@@ -20,6 +21,16 @@ from nlproar.run.layout import Layout
 log = logging.getLogger(__name__)
 
 KEEP = ("all", "needed")
+
+
+def refuse_jobs(keep: str, jobs: str) -> None:
+    """Raise UserError if only some weights are kept (`keep`, see `KEEP`) and other processes, the `jobs`, carry out the
+    runs."""
+    if keep == "needed":
+        raise UserError(
+            f"--keep-checkpoints needed does not go with {jobs}, as it is not known when those runs end; once they"
+            " have, nlproar study with this flag removes what is not needed"
+        )
 
 
 class Unneeded:

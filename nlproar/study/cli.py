@@ -217,7 +217,9 @@ def main(description: str, argv: list[str] | None = None) -> None:
     """Run a study. Exits with 0 when every run is done, with 1 when some failed, else as a run does."""
     with exit_codes("stopped; run the same command again to continue"):
         grid, flags = parse(description, argv)
-        _refuse_to_remove_for_others(flags)
+        for name in ("list", "job_lists"):
+            if getattr(flags, name):
+                checkpoints.refuse_jobs(flags.keep_checkpoints, f"--{name.replace('_', '-')}")
         study = grid.chains()
         chains = [chain for chain in study if flags.stage in ("all", chain.stage)]
         layout = Layout.at(getattr(flags, "persistent_dir", None))
@@ -247,16 +249,6 @@ def look_at(layout: Layout, chains: Sequence[Chain], again: bool, begins: bool =
     runs = [config for chain in chains for config in chain.configs]
     replaces = overwrite.begin(layout, runs) if begins else overwrite.left(layout, runs)
     return look(layout, chains, replaces)
-
-
-def _refuse_to_remove_for_others(flags: argparse.Namespace) -> None:
-    """Raise UserError where weights are to be removed, and the runs are left to other processes."""
-    for name in ("list", "job_lists"):
-        if getattr(flags, name) and flags.keep_checkpoints == "needed":
-            raise UserError(
-                f"--keep-checkpoints needed does not go with --{name.replace('_', '-')}, as it is not known when those"
-                " runs end; once they have, nlproar study with this flag removes what is not needed"
-            )
 
 
 def _show(layout: Layout, chains: Sequence[Chain], status: Status, jobs: int) -> None:

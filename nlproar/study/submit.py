@@ -22,7 +22,7 @@ from nlproar.progress import show_log
 from nlproar.run.layout import Layout
 from nlproar.script import exit_codes
 from nlproar.streams import require_output
-from nlproar.study import cli, job_lists
+from nlproar.study import checkpoints, cli, job_lists
 from nlproar.study.grid import Chain
 from nlproar.study.job_lists import JobList
 
@@ -74,11 +74,7 @@ def _refuse_what_submits_nothing(flags: argparse.Namespace) -> None:
     for name in ("dry_run", "list", "job_lists"):
         if getattr(flags, name):
             raise UserError(f"--{name.replace('_', '-')} submits nothing; it is for experiments/study.py")
-    if flags.keep_checkpoints == "needed":
-        raise UserError(
-            "--keep-checkpoints needed does not go with jobs, as it is not known when they end; once they have, nlproar"
-            " study with this flag removes what is not needed"
-        )
+    checkpoints.refuse_jobs(flags.keep_checkpoints, "jobs")
 
 
 # What the environment says
