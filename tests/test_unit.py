@@ -15,7 +15,7 @@ from nlproar.dataset.vocabulary import CLS, EOS
 from nlproar.errors import UserError
 from nlproar.evaluate.erasure import ranks
 from nlproar.evaluate.unit import word_starts
-from nlproar.report import frame
+from nlproar.report import frame, panels
 from nlproar.report.examples import nearest
 from nlproar.run import cli, prerequisites, record
 from nlproar.run.config import from_identity, resolve
@@ -308,3 +308,17 @@ def test_each_unit_is_compared_with_random_masking_of_its_own(tmp_path):
     }
     assert (points[points["k"] == 0]["performance"] == 0.9).all() and (points["k"] == 0).sum() == 4
     assert nearest([0, 1, 2, 3], "count", 5) == [0, 1, 2]  # of five words
+
+
+@pytest.mark.parametrize(
+    ("units", "counted"), [(["token"], "tokens"), (["word"], "words"), (["token", "word"], "tokens, or words,")]
+)
+def test_the_caption_of_curves_says_what_their_levels_count(units, counted, tmp_path):
+    flags = {"model": "tiny", "roar_strategy": "quantile", "persistent_dir": str(tmp_path)}
+    made_records.made(resolve("sst", model="tiny", persistent_dir=str(tmp_path)), 0.9)
+    for unit in units:
+        made_records.made(resolve("sst", **flags, importance_measure="random", k=50, unit=unit), 0.8)
+    studies = frame.load([Layout(tmp_path)]).studies
+    (picture,) = panels.curves(frame.points(studies), studies)
+    assert f"without the {counted} that" in picture.caption
+    assert f"by the percentage of the {counted.rstrip(',')} that are masked" in picture.caption

@@ -6,7 +6,7 @@ shares (1 is all), unless a docstring says otherwise; the pictures show per cent
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from textwrap import fill
@@ -166,7 +166,8 @@ def _curves_of_strategy(
     if points["masking"].nunique() > 1 or points["study"].nunique() > 1:
         columns = _columns(found)
         size = (3.6, 2.7)
-    caption = _caption_of_curves(strategy) + _caption_of_facets(found)
+    nouns = {noun_of_levels(facet.place["masking"]) for facet in found}
+    caption = _caption_of_curves(strategy, nouns) + _caption_of_facets(found)
     return Picture(f"curves_{strategy}", "Curves", caption, panels, handles, columns, size)
 
 
@@ -177,12 +178,20 @@ def _caption_of_facets(panels: Sequence[Facet]) -> str:
     return " Models of one task stand beside each other, with the same axes."
 
 
-def _caption_of_curves(strategy: str) -> str:
-    """Return what a picture of curves shows, in sentences."""
-    unit = "per cent of the tokens" if strategy == "quantile" else "number of tokens"
+def _caption_of_curves(strategy: str, nouns: Collection[str]) -> str:
+    """Return what a picture of curves shows, in sentences. `nouns` are "tokens", "words" or both: what the levels of
+    its panels count."""
+    comma = ""
+    what = "tokens"
+    if set(nouns) == {"words"}:
+        what = "words"
+    elif len(nouns) > 1:
+        what = "tokens, or words"
+        comma = ","
+    share = "percentage of the" if strategy == "quantile" else "number of"
     return (
-        "Test performance of models trained and tested without the tokens a measure calls most"
-        f" important, by the {unit} masked. Mean over seeds with its 95 % t interval, within 0 to"
+        f"Test performance of models trained and tested without the {what}{comma} that a measure calls most"
+        f" important, by the {share} {what} that are masked. Mean over seeds with its 95 % t interval, within 0 to"
         " 100 %; a line breaks where a level is missing."
     )
 
