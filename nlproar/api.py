@@ -85,7 +85,9 @@ def mask(
     if word_starts is not None:
         starts = np.asarray(word_starts, dtype=bool)
         if starts.shape != values.shape:
-            raise UserError(f"word_starts has {starts.size} values, and importance {values.size}: give one for each token")
+            raise UserError(
+                f"word_starts has {starts.size} values, and importance {values.size}: give one for each token"
+            )
         if not starts[:1].all():
             raise UserError("word_starts is false at the first token, which then belongs to no word: set it to true")
         values = at_tokens(importance_of_words(values, starts), starts)

@@ -268,14 +268,16 @@ def find(task: str, source: str, digest: str, cache_dir: Path) -> Dataset | None
             continue
         if found is None:
             continue
-        arrays, _ = found
+        arrays, key = found
         if not _is_encoded(arrays):
             continue
         dataset = _unpack(arrays)
-        if dataset.digest == digest:
-            if dataset.words_digest is not None:
-                return dataset
-            without_words = without_words or dataset
+        if dataset.digest != digest:
+            continue
+        if dataset.words_digest is not None or "subwords" not in key:
+            return dataset
+        if without_words is None:
+            without_words = dataset
     return without_words
 
 

@@ -284,10 +284,12 @@ def racu(found: pd.DataFrame, by_seed: pd.DataFrame, studies: Sequence[Study]) -
         for measure in means["measure"]:
             value = published.racu(facet.study, measure, facet.place["strategy"], facet.place["masking"])
             published_values.append(value)
-        legend |= {style.label: style for style in map(_look_of_published, published_values) if style is not None}
+            style = _look_of_published(value)
+            if style is not None:
+                legend[style.label] = style
         is_in_panel = (by_seed[summary.PANEL] == pd.Series(facet.place)).all(axis=1)
         seeds = by_seed[is_in_panel & by_seed["racu"].notna()]
-        span = spans.setdefault(facet.study.dataset, [0.0])
+        span = spans.setdefault(facet.study.dataset, [0.0])  # the axis holds 0 in any case
         span += _values_of_racu(means, seeds, published_values)
         draw = partial(
             _draw_racu,
@@ -329,8 +331,10 @@ def _series_of_rows(panels: Sequence[Facet]) -> dict[tuple[str, str], list[str]]
 
 def _look_of_published(value: published.Published | None) -> Look | None:
     """Return how a published value is drawn; one of another model than ours has another marker, and says so."""
-    if value is None or value.of_model is None:
-        return None if value is None else PUBLISHED
+    if value is None:
+        return None
+    if value.of_model is None:
+        return PUBLISHED
     return replace(PUBLISHED, label=f"published for {value.of_model}, recursive", marker=OF_ANOTHER)
 
 

@@ -69,25 +69,31 @@ def side_by_side(found: pd.DataFrame, studies: Sequence[Study]) -> dict[str, pd.
             cells[_column(study)] = _racu_cell(row)
             theirs = published.racu(study, row.measure, row.strategy, row.masking)
             if theirs is not None:
-                cells[_published_column(study)] = theirs._replace(of_model=None).cell  # the column says whose it is
-                has_published.add(_published_column(study))
+                column = _published_column(study)
+                cells[column] = theirs._replace(of_model=None).cell  # the column says whose it is
+                has_published.add(column)
         columns = _columns_side_by_side(own, has_published)
         if rows:
             lines = []
             for (masking, series), cells in rows.items():
                 line = {"masking": masking, "measure": series}
-                lines.append({**line, **{column: cells.get(column, NOTHING) for column in columns}})
+                for column in columns:
+                    line[column] = cells.get(column, NOTHING)
+                lines.append(line)
             tables[dataset] = pd.DataFrame(lines)
     return tables
 
 
 def _columns_side_by_side(studies: Sequence[Study], has_published: set[str]) -> list[str]:
-    """Return the columns of studies of one task, each published one after the last study that it stands beside."""
+    """Return the columns of studies of one task. A published column stands after the last study that it belongs to.
+
+    Two transformers, for example, have one column of RoBERTa, behind both of them.
+    """
     columns: list[str] = []
     for study in studies:
         columns.append(_column(study))
         theirs = _published_column(study)
-        if theirs in columns:
+        if theirs in columns:  # it stood behind an earlier study, and moves behind this one
             columns.remove(theirs)
         if theirs in has_published:
             columns.append(theirs)
@@ -95,6 +101,7 @@ def _columns_side_by_side(studies: Sequence[Study], has_published: set[str]) -> 
 
 
 def _column(study: Study) -> str:
+    """Return the name of the column of a study, which no other study of its task has."""
     return study.among_its_task
 
 

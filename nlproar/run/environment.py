@@ -26,7 +26,7 @@ def environment(device: str, threads: int, cpu_seconds: float, model_bytes: int)
         "system": f"{platform.system()} {platform.machine()}",
         "device": device,
         "threads": threads,
-        "peak_memory_gb": _peak_memory(),
+        "peak_memory_gb": round(peak_memory() / 1e9, 3),
         "cpu_seconds": round(cpu_seconds, 3),  # of all threads of the process that ended the run
         "model_bytes": model_bytes,  # on disk; 0 for a run that trains no model
         "commit": _commit(),
@@ -34,10 +34,10 @@ def environment(device: str, threads: int, cpu_seconds: float, model_bytes: int)
     }
 
 
-def _peak_memory() -> float:
-    """Return the most that this process has held in memory so far, in GB."""
+def peak_memory() -> int:
+    """Return the most bytes that this process has held in memory so far."""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _commit() -> str | None:

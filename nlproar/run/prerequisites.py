@@ -56,8 +56,10 @@ def missing_models(layout: Layout, config: Config, asked: Collection[str] = ()) 
     missing = []
     for needed in models_below(config):
         why, weights = _look(layout, needed)
-        is_gone = why == _GONE and weights is not None
-        if why is not None and (needed.id in asked or not is_gone):
+        if why is None:
+            continue
+        was_deleted = why == _GONE and weights is not None
+        if not was_deleted or needed.id in asked:
             missing.append(needed)
     return missing
 

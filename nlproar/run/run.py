@@ -162,16 +162,19 @@ def _carry_out(config: Config, context: Context, replaces: str | None, needs_wei
 def _finished(config: Config, context: Context, needs_weights: bool) -> Record | None:
     """Return the record, if the run is done and whatever it has trained can be explained as it is.
 
-    Without `needs_weights` its weights may also be deleted: another process was faster, and needed them no more.
+    Without `needs_weights` its weights may also be deleted: another process has made the run meanwhile, and has
+    removed the weights as it needed them no more.
     """
     layout = context.layout
     done = record.read(layout.record(config), config)
     if done is None or done.training is None:
         return done
-    may_be_gone = not needs_weights and prerequisites.is_gone(layout, config)
-    if not may_be_gone and prerequisites.lack(layout, config) is not None:
+    is_gone_and_may_be = not needs_weights and prerequisites.is_gone(layout, config)
+    if not is_gone_and_may_be and prerequisites.lack(layout, config) is not None:
         return None
-    return None if config.rules.is_stale(config, context) else done
+    if config.rules.is_stale(config, context):
+        return None
+    return done
 
 
 @contextmanager

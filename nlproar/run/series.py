@@ -96,8 +96,11 @@ def model_of(values: Mapping[str, Any]) -> ModelName:
         model = MODELS.get(model_type)
         title = None if model is None else model.title
         return ModelName(model_type, title or model_type)
-    path, _, checksum = pretrained.rpartition("@") if "@" in pretrained else (pretrained, "", "")
-    return ModelName(model_type, path.rpartition("/")[2], checksum or None)
+    path, checksum = pretrained, None
+    if "@" in pretrained:  # the name of a folder may have one, too: the checksum follows the last one
+        path, _, checksum = pretrained.rpartition("@")
+    name_without_owner = path.rpartition("/")[2]
+    return ModelName(model_type, name_without_owner, checksum or None)
 
 
 _FEW_DIGITS = 6  # of a checksum, where they tell two models apart

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from nlproar import storage
 from nlproar.errors import UserError
@@ -39,7 +39,7 @@ class Unneeded:
     def __init__(self, layout: Layout, runs: Iterable[Config], done: Iterable[Config]) -> None:
         self.layout = layout
         self.done = set(done)
-        self.users: dict[Config, set[Config]] = defaultdict(set)  # of each model, the runs that still need it
+        self.users: dict[Config, set[Config]] = defaultdict(set)  # the run of a model -> the runs that still need it
         for config in set(runs) - self.done:
             for needed in config.needs():
                 self.users[needed].add(config)
@@ -48,13 +48,14 @@ class Unneeded:
         self.bytes = 0  # of their weights
 
     def run_is_done(self, config: Config) -> None:
-        """Take note that a run is done, and remove what only this run has needed, and its own weights if none does."""
+        """Note that a run is done. Remove the weights that only this run still needed, and its own if no run does."""
         self.done.add(config)
         needs = config.needs()
         for needed in needs:
             self.users[needed].discard(config)
-        again, self.locked = self.locked, []
-        self.remove([config, *needs, *again])
+        were_locked = self.locked
+        self.locked = []  # `remove` adds those that still are
+        self.remove([config, *needs, *were_locked])
 
     def remove_all(self) -> None:
         """Remove the weights of every run that is done and that no other run needs."""
@@ -70,6 +71,7 @@ class Unneeded:
                     log.warning("%s: the weights cannot be removed (%s)", config.id, error)
 
     def _remove(self, config: Config) -> None:
+        """Remove the weights of a run, or note that a process has its lock."""
         folder = self.layout.checkpoint(config)
         if not checkpoint.is_any_left(folder):
             return
@@ -81,10 +83,11 @@ class Unneeded:
             self.removed += 1
 
 
-def gone(layout: Layout, left: Iterable[Config]) -> list[Config]:
+def gone(layout: Layout, left: Collection[Config]) -> list[Config]:
     """Return the finished runs whose models those that are `left` look at, and whose weights were deleted."""
     to_do = set(left)
-    needed: dict[Config, None] = {}
-    for config in to_do:
+    needed: dict[Config, None] = {}  # in the order of those that are left, each once
+    for config in left:
         needed |= dict.fromkeys(config.needs())
-    return [config for config in needed if config not in to_do and prerequisites.is_gone(layout, config)]
+    finished = [config for config in needed if config not in to_do]
+    return [config for config in finished if prerequisites.is_gone(layout, config)]

@@ -348,9 +348,7 @@ def _carry_out(
     return 1 if status.failures else 0
 
 
-def _unneeded(
-    layout: Layout, study: Sequence[Chain], chains: Sequence[Chain], status: Status, again: bool
-) -> Unneeded:
+def _unneeded(layout: Layout, study: Sequence[Chain], chains: Sequence[Chain], status: Status, again: bool) -> Unneeded:
     """Return what removes weights of the runs of `study`. `status` is that of `chains`, those of one stage or all.
 
     With `again` the chains are made again. The runs of the other stage that look at their models are then yet to be
