@@ -7,7 +7,6 @@ downloaded. The cost of a step does not depend on the weights.
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections.abc import Callable
 from statistics import median
@@ -25,10 +24,11 @@ from nlproar.explain.importance import Explained, build, explain
 from nlproar.model.recipes import TransformerRecipe
 from nlproar.model.train import predict
 from nlproar.model.transformer import Transformer, shape_of
+from nlproar.run.environment import peak_memory
 
 MEASURE = "integrated-gradient"
 BATCH = 16  # observations of a training batch in the published code
-SHORT, LONG = 32, 128  # tokens of an observation; two lengths tell the cost of a token from that of a step
+SHORT, LONG = 32, 128  # tokens of an observation; from two lengths follow the cost of a token and that of a step
 EXPLAINED = 4  # observations, each of `SHORT` tokens
 LABELS = 2
 
@@ -169,7 +169,7 @@ def peak_of_memory(device: torch.device) -> int:
     """Return the most bytes that were in use: on a GPU since `reset_peak`, else of this process so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_memory()
 
 
 def estimate(costs: Costs) -> dict[str, float]:

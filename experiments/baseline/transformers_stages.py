@@ -71,18 +71,23 @@ def padding_of(split: Split, batch_size: int) -> float:
     """Return the share of padding among the tokens of batches in the order of the split, each as wide as its longest
     observation. The observations of the splits here are in random order."""
     lengths = split.lengths
-    total = 0
+    in_batches = 0
     for start in range(0, len(lengths), batch_size):
         of_batch = lengths[start : start + batch_size]
-        total += len(of_batch) * int(of_batch.max())
-    return 1 - int(lengths.sum()) / total
+        in_batches += len(of_batch) * int(of_batch.max())
+    return padding_share(split, in_batches)
 
 
 def padding_of_ours(world: Encoders) -> float:
     """Return the share of padding among the tokens of our training batches."""
     batches = TrainingBatches(world.train, world.recipe.batch_size, 0)
-    total = sum(batch.tokens.numel() for batch in batches)
-    return 1 - int(world.train.lengths.sum()) / total
+    in_batches = sum(batch.tokens.numel() for batch in batches)
+    return padding_share(world.train, in_batches)
+
+
+def padding_share(split: Split, in_batches: int) -> float:
+    """Return the share of padding among the tokens `in_batches`, which hold every observation of `split` once."""
+    return 1 - int(split.lengths.sum()) / in_batches
 
 
 def initial_network(world: Encoders) -> Any:
@@ -124,7 +129,8 @@ def testing(world: Encoders, theirs: Callable[[], Tensor]) -> Pair:
     if difference > TOLERANCE:
         raise AssertionError(f"the logits of the two sides differ by {difference}")
     batches = FixedBatches(world.test, world.model.evaluation_tokens)
-    of_ours = 1 - int(world.test.lengths.sum()) / sum(len(rows) * width for rows, width, _ in batches.plan())
+    in_batches = sum(len(rows) * width for rows, width, _ in batches.plan())
+    of_ours = padding_share(world.test, in_batches)
     of_theirs = padding_of(world.test, world.recipe.batch_size)
     note = f"{len(world.test)} observations; padding {100 * of_ours:.0f} %, of the plain way {100 * of_theirs:.0f} %"
     return theirs, ours, note
