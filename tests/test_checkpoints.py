@@ -248,7 +248,10 @@ def test_a_stage_that_is_made_again_leaves_what_the_other_stage_explains(small_r
     def unneeded(chains, records, again):
         return cli._unneeded(layout, study, chains, Status(records), again)
 
-    for records_of_base in ({}, {unmasked: made[unmasked]}):  # the base is to be made again, or a stopped command did so
+    for records_of_base in (
+        {},
+        {unmasked: made[unmasked]},
+    ):  # the base is to be made again, or a stopped command did so
         again = unneeded([base], records_of_base, again=True)
         assert masked not in again.done and again.users[unmasked] == {masked}
     assert unneeded([base], {unmasked: made[unmasked]}, again=False).done == {unmasked, masked}

@@ -153,7 +153,9 @@ def test_studies_that_are_written_alike_have_columns_of_their_own(tmp_path):
     labels = [study.label for study in found.studies]
     columns = [study.among_its_task for study in found.studies]
     assert len(set(labels)) == len(set(columns)) == 2, columns
-    (table,) = tables.side_by_side(summary.racu(summary.racu_by_seed(frame.points(found.studies))), found.studies).values()
+    (table,) = tables.side_by_side(
+        summary.racu(summary.racu_by_seed(frame.points(found.studies))), found.studies
+    ).values()
     assert set(columns) <= set(table.columns)
 
 
