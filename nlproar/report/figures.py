@@ -23,6 +23,7 @@ from matplotlib.lines import Line2D
 
 from nlproar import storage
 from nlproar.explain import MEASURES
+from nlproar.run.series import BASELINE
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +68,9 @@ class Look:
 
 
 # Okabe and Ito's colours, which stay apart for all kinds of colour blindness; the markers differ too.
-_PALETTE = ("#7a7a7a", "#e69f00", "#009e73", "#0072b2", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d1f", "#5b4fa2")
-_MARKERS = "xsD^vopP*"
+_GREY = "#7a7a7a"  # of random importance only
+_PALETTE = ("#e69f00", "#009e73", "#0072b2", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d1f", "#5b4fa2")
+_MARKERS = "sD^vopP*"
 _LINESTYLES = ("-", ":", "-.", (0, (5, 1)))
 
 
@@ -85,13 +87,16 @@ def on_dark(color: str) -> str:
 
 
 def look(series: str, measure: str, variant: int = 0) -> Look:
-    """Return the look of a measure; of several series of one measure the line differs.
+    """Return the look of a measure; of several series of one measure the line differs. Grey is random importance.
 
     Where there are more measures than colours, the next ones have the same colours with another marker, which is
     hollow.
     """
-    number = list(MEASURES).index(measure) if measure in MEASURES else len(MEASURES)
-    line = "--" if measure == "random" else _LINESTYLES[variant % len(_LINESTYLES)]
+    if measure == BASELINE:
+        return Look(series, _GREY, "x", "--")
+    others = [name for name in MEASURES if name != BASELINE]
+    number = others.index(measure) if measure in others else len(others)
+    line = _LINESTYLES[variant % len(_LINESTYLES)]
     turn, place = divmod(number, len(_PALETTE))
     marker = _MARKERS[(place + 2 * turn) % len(_MARKERS)]
     return Look(series, _PALETTE[place], marker, line, hollow=turn % 2 == 1)  # type: ignore[arg-type]
