@@ -62,7 +62,7 @@ def test_a_record_is_complete(small_run):
     assert set(content.durations) == {"encode", "explain", "mask", "vectors", "train", "test"}
     assert all(0 < share < 0.2 for share in content.masked.values())
     assert set(content.diagnostics["completeness_error"]) == {"train", "val", "test"}
-    assert content.data["observations"] == {"train": 255, "val": 45, "test": 60}
+    assert content.data["observations"] == {"train": 102, "val": 18, "test": 60}  # of FEW_QUESTIONS, 15 % for val
     assert {"device", "commit", "versions"} <= set(content.environment)
     assert all(content.sources[name] for name in ("importance", "explained", "masks", "weights"))
 
