@@ -14,6 +14,7 @@ CAPTUM = ["captum>=0.7", "scikit-learn>=1.4"]
 TENSORBOARD = ["tensorboard>=2.16"]
 TRANSFORMERS = ["transformers>=5.0"]
 TEST = [
+    "accelerate>=1.1",  # for the Trainer of transformers, a peer of the benchmark
     "build>=1.0",
     "hypothesis>=6.100",
     "mypy>=1.8",

@@ -13,7 +13,7 @@ import numpy
 import pytest
 
 from nlproar.cli import COMMANDS
-from tests.conftest import ROOT
+from tests.conftest import FEW_QUESTIONS, ROOT
 
 PACKAGE = ROOT / "nlproar"
 ORDER = {  # a room imports from itself and from rooms with a lower number
@@ -133,7 +133,7 @@ def plain(tmp_path_factory):
 
     def call(*words):
         code = "from nlproar.dataset import babi_simulation\nfrom nlproar.cli import main\n"
-        code += "babi_simulation.QUESTIONS = {'train': 300, 'test': 60}\nif __name__ == '__main__': main()\n"
+        code += f"babi_simulation.QUESTIONS = {FEW_QUESTIONS}\nif __name__ == '__main__': main()\n"
         (folder / "command.py").write_text(code)
         command = [sys.executable, "-S", str(folder / "command.py"), *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -166,7 +166,7 @@ def test_a_run_that_is_done_loads_no_torch(small_run):
     run(config)
     code = (
         "import sys\nfrom nlproar.dataset import babi_simulation\nfrom nlproar.run import cli\n"
-        "babi_simulation.QUESTIONS = {'train': 300, 'test': 60}\n"
+        f"babi_simulation.QUESTIONS = {FEW_QUESTIONS}\n"
         "cli.main_of_any_task('', sys.argv[1:])\nassert 'torch' not in sys.modules"
     )
     program, name, *flags = shlex.split(config.command())

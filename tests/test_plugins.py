@@ -41,7 +41,8 @@ def test_a_study_of_a_task_a_model_a_measure_and_two_metrics_of_ones_own_and_its
     grid = ["--dataset", "films", "--model-type", "bag", "--importance-measure", "favourite", "random"]
     grid += ["--metric", "roar", "erase", "--roar-strategy", "count", "--k", 1, "--favourite", "good"]
     said = command("study", *grid)
-    assert "test accuracy of Films, seed 0, count" in said and "test accuracy of Films, seed 0, Erasing, count" in said
+    assert "test accuracy of Films, bag, seed 0, count" in said
+    assert "test accuracy of Films, bag, seed 0, Erasing, count" in said
     _, erased = said.strip().split("\n\n")
     header, unmasked, masked = (line.split() for line in erased.splitlines()[-3:])
     at = {measure: float(masked[header.index(measure)]) for measure in header[1:]}

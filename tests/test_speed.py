@@ -9,7 +9,6 @@ import threading
 from collections import Counter
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -253,7 +252,6 @@ def test_the_integrated_gradient_of_captum_is_ours_with_fewer_points(encoders, b
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("accelerate") is None, reason="transformers' Trainer needs accelerate")
 def test_trainer_takes_as_many_steps_as_ours(encoders):
     from baseline import transformers_peers
 
