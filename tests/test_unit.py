@@ -234,6 +234,14 @@ def test_a_tokenizer_that_knows_no_words_is_refused_by_word_only(small_tiny, mon
         config.rules.masks(config, Context(config, Layout.of(config)))
 
 
+def test_a_tokenizer_that_knows_no_words_is_refused_before_anything_is_trained(small_tiny, monkeypatch):
+    monkeypatch.setattr(subwords.SubwordTokenizer, "knows_words", False)
+    config = small_tiny(importance_measure="gradient", k=1, seed=9, unit="word", train_missing=True)
+    with pytest.raises(UserError, match="--unit word: the tokenizer of tiny does not cut a text into words"):
+        run(config)
+    assert prerequisites.missing_models(Layout.of(config), config) == config.needs() != []
+
+
 @pytest.mark.slow
 def test_recursive_levels_of_the_command_line_mask_whole_words_that_nest(small_tiny, tmp_path, capsys):
     flags = {"importance_measure": "gradient", "recursive": True, "unit": "word", "evaluation": "masked-fine-tuning"}

@@ -12,6 +12,7 @@ from nlproar.dataset import encoding, load_task
 from nlproar.dataset.encoding import Dataset
 from nlproar.dataset.subwords import Subwords
 from nlproar.errors import UserError
+from nlproar.evaluate.unit import word_starts
 from nlproar.model import checkpoint
 from nlproar.run import overwrite, record
 from nlproar.run.config import Config
@@ -30,9 +31,15 @@ def load_dataset(name: str, source: str, layout: Layout, num_workers: int, subwo
 
 
 def dataset_of(layout: Layout, config: Config) -> Dataset:
-    """Return the encoded data of a run: the words of the task, or the subwords of its model."""
+    """Return the encoded data of a run: the words of the task, or the subwords of its model.
+
+    Raises UserError if a run by word has a tokenizer that does not know words, before anything is trained for it.
+    """
     subwords = config.recipe.subwords()
-    return load_dataset(config.dataset, config.source, layout, config.options.num_workers, subwords)
+    dataset = load_dataset(config.dataset, config.source, layout, config.options.num_workers, subwords)
+    for split in dataset.splits.values():
+        word_starts(config, split)
+    return dataset
 
 
 def models_below(config: Config) -> list[Config]:
