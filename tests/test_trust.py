@@ -99,11 +99,13 @@ def test_a_mask_that_depends_on_the_label_is_found_and_a_random_one_is_not():
 
 
 def test_features_of_a_text_by_hand():
-    maskable = np.array([False, True, True, True, False])
-    masked = np.array([False, True, False, False, False])
-    (found,) = leakage.features(masked, maskable, np.array([0, 5]))
+    maskable = np.array([False, False, True, True, True, False])
+    masked = np.array([False, False, True, False, False, False])
+    empty, found = leakage.features(masked, maskable, np.array([0, 1, 6]))
+    assert not empty.any()
     assert found[:3].tolist() == [3, 1, 1 / 3]
     assert found[3:6].tolist() == [1, 0, 0] and found[23:26].tolist() == [0, 0, 1]
+    assert found[33:].tolist() == [1] + 9 * [0]  # three tokens are the tenths 0, 3 and 6
 
 
 # ---- verdicts ----

@@ -41,22 +41,33 @@ def features(masked: np.ndarray, maskable: np.ndarray, offsets: np.ndarray) -> n
     last 10 is masked, and the share that is masked in each tenth of the text. masked and maskable are (S,) bool; what
     cannot be masked is left out.
     """
-    found = np.zeros((len(offsets) - 1, 3 + FIRST + LAST + PARTS))
-    for row in range(len(offsets) - 1):
-        own = slice(offsets[row], offsets[row + 1])
-        pattern = masked[own][maskable[own]].astype(float)
-        n = len(pattern)
-        if not n:
-            continue
-        found[row, :3] = n, pattern.sum(), pattern.mean()
-        start = pattern[:FIRST]
-        found[row, 3 : 3 + len(start)] = start
-        end = pattern[::-1][:LAST]
-        found[row, 3 + FIRST : 3 + FIRST + len(end)] = end
-        part = np.arange(n) * PARTS // n
-        number = np.bincount(part, minlength=PARTS)
-        found[row, 3 + FIRST + LAST :] = np.bincount(part, pattern, minlength=PARTS) / np.maximum(number, 1)
-    return found
+    observations = len(offsets) - 1
+    row = np.repeat(np.arange(observations), np.diff(offsets))[maskable]  # the observation of each token that counts
+    pattern = masked[maskable].astype(float)
+    n = np.bincount(row, minlength=observations)
+    first_token = np.cumsum(n) - n
+    place = np.arange(len(row)) - first_token[row]
+    place_from_end = n[row] - 1 - place
+
+    counts = np.zeros((observations, 3))
+    counts[:, 0] = n
+    counts[:, 1] = np.bincount(row, pattern, minlength=observations)
+    counts[:, 2] = counts[:, 1] / np.maximum(n, 1)
+
+    beginning = np.zeros((observations, FIRST))
+    is_early = place < FIRST
+    beginning[row[is_early], place[is_early]] = pattern[is_early]
+
+    end = np.zeros((observations, LAST))
+    is_late = place_from_end < LAST
+    end[row[is_late], place_from_end[is_late]] = pattern[is_late]
+
+    tenth = row * PARTS + place * PARTS // n[row]  # the tenths of all texts, numbered one after the other
+    masked_in_tenth = np.bincount(tenth, pattern, minlength=observations * PARTS)
+    tokens_in_tenth = np.bincount(tenth, minlength=observations * PARTS)
+    shares = masked_in_tenth / np.maximum(tokens_in_tenth, 1)
+
+    return np.hstack([counts, beginning, end, shares.reshape(observations, PARTS)])
 
 
 def probe(train: np.ndarray, train_label: np.ndarray, test: np.ndarray, test_label: np.ndarray) -> Probe:
