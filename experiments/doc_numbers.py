@@ -53,7 +53,7 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nlproar.report.frame import Study
+    from nlproar.report.results import Results
 
 ROOT = Path(__file__).parents[1]
 _SCRIPT = "python experiments/doc_numbers.py"
@@ -91,7 +91,7 @@ def collect(layout: Layout, commands: Sequence[str], figures: dict[str, str]) ->
     `figures` names pictures of the report by the files in the repository that they are written to. Raises UserError if
     a run of the study is not done.
     """
-    from nlproar.report import agreement, frame, summary
+    from nlproar.report import frame, results
 
     records: dict[str, Record] = {}
     for command in commands:
@@ -101,10 +101,9 @@ def collect(layout: Layout, commands: Sequence[str], figures: dict[str, str]) ->
         own = tuple(one for one in study.records if one.id in records)
         if own:
             studies.append(replace(study, records=own))
-    scores = agreement.scores(studies, summary.racu_by_seed(frame.points(studies)))
-    known = scores.dropna(subset=["score"])
+    reported = results.collect(frame.Found(studies, {}), "cpu", None)
+    known = reported.scores.dropna(subset=["score"])
     turned = known.loc[known["faithful"] != known["score"], "metric"]
-    between = agreement.summary(scores)
     seeds = sorted({seed for study in studies for seed in study.seeds})
     return Numbers(
         commands=list(commands),
@@ -114,9 +113,9 @@ def collect(layout: Layout, commands: Sequence[str], figures: dict[str, str]) ->
         seeds=seeds,
         low_is_good=list(dict.fromkeys(turned)),
         printed="\n\n".join(curve.of_study(records.values(), seeds)).splitlines(),
-        scores=_rows(between),
-        tables=_tables(studies, scores),
-        figures=_draw(studies, between, figures),
+        scores=_rows(reported.agreement),
+        tables=_tables(reported),
+        figures=_draw(reported, figures),
     )
 
 
@@ -152,35 +151,30 @@ def _rows(found: pd.DataFrame) -> list[dict[str, Any]]:
     return list(json.loads(rounded.to_json(orient="records", double_precision=_DIGITS)))
 
 
-def _tables(studies: Sequence[Study], scores: pd.DataFrame) -> dict[str, list[dict[str, str]]]:
-    """Return tables of the report by their names there, without the column of tasks where there is one task only.
+def _tables(reported: Results) -> dict[str, list[dict[str, str]]]:
+    """Return the tables of `_ABOUT` that the report has, without the column of tasks where there is one task only."""
+    from nlproar.report import tables
 
-    They are curves_quantile and curves_count; agreement_taus and agreement_cost, of several metrics; and outside, shift
-    and randomisation, of the metrics that these belong to.
-    """
-    from nlproar.report import agreement, frame, outside, randomisation, tables
-    from nlproar.report.caches import Caches
-
-    points = frame.points(studies)
-    has_curves = not points["k"].isin([0, 100]).all()  # and not only the runs that all measures share
-    found = dict(tables.curves_to_read(points)) if has_curves else {}
-    between = agreement.summary(scores)
-    found |= agreement.to_read(between, agreement.taus(scores), agreement.cost(studies))
-    found.pop("agreement", None)  # its numbers are in the scores
-    found |= outside.to_read(outside.outside(studies))
-    found |= randomisation.to_read(randomisation.randomisation([Caches(study) for study in studies]))
-    if len(studies) == 1:
-        found = {name: table.drop(columns="task") for name, table in found.items()}
-    return {name: table.astype(str).to_dict("records") for name, table in found.items()}
+    has_curves = not reported.points["k"].isin([0, 100]).all()  # and not only the runs that all measures share
+    found = {}
+    for name, table in tables.to_read(reported).items():
+        if name not in _ABOUT or table.empty or (name.startswith("curves_") and not has_curves):
+            continue
+        dropped = ["meaning"]  # docs/trust.md says what a verdict means
+        if len(reported.studies) == 1:
+            dropped.append("task")
+        kept = table.drop(columns=dropped, errors="ignore")
+        found[name] = kept.astype(str).to_dict("records")
+    return found
 
 
-def _draw(studies: Sequence[Study], scores: pd.DataFrame, wanted: dict[str, str]) -> dict[str, dict[str, str]]:
+def _draw(reported: Results, wanted: dict[str, str]) -> dict[str, dict[str, str]]:
     """Write the pictures that are wanted, by the path of their file, and return their names and checksums."""
-    from nlproar.report import agreement, figures, frame, panels
+    from nlproar.report import agreement, figures, panels
 
     if not wanted:
         return {}
-    pictures = [*panels.curves(frame.points(studies), studies), agreement.picture(scores)]
+    pictures = [*panels.curves(reported.points, reported.studies), agreement.picture(reported.agreement)]
     by_name = {picture.name: picture for picture in pictures if picture is not None}
     found = {}
     for path, name in wanted.items():
@@ -303,7 +297,7 @@ def _by_metric(numbers: Numbers, what: str) -> list[dict[str, str]]:
     return list(rows.values())
 
 
-_ABOUT = {  # what a section says above each of its tables
+_ABOUT = {  # the scores and the tables that are kept, and what a section says above each
     "scores": "Scores: the mean over seeds in per cent, with its 95 % t interval.",
     "ranks": "Ranks by these means. The most faithful measure has rank 1.",
     "agreement_taus": "Kendall's tau between metrics, of the measures that both have, with a 95 % bootstrap interval.",
@@ -318,7 +312,12 @@ _ABOUT = {  # what a section says above each of its tables
     " middle of what the model knows, below 0 towards it.",
     "randomisation": "Rank correlation of importance with that of a model whose layers are randomised up to the one"
     " that is named, and with that of a model of another seed.",
+    "trust_truth": "Kendall's tau between each metric and the truth, over measures, for each planted task.",
+    "trust": "Verdicts on the metrics.",
+    "trust_plan": "Seeds that would tell two measures apart.",
+    "bias": "What each measure prefers, whatever the model.",
 }
+_NOT_IN_A_SECTION = ("trust_truth", "trust", "trust_plan", "bias")  # long tables, which are shown by themselves
 
 
 def _section(numbers: Numbers) -> str:
@@ -331,7 +330,7 @@ def _section(numbers: Numbers) -> str:
     made_with = "; ".join(numbers.made_with)
     lines.append(f"Collected on {numbers.date} from {numbers.runs} runs with {seeds}, made with {made_with}.")
     first = ["scores", "ranks", "agreement_taus", "agreement_cost"]
-    for name in [*first, *(name for name in numbers.tables if name not in first)]:
+    for name in [*first, *(name for name in numbers.tables if name not in (*first, *_NOT_IN_A_SECTION))]:
         if name in numbers.tables or (name in ("scores", "ranks") and numbers.scores):
             about = _ABOUT[name]
             if name == "scores" and numbers.low_is_good:

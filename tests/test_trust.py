@@ -160,6 +160,23 @@ def test_verdicts_on_a_sound_metric_and_on_one_that_is_fooled():
         assert verdict(found, check) == "FLAG"
 
 
+def test_a_metric_that_orders_measures_as_the_truth_and_one_that_does_the_reverse():
+    true = {"oracle": [90, 91, 92], "gradient": [40, 41, 42], "attention": [10, 11, 12]}
+    tables = []
+    for task, metrics in {"One": ["sound", "reverse"], "Other": ["sound"]}.items():
+        for metric in [*metrics, "Truth"]:
+            table = scores(true)
+            if metric == "reverse":
+                table["faithful"] *= -1
+            tables.append(table.assign(study=task, metric="Truth: auprc" if metric == "Truth" else f"{metric}: score"))
+    found = report.orders(pd.concat(tables, ignore_index=True))
+    assert found["tau"].tolist() == [1, -1, 1] and found["power"].tolist() == [1, 0, 1]
+    costs = pd.DataFrame({"study": ["One", "Other", "Else"], "metric": "sound", "cpu_seconds": [1000.0, 500.0, 9.0]})
+    sound, reverse = report.to_read(pd.DataFrame(), pd.DataFrame(), found, costs)["trust_truth"].to_dict("records")
+    assert list(sound.values()) == ["sound: score", "1.00", "1.00", "1.00", "100", "1,500"]
+    assert list(reverse.values()) == ["reverse: score", "−1.00", "–", "−1.00", "0", "–"]
+
+
 def test_with_one_seed_nothing_is_known():
     found = report.verdicts(scores({"gradient": [40], "gradient (transform twin)": [0], "position": [3]}))
     assert set(found["verdict"]) == {"unknown"}

@@ -163,6 +163,7 @@ def write(results: Results, layout: Layout) -> list[Path]:
         "agreement_taus": results.taus,
         "agreement_cost": results.cost_of_metrics,
         "trust": results.trust,
+        "trust_truth": results.orders,
         "trust_plan": results.plan,
         "leakage": results.leaks,
         "bias": results.biases,

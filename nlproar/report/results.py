@@ -36,11 +36,13 @@ class Results:
     racu_by_seed: pd.DataFrame
     racu: pd.DataFrame
     differences: pd.DataFrame
+    scores: pd.DataFrame
     agreement: pd.DataFrame
     taus: pd.DataFrame
     cost_of_metrics: pd.DataFrame
     leaks: pd.DataFrame
     trust: pd.DataFrame
+    orders: pd.DataFrame
     plan: pd.DataFrame
     biases: pd.DataFrame
     outside: pd.DataFrame
@@ -89,11 +91,13 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
         racu_by_seed=by_seed,
         racu=summary.racu(by_seed),
         differences=summary.differences(by_seed),
+        scores=scores,
         agreement=agreement.summary(scores),
         taus=agreement.taus(scores),
         cost_of_metrics=agreement.cost(studies),
         leaks=revealed,
         trust=verdicts,
+        orders=trust.orders(scores),
         plan=trust.plan(scores, trust.seconds_of_a_curve(studies)),
         biases=biases.biases(caches),
         outside=outside.outside(studies),

@@ -317,7 +317,7 @@ def to_read(results: Results) -> dict[str, pd.DataFrame]:
         **{f"racu_{dataset}": table for dataset, table in beside.items()},
         "differences": differences(results.differences),
         **agreement.to_read(results.agreement, results.taus, results.cost_of_metrics),
-        **trust.to_read(results.trust, results.plan),
+        **trust.to_read(results.trust, results.plan, results.orders, results.cost_of_metrics),
         **biases.to_read(results.biases),
         **outside.to_read(results.outside),
         **randomisation.to_read(results.randomisation),

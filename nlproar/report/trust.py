@@ -70,10 +70,7 @@ def verdicts(scores: pd.DataFrame) -> pd.DataFrame:
     Columns: study, metric, check, verdict, numbers, meaning.
     """
     rows = []
-    for study, scores_of_study in scores.groupby("study", sort=False):
-        tables = {}
-        for metric, scores_of_metric in scores_of_study.groupby("metric", sort=False):
-            tables[str(metric)] = _score_table(str(metric), scores_of_metric)
+    for study, tables in _tables_of_studies(scores):
         truth = tables.get(TRUTH)
         for metric, table in tables.items():
             if metric.startswith("Truth"):  # the other metrics are compared with this one
@@ -81,6 +78,15 @@ def verdicts(scores: pd.DataFrame) -> pd.DataFrame:
             for line in _verdicts_on_metric(table, truth):
                 rows.append({"study": study, "metric": metric, **line._asdict()})
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _tables_of_studies(scores: pd.DataFrame) -> Iterator[tuple[str, dict[str, pd.DataFrame]]]:
+    """Yield the label of each study with the `_score_table` of each of its metrics."""
+    for study, scores_of_study in scores.groupby("study", sort=False):
+        tables = {}
+        for metric, scores_of_metric in scores_of_study.groupby("metric", sort=False):
+            tables[str(metric)] = _score_table(str(metric), scores_of_metric)
+        yield str(study), tables
 
 
 def _score_table(metric: str, scores: pd.DataFrame) -> pd.DataFrame:
@@ -145,40 +151,33 @@ def _verdicts_on_metric(table: pd.DataFrame, truth: pd.DataFrame | None) -> Iter
     yield from _idle(rows)
 
 
-def _order(table: pd.DataFrame, truth: pd.DataFrame) -> Iterator[Line]:
-    """Yield whether the metric orders the measures as the truth does, and how often it finds the better of two."""
+class Order(NamedTuple):
+    """How far a metric orders measures as the truth of a planted task does."""
+
+    tau: agreement.Tau
+    # Number of seeds -> the share of the pairs of measures, of which one is truly better, that a metric with so many
+    # seeds finds; 1 is all. Empty where the truth tells no pair apart.
+    power: dict[int, float]
+
+
+def _order_by_truth(table: pd.DataFrame, truth: pd.DataFrame) -> Order | None:
+    """Return how far the scores by a metric order the measures as those by the truth; None for fewer than 3 measures.
+
+    Both tables are those of `_score_table`. Measures with a transform are left out.
+    """
     compared = []
     for series in table.index:
         if series in truth.index and taken_apart(str(series)).transform is None:
             compared.append(series)
     scores, true_scores = table.loc[compared].align(truth.loc[compared], join="inner")
     if len(scores) < 3:
-        return
-    yield _agreement_with_truth(scores, true_scores)
-    yield from _power(scores, true_scores)
-
-
-def _agreement_with_truth(scores: pd.DataFrame, true_scores: pd.DataFrame) -> Line:
-    """Return whether two tables of scores, with the same measures and seeds, order the measures in the same way."""
+        return None
     tau = agreement.tau(scores.to_numpy(float), true_scores.to_numpy(float))
-    if np.isnan(tau.low):
-        verdict = UNKNOWN
-        interval = ""
-    else:
-        verdict = YES if tau.low > 0 else NO
-        interval = f" ({tau.low:.2f} to {tau.high:.2f})"
-    seeds = _count_of_seeds(tau.seeds)
-    numbers = f"tau {tau.tau:.2f}{interval}, {tau.measures} measures, {seeds}"
-    return Line(
-        "orders measures as the truth does",
-        verdict,
-        numbers.replace("-", "−"),
-        _MEANING_OF_ORDER,
-    )
+    return Order(tau, _power(scores, true_scores))
 
 
-def _power(scores: pd.DataFrame, true_scores: pd.DataFrame) -> Iterator[Line]:
-    """Yield how often the metric finds the better of two measures better, by the number of seeds."""
+def _power(scores: pd.DataFrame, true_scores: pd.DataFrame) -> dict[int, float]:
+    """Return how often a metric finds the better of two measures better, see `Order.power`."""
     # Number of seeds -> for each pair of measures, the share of the choices of seeds that find it.
     detected: dict[int, list[float]] = {}
     most_seeds = scores.shape[1]
@@ -191,14 +190,54 @@ def _power(scores: pd.DataFrame, true_scores: pd.DataFrame) -> Iterator[Line]:
         for seeds in range(2, most_seeds + 1):
             share = trust.detection(better_scores, worse_scores, seeds)
             detected.setdefault(seeds, []).append(share)
-    if not detected:
+    return {seeds: float(np.nanmean(shares)) for seeds, shares in detected.items()}
+
+
+def orders(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return how far each metric orders the measures of a planted task as its truth does; `scores` as in `verdicts`.
+
+    Columns: study, metric, tau, low, high, measures, seeds, power (with all seeds, 1 is all; NaN where unknown).
+    """
+    rows = []
+    for study, tables in _tables_of_studies(scores):
+        truth = tables.get(TRUTH)
+        if truth is None:
+            continue
+        for metric, table in tables.items():
+            order = None if metric.startswith("Truth") else _order_by_truth(table, truth)
+            if order is not None:
+                power = order.power[max(order.power)] if order.power else np.nan
+                rows.append({"study": study, "metric": metric, **order.tau._asdict(), "power": power})
+    return pd.DataFrame(rows, columns=["study", "metric", *agreement.Tau._fields, "power"])
+
+
+def _order(table: pd.DataFrame, truth: pd.DataFrame) -> Iterator[Line]:
+    """Yield whether the metric orders the measures as the truth does, and how often it finds the better of two."""
+    order = _order_by_truth(table, truth)
+    if order is None:
         return
-    power = {seeds: 100 * float(np.nanmean(shares)) for seeds, shares in detected.items()}
-    power_of_all_seeds = power[max(power)]
+    tau = order.tau
+    if np.isnan(tau.low):
+        verdict = UNKNOWN
+        interval = ""
+    else:
+        verdict = YES if tau.low > 0 else NO
+        interval = f" ({tau.low:.2f} to {tau.high:.2f})"
+    seeds = _count_of_seeds(tau.seeds)
+    numbers = f"tau {tau.tau:.2f}{interval}, {tau.measures} measures, {seeds}"
+    yield Line(
+        "orders measures as the truth does",
+        verdict,
+        numbers.replace("-", "−"),
+        _MEANING_OF_ORDER,
+    )
+    if not order.power:
+        return
+    power_of_all_seeds = order.power[max(order.power)]
     yield Line(
         "finds the better of two measures better",
-        YES if power_of_all_seeds >= 100 * trust.POWER else NO,
-        ", ".join(f"{number(per_cent)} % with {seeds} seeds" for seeds, per_cent in power.items()),
+        YES if power_of_all_seeds >= trust.POWER else NO,
+        ", ".join(f"{number(100 * share)} % with {seeds} seeds" for seeds, share in order.power.items()),
         "The power of a paired t test, over all pairs of measures that the truth tells apart.",
     )
 
@@ -485,12 +524,17 @@ def seconds_of_a_curve(studies: Sequence[Study]) -> pd.DataFrame:
     return means.reset_index()
 
 
-def to_read(found: pd.DataFrame, planned: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the tables for people, by name. `found` are verdicts, and `planned` is the result of `plan`.
+def to_read(
+    found: pd.DataFrame, planned: pd.DataFrame, ordered: pd.DataFrame, costs: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """Return the tables for people, by name.
 
-    An empty table is left out.
+    `found` are verdicts, `planned` is the result of `plan`, `ordered` that of `orders`, and `costs` that of
+    `report.agreement.cost`. An empty table is left out.
     """
     tables = {}
+    if len(ordered):
+        tables["trust_truth"] = _orders_to_read(ordered, costs)
     if len(found):
         tables["trust"] = found.rename(columns={"study": "task"})
     if len(planned):
@@ -509,8 +553,26 @@ def to_read(found: pd.DataFrame, planned: pd.DataFrame) -> dict[str, pd.DataFram
     return tables
 
 
+def _orders_to_read(ordered: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """Return tau with the truth, a row for each metric and a column for each task, with means and costs over tasks."""
+    rows = []
+    for metric, own in ordered.groupby("metric", sort=False):
+        row = {"metric": str(metric)}
+        for study in ordered["study"].unique():
+            of_study = own[own["study"] == study]
+            row[study] = _rounded(of_study["tau"].iloc[0], 2) if len(of_study) else NOTHING
+        row["mean"] = _rounded(own["tau"].mean(), 2)
+        row["power %"] = _rounded(100 * own["power"].mean(), 0)
+        metric_of_runs = str(metric).rpartition(": ")[0]  # "ROAR: RACU" is a score of the metric "ROAR"
+        has_cost = (costs["metric"] == metric_of_runs) & costs["study"].isin(own["study"])
+        seconds = costs.loc[has_cost, "cpu_seconds"]
+        row["CPU seconds"] = f"{seconds.sum():,.0f}" if len(seconds) and seconds.notna().all() else NOTHING
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def _rounded(value: float | None, decimals: int) -> str:
     """Return a number with so many decimals; "–" for none."""
     if pd.isna(value):
         return NOTHING
-    return f"{value:.{decimals}f}"
+    return f"{value:.{decimals}f}".replace("-", "−")
