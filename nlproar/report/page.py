@@ -41,23 +41,37 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    used = [*(one for picture in pictures for one in picture.legend), *_measures(results.points)]
+    looks = {measure: figures.look(measure, measure) for measure in results.points["measure"].unique()}
+    used: list[Look] = []
+    for picture in pictures:
+        used += picture.legend
+    used += looks.values()
     variables = figures.variables(used)
+
     read = tables.to_read(results)
     racu = read["racu"]
     if (racu["published % (95 %)"] == formats.NOTHING).all():
         racu = racu.drop(columns="published % (95 %)")
+    beside = []
+    for name, frame in read.items():
+        if name.startswith("racu_"):
+            beside.append(_beside(name, frame, results.studies))
+    trust = []
+    for name, title in _TRUST.items():
+        if name in read:
+            trust.append((title, _table(read[name])))
+
     return environment.get_template("page.html").render(
         racu=_table(racu),
-        beside=[_beside(name, frame, results.studies) for name, frame in read.items() if name.startswith("racu_")],
+        beside=beside,
         differences=_table(read["differences"]),
-        trust=[(title, _table(read[name])) for name, title in _TRUST.items() if name in read],
+        trust=trust,
         tasks=_table(read["tasks"]),
         cost=_table(read["cost"]),
         pictures=[_picture(picture, variables) for picture in pictures],
         numbers=_numbers(read, pictures),
         strips=[_strips(cache, number) for number, cache in enumerate(results.caches)],
-        colors={measure: variables[one.color] for measure, one in _looks(results.points).items()},
+        colors={measure: variables[look.color] for measure, look in looks.items()},
         palette=[(variable, color, figures.on_dark(color)) for color, variable in variables.items()],
         setting=[_setting(study) for study in results.studies],
         notes=results.notes,
@@ -70,10 +84,10 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
 def _beside(name: str, frame: pd.DataFrame, studies: Sequence[Study]) -> dict[str, Any]:
     """Return what the template needs of a table of studies side by side, which is called racu_TASK."""
     dataset = name.removeprefix("racu_")
-    titles = [str(study.task["title"]) for study in studies if study.dataset == dataset]
-    models = {study.model for study in studies if study.dataset == dataset}
+    of_task = [study for study in studies if study.dataset == dataset]
+    models = {study.model for study in of_task}
     return {
-        "title": printable(titles[0]),
+        "title": printable(str(of_task[0].task["title"])),
         "what": "Models" if len(models) > 1 else "Studies",
         "parameters": tables.models_of(dataset, studies),
         "table": _table(frame),
@@ -91,34 +105,24 @@ def _strips(cache: Caches, number: int) -> dict[str, Any]:
 def _numbers(read: Mapping[str, pd.DataFrame], pictures: Sequence[Picture]) -> dict[str, list[dict[str, Any]]]:
     """Return the tables that have the numbers of a picture, by its name: "curves_quantile" those of this name,
     "sparsity" also "sparsity_count"."""
-    found = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for picture in pictures:
         if picture.name == "racu":  # its table stands on the page for itself
             continue
-        own = [frame for name, frame in read.items() if name == picture.name or name.startswith(f"{picture.name}_")]
-        found[picture.name] = [_table(frame) for frame in own]
+        found[picture.name] = []
+        for name, frame in read.items():
+            if name == picture.name or name.startswith(f"{picture.name}_"):
+                found[picture.name].append(_table(frame))
     return found
 
 
-def _looks(points: pd.DataFrame) -> dict[str, Look]:
-    return {measure: figures.look(measure, measure) for measure in points["measure"].unique()}
-
-
-def _measures(points: pd.DataFrame) -> list[Look]:
-    return list(_looks(points).values())
-
-
 def _table(frame: pd.DataFrame) -> dict[str, Any]:
-    """Columns, with whether they hold numbers, and blocks of rows with the task and masking they share."""
-    grouped = [name for name in ("task", "masking") if name in frame.columns[:2]] if "measure" in frame else []
-    if "measures" in frame:
-        grouped += [name for name in ("task", "masking", "metric") if name in frame]
-    grouped += ["task"] if "rule" in frame else []
-    grouped += ["task", "metric"] if "verdict" in frame else []
-    rest = frame.drop(columns=grouped)
+    """Return columns, with whether they hold numbers, and blocks of rows with the columns that name the block."""
+    shared = _shared_columns(frame)
+    rest = frame.drop(columns=shared)
     columns = [(name, formats.is_numeric(frame[name])) for name in rest.columns]
     blocks: list[dict[str, Any]] = []
-    for heads, row in zip(frame[grouped].itertuples(index=False), rest.itertuples(index=False), strict=True):
+    for heads, row in zip(frame[shared].itertuples(index=False), rest.itertuples(index=False), strict=True):
         title = ", ".join(head for head in heads if head != formats.NOTHING)
         if not blocks or blocks[-1]["title"] != title:
             blocks.append({"title": title, "rows": []})
@@ -126,36 +130,68 @@ def _table(frame: pd.DataFrame) -> dict[str, Any]:
     return {"columns": columns, "blocks": blocks}
 
 
+def _shared_columns(frame: pd.DataFrame) -> list[str]:
+    """Return the columns of a table whose values stand above a block of rows instead of in each row."""
+    if "verdict" in frame:
+        return ["task", "metric"]
+    if "rule" in frame:
+        return ["task"]
+    if "measures" in frame:
+        return [name for name in ("task", "masking", "metric") if name in frame]
+    if "measure" in frame:
+        return [name for name in ("task", "masking") if name in frame.columns[:2]]
+    return []
+
+
 def _picture(picture: Picture, variables: dict[str, str]) -> dict[str, Any]:
-    """Title, caption and panels: title, description and SVG, which is ours and escaped by matplotlib."""
+    """Return title, caption and panels: title, description and SVG, which is ours and escaped by matplotlib."""
     shown = []
     for panel in picture.panels:
-        svg = Markup(figures.svg(picture, panel, variables))
-        title = panel.title.replace("\n", ", ")
-        about = {"title": title, "description": panel.description, "begins_row": panel.begins_row}
-        shown.append({**about, "svg": svg})
-    columns = picture.columns if any(panel.begins_row for panel in picture.panels) else None
-    about = {"name": picture.name, "title": picture.title, "caption": picture.caption}
-    return {**about, "panels": shown, "columns": columns}
+        shown.append(
+            {
+                "title": panel.title.replace("\n", ", "),
+                "description": panel.description,
+                "begins_row": panel.begins_row,
+                "svg": Markup(figures.svg(picture, panel, variables)),
+            }
+        )
+    has_rows = any(panel.begins_row for panel in picture.panels)
+    return {
+        "name": picture.name,
+        "title": picture.title,
+        "caption": picture.caption,
+        "panels": shown,
+        "columns": picture.columns if has_rows else None,
+    }
 
 
 def _setting(study: Study) -> dict[str, Any]:
-    """What a study was run with: its configuration, and every version, device and commit among its records."""
-    facts = {name.replace("_", " "): study.records[0].config.get(name) for name in _FACTS}
+    """Return what a study was run with: its configuration, and every version, device and commit among its records."""
+    config = study.records[0].config
+    environments = [one.environment for one in study.records]
+    facts: dict[str, Any] = {}
+    for name in _FACTS:
+        facts[name.replace("_", " ")] = config.get(name)
     facts["parameters of the model"] = "unknown" if study.parameters is None else f"{study.parameters:,}"
     facts["data"] = study.facts["data"]
-    facts |= {f"task: {name.replace('_', ' ')}": value for name, value in study.task.items()}
+    for name, value in study.task.items():
+        facts[f"task: {name.replace('_', ' ')}"] = value
     facts["task: labels"] = ", ".join(study.task["labels"])
-    environments = [one.environment for one in study.records]
     for name in ("python", "system", "device", "threads", "commit"):
         facts[name] = _counted([environment.get(name) for environment in environments])
-    for library in sorted({name for environment in environments for name in environment["versions"]}):
+    libraries: set[str] = set()
+    for environment in environments:
+        libraries |= environment["versions"].keys()
+    for library in sorted(libraries):
         facts[library] = _counted([environment["versions"].get(library) for environment in environments])
-    facts["most memory"] = f"{max(environment.get('peak_memory_gb', 0) for environment in environments):.2f} GB"
+    most_memory = max(environment.get("peak_memory_gb", 0) for environment in environments)
+    facts["most memory"] = f"{most_memory:.2f} GB"
     return {"study": study.label, "facts": {printable(key): printable(str(value)) for key, value in facts.items()}}
 
 
 def _counted(values: list[Any]) -> str:
-    """All values there are, most frequent first, with how often if they differ."""
+    """Return all values there are, most frequent first, with how often if they differ."""
     counts = Counter("unknown" if value is None else str(value) for value in values).most_common()
-    return counts[0][0] if len(counts) == 1 else ", ".join(f"{value} ({n})" for value, n in counts)
+    if len(counts) == 1:
+        return counts[0][0]
+    return ", ".join(f"{value} ({number})" for value, number in counts)

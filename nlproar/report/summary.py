@@ -15,29 +15,40 @@ PANEL = ["study", "strategy", "masking"]  # what is drawn in one coordinate syst
 
 
 def grid(panel: pd.DataFrame) -> dict[str, list[int]]:
-    """The levels that each series of a panel should have: the steps of a recursive one, and for the others every
-    level that one of them has at any seed. Random masking needs those of all."""
-    strategy = panel["strategy"].iloc[0]
-    top = 100 if strategy == "quantile" else int(panel["k"].max())
-    ends = {0, top} if strategy == "quantile" else {0}
-    others = panel[panel["measure"] != BASELINE]
-    seen = {int(k) for k in (panel if others["step"].isna().all() else others[others["step"].isna()])["k"]}
-    found = {}
+    """Return the levels that each series of a panel should have, in order.
+
+    These are the steps of a recursive series. Any other one should have every level that one of them has at any seed.
+    Random masking needs the levels of all others.
+    """
+    is_quantile = panel["strategy"].iloc[0] == "quantile"
+    top = 100 if is_quantile else int(panel["k"].max())
+    ends = {0, top} if is_quantile else {0}
+    is_random = panel["measure"] == BASELINE
+    others = panel[~is_random]
+    without_steps = others[others["step"].isna()]
+    if len(without_steps) == len(others):  # then the levels of random masking are theirs, too
+        without_steps = panel
+    seen = set(without_steps["k"].astype(int))
+
+    levels = {}
+    needed: set[int] = set()
     for (series, step), _ in others.groupby(["series", "step"], dropna=False):
-        found[series] = sorted(ends | (seen if pd.isna(step) else set(range(0, top + 1, int(step)))))
-    own = {int(k) for k in panel.loc[panel["measure"] == BASELINE, "k"]}
-    needed = {k for levels in found.values() for k in levels}
-    return {BASELINE: sorted(needed | (ends if found else ends | own)), **found}
+        inner = seen if pd.isna(step) else set(range(0, top + 1, int(step)))
+        levels[series] = sorted(ends | inner)
+        needed |= ends | inner
+    if not levels:
+        needed = ends | set(panel.loc[is_random, "k"].astype(int))
+    return {BASELINE: sorted(needed), **levels}
 
 
 def panels(points: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """What is drawn in one coordinate system: its study, strategy and masking, and its points."""
+    """Yield what is drawn in one coordinate system: its study, strategy and masking, and its points."""
     for values, panel in points.groupby(PANEL, sort=False):
         yield dict(zip(PANEL, values, strict=True)), panel
 
 
 def missing(points: pd.DataFrame, seeds: Mapping[str, Sequence[int]]) -> pd.DataFrame:
-    """Levels without a record, one row per study, strategy, masking, series, seed: `levels`, a list of k.
+    """Return levels without a record, a row for each study, strategy, masking, series and seed: `levels`, a list of k.
 
     `seeds` are those of each study: a seed that is there for one measure is expected of all.
     """
@@ -46,15 +57,18 @@ def missing(points: pd.DataFrame, seeds: Mapping[str, Sequence[int]]) -> pd.Data
         for series, levels in grid(panel).items():
             own = panel[panel["series"] == series]
             for seed in seeds[place["study"]]:
-                lacking = sorted(set(levels) - set(own.loc[own["seed"] == seed, "k"]))
+                there = set(own.loc[own["seed"] == seed, "k"])
+                lacking = sorted(set(levels) - there)
                 if lacking:
                     rows.append({**place, "series": series, "seed": seed, "levels": lacking})
     return pd.DataFrame(rows, columns=[*PANEL, "series", "seed", "levels"])
 
 
 def racu_by_seed(points: pd.DataFrame) -> pd.DataFrame:
-    """ACU and RACU (1 is all) of each quantile series and seed against random masking of that seed, and `random_fall`,
-    how far random masking lowers performance on average over the levels (1 is all), of which RACU is a share.
+    """Return ACU and RACU of each quantile series and seed against random masking of that seed; 1 is all.
+
+    `random_fall` is how far random masking lowers performance on average over the levels (1 is all). RACU is a share
+    of it.
 
     `problem` says why there is no RACU. It is never made from an incomplete curve: "k = 20, 40 missing", "random k = 20
     missing". It is undefined where a performance is no number, where `random_fall` is below
@@ -64,12 +78,15 @@ def racu_by_seed(points: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for place, panel in panels(points[points["strategy"] == "quantile"]):
         levels = grid(panel)
-        curves = {key: dict(zip(c["k"], c["performance"], strict=True)) for key, c in panel.groupby(["series", "seed"])}
-        names = panel[panel["measure"] != BASELINE].groupby("series", sort=False)["measure"].first()
-        for series, measure in names.items():
+        curves = {}
+        for key, curve in panel.groupby(["series", "seed"]):
+            curves[key] = dict(zip(curve["k"], curve["performance"], strict=True))
+        measures = panel[panel["measure"] != BASELINE].groupby("series", sort=False)["measure"].first()
+        for series, measure in measures.items():
             of_seeds = []
             for seed in sorted(panel["seed"].unique()):
-                own, baseline = curves.get((series, seed), {}), curves.get((BASELINE, seed), {})
+                own = curves.get((series, seed), {})
+                baseline = curves.get((BASELINE, seed), {})
                 values = _racu(levels[str(series)], own, baseline)
                 of_seeds.append({**place, "series": series, "measure": measure, "seed": seed, **values})
             _compare_with_spread(of_seeds)
@@ -79,7 +96,7 @@ def racu_by_seed(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _racu(levels: list[int], own: Mapping[int, float], baseline: Mapping[int, float]) -> dict[str, Any]:
-    """Columns acu, racu, random_fall and problem of one series and seed."""
+    """Return the columns acu, racu, random_fall and problem of one series and seed."""
     problem = _incomplete(levels, own, baseline)
     if problem:
         return {"acu": np.nan, "racu": np.nan, "random_fall": np.nan, "problem": problem}
@@ -103,13 +120,20 @@ def _racu(levels: list[int], own: Mapping[int, float], baseline: Mapping[int, fl
 
 
 def _incomplete(levels: list[int], own: Mapping[int, float], baseline: Mapping[int, float]) -> str:
-    """Why a curve and its baseline give no ACU: levels that are missing, or whose performance is no number."""
-    lacking = [_without(levels, own), _without(levels, baseline, f"{BASELINE} ")]
+    """Return why a curve and its baseline give no ACU: levels that are missing, or whose performance is no number."""
+    lacking = [
+        _without(levels, own),
+        _without(levels, baseline, f"{BASELINE} "),
+    ]
     if any(lacking):
         return "; ".join(text for text in lacking if text)
-    odd = [f"k = {k}" for k in levels if not np.isfinite(own[k])]
-    odd += [f"{BASELINE} k = {k}" for k in levels if not np.isfinite(baseline[k])]
-    return f"undefined: performance is no number at {', '.join(dict.fromkeys(odd))}" if odd else ""
+    odd = []
+    for whose, curve in (("", own), (f"{BASELINE} ", baseline)):
+        for k in levels:
+            where = f"{whose}k = {k}"
+            if not np.isfinite(curve[k]) and where not in odd:
+                odd.append(where)
+    return f"undefined: performance is no number at {', '.join(odd)}" if odd else ""
 
 
 def _compare_with_spread(of_seeds: list[dict[str, Any]]) -> None:
@@ -126,7 +150,8 @@ def _compare_with_spread(of_seeds: list[dict[str, Any]]) -> None:
         )
     for row in of_seeds:
         if not row["problem"]:
-            row["racu"], row["problem"] = np.nan, words
+            row["racu"] = np.nan
+            row["problem"] = words
 
 
 def _without(levels: Iterable[int], curve: Mapping[int, float], whose: str = "") -> str:
@@ -135,60 +160,92 @@ def _without(levels: Iterable[int], curve: Mapping[int, float], whose: str = "")
 
 
 def racu(by_seed: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds and 95 % t interval: columns acu, racu, low, high (1 is all), n, and `problem` of the rest. ACU
-    is the mean over the n seeds that have a RACU."""
+    """Return the mean over seeds with its 95 % t interval; `by_seed` is the result of `racu_by_seed`.
+
+    Columns: those of a panel, series, measure, acu, racu, low, high (1 is all), n, and `problem` of the other seeds.
+    ACU is the mean over the n seeds that have a RACU.
+    """
     rows = []
-    for key, group in by_seed.groupby([*PANEL, "series", "measure"], sort=False):
-        found = intervals.t_interval(group["racu"].to_numpy())
-        problems = "; ".join(f"seed {seed}: {text}" for seed, text in zip(group["seed"], group["problem"], strict=True)
-                             if text)  # fmt: skip
-        acu = group.loc[group["racu"].notna(), "acu"].mean()
-        values = {"acu": acu, "racu": found.mean, "low": found.low, "high": found.high, "n": found.n}
-        rows.append({**dict(zip([*PANEL, "series", "measure"], key, strict=True)), **values, "problem": problems})
-    return pd.DataFrame(rows, columns=[*PANEL, "series", "measure", "acu", "racu", "low", "high", "n", "problem"])
+    keys = [*PANEL, "series", "measure"]
+    for key, group in by_seed.groupby(keys, sort=False):
+        interval = intervals.t_interval(group["racu"].to_numpy())
+        problems = []
+        for seed, text in zip(group["seed"], group["problem"], strict=True):
+            if text:
+                problems.append(f"seed {seed}: {text}")
+        rows.append(
+            {
+                **dict(zip(keys, key, strict=True)),
+                "acu": group.loc[group["racu"].notna(), "acu"].mean(),
+                "racu": interval.mean,
+                "low": interval.low,
+                "high": interval.high,
+                "n": interval.n,
+                "problem": "; ".join(problems),
+            }
+        )
+    return pd.DataFrame(rows, columns=[*keys, "acu", "racu", "low", "high", "n", "problem"])
 
 
 def differences(by_seed: pd.DataFrame) -> pd.DataFrame:
-    """RACU of every two series of a panel, paired by seed: difference, low, high, n, p, and p_holm, corrected for
-    all pairs of the panel."""
+    """Return the differences in RACU of every two series of a panel, paired by seed.
+
+    Columns: those of a panel, first, second (the two series), difference, low, high, n, p, and p_holm, which is
+    corrected for all pairs of the panel.
+    """
+    columns = [*PANEL, "first", "second", "difference", "low", "high", "n", "p", "p_holm"]
     rows = []
     for key, group in by_seed.groupby(PANEL, sort=False):
         table = group.pivot(index="series", columns="seed", values="racu").reindex(group["series"].unique())
         for found in intervals.paired_differences(table.to_numpy()):
+            pair = (table.index[found.first], table.index[found.second])
             mean, low, high, n = found.difference
-            pair = {"first": table.index[found.first], "second": table.index[found.second]}
-            values = {"difference": mean, "low": low, "high": high, "n": n, "p": found.p, "p_holm": found.p_holm}
-            rows.append({**dict(zip(PANEL, key, strict=True)), **pair, **values})
-    columns = [*PANEL, "first", "second", "difference", "low", "high", "n", "p", "p_holm"]
+            rows.append((*key, *pair, mean, low, high, n, found.p, found.p_holm))
     return pd.DataFrame(rows, columns=columns)
 
 
 def curves(points: pd.DataFrame) -> pd.DataFrame:
-    """Mean performance and 95 % t interval over seeds at each level of each series: performance, low, high, n.
+    """Return mean performance and 95 % t interval over seeds at each level of each series.
 
-    Performance is in [0, 1], and so are low and high; `cut` says whether a bound would lie outside.
+    Columns: those of a panel, series, measure, k, performance, low, high (in [0, 1]), n, and `cut`, which says whether
+    a bound would lie outside of [0, 1].
     """
     rows = []
     keys = [*PANEL, "series", "measure", "k"]
     for key, group in points.groupby(keys, sort=False):
         whole = intervals.t_interval(group["performance"].to_numpy())
-        found = intervals.within(whole, 0, 1)
-        cut = bool(whole.low < found.low or whole.high > found.high)  # False where there is no interval
-        rows.append({**dict(zip(keys, key, strict=True)), "performance": found.mean, "low": found.low,
-                     "high": found.high, "n": found.n, "cut": cut})  # fmt: skip
+        inside = intervals.within(whole, 0, 1)
+        rows.append(
+            {
+                **dict(zip(keys, key, strict=True)),
+                "performance": inside.mean,
+                "low": inside.low,
+                "high": inside.high,
+                "n": inside.n,
+                "cut": bool(whole.low < inside.low or whole.high > inside.high),  # False where there is no interval
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def sparsity(by_seed: pd.DataFrame) -> pd.DataFrame:
-    """Mean share and 95 % t interval over seeds at each level of each measure: share, low, high (0 to 1), n.
+    """Return the mean share and its 95 % t interval over seeds at each level of each measure.
 
     `by_seed` has columns study, strategy, measure, level, seed and share: of the importance of an observation, the
-    share that the tokens at its top hold, which `level` and `strategy` count.
+    share that the tokens at its top hold, which `level` and `strategy` count. The columns of the result are study,
+    strategy, measure, level, share, low, high (0 to 1) and n.
     """
     rows = []
     keys = ["study", "strategy", "measure", "level"]
     for key, group in by_seed.groupby(keys, sort=False):
-        found = intervals.within(intervals.t_interval(group["share"].to_numpy()), 0, 1)
-        values = {"share": found.mean, "low": found.low, "high": found.high, "n": found.n}
-        rows.append({**dict(zip(keys, key, strict=True)), **values})
+        interval = intervals.within(intervals.t_interval(group["share"].to_numpy()), 0, 1)
+        rows.append(
+            {
+                **dict(zip(keys, key, strict=True)),
+                "share": interval.mean,
+                "low": interval.low,
+                "high": interval.high,
+                "n": interval.n,
+            }
+        )
     return pd.DataFrame(rows, columns=[*keys, "share", "low", "high", "n"])
