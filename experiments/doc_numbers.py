@@ -1,8 +1,9 @@
 """The numbers that README.md and docs/ show: from the records of a study to a file, and from the file into the text.
 
-collect --name NAME --persistent-dir DIR [--command "nlproar study ..."] [--figure PICTURE=FILE]
+collect --name NAME --persistent-dir DIR [--command "nlproar study ..."] [--figure PICTURE=FILE] [--metric-shown METRIC]
     Read the records of the study that the commands name, and write docs/numbers/NAME.json. Without --command the
-    commands are those of the file as it is. Files that a command names are looked for in the current folder.
+    commands are those of the file as it is, and so is the test metric. Files that a command names are looked for in
+    the current folder.
 write
     Put what the files of docs/numbers/ say between the markers of README.md and docs/*.md.
 check
@@ -80,16 +81,19 @@ class Numbers:
     scores: list[dict[str, Any]]  # in numbers, see `agreement.summary`
     tables: dict[str, list[dict[str, str]]]  # in words, as the report shows them, see `_tables`
     figures: dict[str, dict[str, str]]  # by path in the repository: the picture of the report, and the file's sha256
+    metric_shown: str | None = None  # the test metric of curves and RACU; None for that of each task
 
 
 # From records to a file.
 
 
-def collect(layout: Layout, commands: Sequence[str], figures: dict[str, str]) -> Numbers:
+def collect(
+    layout: Layout, commands: Sequence[str], figures: dict[str, str], metric_shown: str | None = None
+) -> Numbers:
     """Return the numbers of a study from its records, as the report computes them.
 
     `figures` names pictures of the report by the files in the repository that they are written to. Raises UserError if
-    a run of the study is not done.
+    a run of the study is not done, or does not have the test metric `metric_shown`.
     """
     from nlproar.report import frame, results
 
@@ -97,10 +101,14 @@ def collect(layout: Layout, commands: Sequence[str], figures: dict[str, str]) ->
     for command in commands:
         records |= _records(layout, command)
     studies = []
-    for study in frame.load([layout]).studies:
+    for study in frame.load([layout], metric_shown).studies:
         own = tuple(one for one in study.records if one.id in records)
-        if own:
-            studies.append(replace(study, records=own))
+        if not own:
+            continue
+        kept = replace(study, records=own)
+        if metric_shown not in (None, kept.metric):
+            raise UserError(f"--metric-shown {metric_shown}: not all records of {study.label} have it")
+        studies.append(kept)
     reported = results.collect(frame.Found(studies, {}), "cpu", None)
     known = reported.scores.dropna(subset=["score"])
     turned = known.loc[known["faithful"] != known["score"], "metric"]
@@ -116,6 +124,7 @@ def collect(layout: Layout, commands: Sequence[str], figures: dict[str, str]) ->
         scores=_rows(reported.agreement),
         tables=_tables(reported),
         figures=_draw(reported, figures),
+        metric_shown=metric_shown,
     )
 
 
@@ -329,6 +338,8 @@ def _section(numbers: Numbers) -> str:
     seeds = "1 seed" if len(numbers.seeds) == 1 else f"{len(numbers.seeds)} seeds"
     made_with = "; ".join(numbers.made_with)
     lines.append(f"Collected on {numbers.date} from {numbers.runs} runs with {seeds}, made with {made_with}.")
+    if numbers.metric_shown is not None:
+        lines.append(f"The test metric is `{numbers.metric_shown}`.")
     first = ["scores", "ranks", "agreement_taus", "agreement_cost"]
     for name in [*first, *(name for name in numbers.tables if name not in (*first, *_NOT_IN_A_SECTION))]:
         if name in numbers.tables or (name in ("scores", "ranks") and numbers.scores):
@@ -441,6 +452,7 @@ def _parser() -> Parser:
     add("--command", action="append", metavar="COMMAND", help="a study; may be given several times")
     about = "also draw a picture of the report, such as agreement=docs/sst_agreement.png; may be given several times"
     add("--figure", action="append", metavar="PICTURE=FILE", help=about)
+    add("--metric-shown", metavar="METRIC", help="the test metric of curves and RACU (default: that of each task)")
     commands.add_parser("write", description="From the files into the texts.")
     commands.add_parser("check", description="Compare the texts with the files.")
     return found
@@ -459,7 +471,8 @@ def _collect(flags: argparse.Namespace) -> None:
         if not is_sign or not re.fullmatch(r"docs/[\w-]+\.png", path):
             raise UserError(f"--figure {asked}: name a picture and a file, as in agreement=docs/sst_agreement.png")
         figures[path] = picture
-    numbers = collect(Layout.at(flags.persistent_dir), commands, figures)
+    shown = flags.metric_shown or (before.metric_shown if before else None)
+    numbers = collect(Layout.at(flags.persistent_dir), commands, figures, shown)
     print(f"written: {save(flags.name, numbers).relative_to(ROOT)}")
 
 

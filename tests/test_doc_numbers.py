@@ -12,6 +12,7 @@ import pytest
 
 from experiments import doc_numbers
 from nlproar.report import frame, results
+from nlproar.run import record
 from nlproar.run.layout import Layout
 from tests import made_records
 from tests.conftest import ROOT
@@ -145,6 +146,25 @@ def test_numbers_are_collected_again_by_the_same_command(collected, made):
     before = doc_numbers.load("sst-made")
     collect("--name", "sst-made", "--persistent-dir", made / "p")
     assert doc_numbers.load("sst-made") == before and doc_numbers.differences() == []
+
+
+@pytest.mark.slow
+def test_another_test_metric_is_kept_in_the_file(copy, tmp_path, capsys):
+    layout = Layout(tmp_path / "p")
+    made_records.study(layout.root, seeds=(0, 1))
+    for path in layout.records():
+        one = record.load(path)
+        test = {**one.metrics["test"], "accuracy": one.metrics["test"]["macro_f1"] / 2}
+        record.write(path, replace(one, metrics={**one.metrics, "test": test}))
+    words = ("--name", "sst-made", "--persistent-dir", layout.root)
+    collect(*words, "--command", STUDY, "--metric-shown", "accuracy")
+    made = doc_numbers.load("sst-made")
+    assert made.metric_shown == "accuracy" and made.tables["curves_quantile"][0]["0 %"] == "45.0 (45.0 to 45.0)"
+    collect(*words)
+    assert doc_numbers.load("sst-made") == made
+    with pytest.raises(SystemExit, match="2"):
+        collect(*words, "--metric-shown", "magic")
+    assert "--metric-shown magic: not all records of " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
