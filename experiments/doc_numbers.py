@@ -12,7 +12,7 @@ check
 A marker in a text is one of these:
     <!-- numbers: NAME VIEW --> ... <!-- end -->
         VIEW is scores or ranks (of each measure by each metric), printed (what the study prints at its end), a table of
-        the file such as agreement_taus, or section for the commands and all tables, each with a sentence.
+        the file such as agreement_taus or trust, or section for the commands and most tables, each with a sentence.
     <!-- number: NAME | METRIC | MEASURE | FIELD --> ... <!-- end -->
         One number within a line. FIELD is score, interval or rank, and METRIC is named as in the table of scores.
 """
@@ -161,13 +161,14 @@ def _rows(found: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _tables(reported: Results) -> dict[str, list[dict[str, str]]]:
-    """Return the tables of `_ABOUT` that the report has, without the column of tasks where there is one task only."""
+    """Return the tables that are kept of a report, without the column of tasks where there is one task only."""
     from nlproar.report import tables
 
     has_curves = not reported.points["k"].isin([0, 100]).all()  # and not only the runs that all measures share
     found = {}
     for name, table in tables.to_read(reported).items():
-        if name not in _ABOUT or table.empty or (name.startswith("curves_") and not has_curves):
+        is_kept = name in _ABOUT or name in _BY_THEMSELVES
+        if not is_kept or table.empty or (name.startswith("curves_") and not has_curves):
             continue
         dropped = ["meaning"]  # docs/trust.md says what a verdict means
         if len(reported.studies) == 1:
@@ -306,7 +307,7 @@ def _by_metric(numbers: Numbers, what: str) -> list[dict[str, str]]:
     return list(rows.values())
 
 
-_ABOUT = {  # the scores and the tables that are kept, and what a section says above each
+_ABOUT = {  # the scores and tables of a section, and what it says above each
     "scores": "Scores: the mean over seeds in per cent, with its 95 % t interval.",
     "ranks": "Ranks by these means. The most faithful measure has rank 1.",
     "agreement_taus": "Kendall's tau between metrics, of the measures that both have, with a 95 % bootstrap interval.",
@@ -321,12 +322,9 @@ _ABOUT = {  # the scores and the tables that are kept, and what a section says a
     " middle of what the model knows, below 0 towards it.",
     "randomisation": "Rank correlation of importance with that of a model whose layers are randomised up to the one"
     " that is named, and with that of a model of another seed.",
-    "trust_truth": "Kendall's tau between each metric and the truth, over measures, for each planted task.",
-    "trust": "Verdicts on the metrics.",
-    "trust_plan": "Seeds that would tell two measures apart.",
-    "bias": "What each measure prefers, whatever the model.",
 }
-_NOT_IN_A_SECTION = ("trust_truth", "trust", "trust_plan", "bias")  # long tables, which are shown by themselves
+# Tables that are kept as well, and are no part of a section, as they would make it long.
+_BY_THEMSELVES = ("racu", "differences", "trust", "trust_truth", "trust_plan", "bias")
 
 
 def _section(numbers: Numbers) -> str:
@@ -341,7 +339,8 @@ def _section(numbers: Numbers) -> str:
     if numbers.metric_shown is not None:
         lines.append(f"The test metric is `{numbers.metric_shown}`.")
     first = ["scores", "ranks", "agreement_taus", "agreement_cost"]
-    for name in [*first, *(name for name in numbers.tables if name not in (*first, *_NOT_IN_A_SECTION))]:
+    others = [name for name in numbers.tables if name in _ABOUT and name not in first]
+    for name in [*first, *others]:
         if name in numbers.tables or (name in ("scores", "ranks") and numbers.scores):
             about = _ABOUT[name]
             if name == "scores" and numbers.low_is_good:
