@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from nlproar.errors import UserError
 from nlproar.evaluate.unit import TOKEN
@@ -67,7 +68,11 @@ def of_study(records: Iterable[Record], seeds: Collection[int]) -> list[str]:
     groups: dict[str, list[Record]] = defaultdict(list)
     for one in records:
         groups[study_of(one)].append(one)
-    return [text for group in groups.values() for _, text in of_records(group, seeds)]
+    tables = []
+    for group in groups.values():
+        for _, text in of_records(group, seeds):
+            tables.append(text)
+    return tables
 
 
 def of_records(records: Sequence[Record], of_seeds: Collection[int] = ()) -> list[tuple[Panel | None, str]]:
@@ -108,9 +113,14 @@ def _table(
 ) -> str:
     from tabulate import tabulate
 
-    keys = sorted(columns, key=lambda key: (key[1].measure != BASELINE, order(key[1], MEASURES), key[0]))
-    belongs = {k: values for k, values in shared.items() if panel is None or k == 0 or panel.strategy == "quantile"}
-    levels = {*belongs, *(k for column in columns.values() for k in column)}
+    keys = sorted(columns, key=_place_of_column)
+    belongs = {}
+    for k, values in shared.items():
+        if panel is None or k == 0 or panel.strategy == "quantile":  # k = 100 is no count of tokens
+            belongs[k] = values
+    levels = set(belongs)
+    for column in columns.values():
+        levels |= column.keys()
     rows = []
     for k in sorted(levels):
         row: list[float | None] = [k]
@@ -123,6 +133,12 @@ def _table(
     headers = [_column_title(one, series, all_series) for one, series in keys] or ["test"]
     body = tabulate(rows, ["k", *headers], tablefmt="plain", floatfmt=".3f", missingval="-")
     return f"{_heading(example, panel, seeds)}\n{body}"
+
+
+def _place_of_column(column: tuple[Panel, Series]) -> tuple[Any, ...]:
+    """Return what columns are sorted by: random masking is the first one."""
+    panel, series = column
+    return series.measure != BASELINE, order(series, MEASURES), panel
 
 
 def _mean(values: Sequence[float], seeds: int) -> float | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from nlproar import process
 from nlproar.run import failure
@@ -32,24 +33,37 @@ class Scheduler:
     def __init__(
         self, layout: Layout, chains: Sequence[Chain], status: Status, jobs: int, unneeded: Unneeded | None = None
     ) -> None:
-        self.layout, self.status, self.jobs, self.unneeded = layout, status, jobs, unneeded
+        self.layout = layout
+        self.status = status
+        self.jobs = jobs
+        self.unneeded = unneeded
         self.threads = process.share_of_threads(jobs)
         self.estimates = Estimates(status.records.values())
         self.runs = sum(len(chain.configs) for chain in chains)
         self.skipped: list[Config] = []
         self.running: list[Worker] = []
-        todo = {chain: missing for chain in chains if (missing := status.missing(chain))}
-        # first what others wait for, then the longest, so that none is left alone at the end
-        order = sorted(todo, key=lambda c: (c.stage != "base", -self.estimates.total(todo[c])[0]))
-        self.waiting = {chain: todo[chain] for chain in order}
-        self.awaited = {config for todo in self.waiting.values() for config in todo}  # not done, and not failed yet
+        # Chain -> those of its runs that are not done, in the order in which chains are started.
+        self.waiting: dict[Chain, list[Config]] = {}
+        for chain in sorted(chains, key=self._place_in_order):
+            missing = status.missing(chain)
+            if missing:
+                self.waiting[chain] = missing
+        self.awaited = set(_runs_of(self.waiting.values()))  # not done, and not failed yet
+
+    def _place_in_order(self, chain: Chain) -> tuple[bool, float]:
+        """Return what chains are sorted by: first what others wait for, then the longest, so that none is left alone at
+        the end."""
+        is_for_others = chain.stage == "base"
+        seconds, _ = self.estimates.total(self.status.missing(chain))
+        return not is_for_others, -seconds
 
     def carry_out(self) -> None:
         """Run everything. However this ends, no worker is left behind."""
-        for config in [config for todo in self.waiting.values() for config in todo]:
+        to_do = _runs_of(self.waiting.values())
+        for config in to_do:
             if self.status.failures.pop(config, None):  # it is tried again
                 failure.clear(self.layout, config)
-        done = self.runs - sum(len(todo) for todo in self.waiting.values())
+        done = self.runs - len(to_do)
         with Display(self.runs, done, min(self.jobs, len(self.waiting))) as display:
             try:
                 while self.waiting or self.running:
@@ -62,6 +76,7 @@ class Scheduler:
                 workers.stop(self.running)
 
     def _start_what_can(self) -> None:
+        """Start chains whose prerequisites are done, as many as may run, and skip those whose prerequisites failed."""
         for chain, todo in list(self.waiting.items()):
             if len(self.running) == self.jobs:
                 return
@@ -75,6 +90,7 @@ class Scheduler:
                 self.running.append(workers.start(self.layout, chain, todo, self.threads))
 
     def _look_at(self, worker: Worker, display: Display) -> None:
+        """Take note of the records that a worker has written, and of its end."""
         ended = worker.process.poll() is not None  # asked first: what it wrote before it ended is seen below
         for config, done in workers.new_records(self.layout, worker, self.status.replaces):
             self.status.records[config] = done
@@ -100,9 +116,14 @@ class Scheduler:
         log.error("%s, k = %d: %s; see %s", worker.chain.title, failed.at_level, why, worker.log)
 
     def _time_left(self) -> str:
-        left = [config for todo in self.waiting.values() for config in todo]
-        left += [config for worker in self.running for config in worker.todo]
+        left = _runs_of(self.waiting.values())
+        left += _runs_of(worker.todo for worker in self.running)
         return time_left(self.estimates, left, self.jobs)
+
+
+def _runs_of(lists: Iterable[Sequence[Config]]) -> list[Config]:
+    """Return the runs of all these lists, in order."""
+    return list(itertools.chain.from_iterable(lists))
 
 
 def _result(chain: Chain, config: Config, done: Record) -> str:
