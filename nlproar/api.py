@@ -39,9 +39,9 @@ def importance(config: Config, splits: Sequence[str] = ("test",)) -> pd.DataFram
     """Return the importance by which the run `config` masks, a row for every token that can be masked.
 
     Columns: split, observation (its number in the split), position (of the token, 0 is `[CLS]`), token, importance
-    (larger is more important), seconds (of explaining the observation), masked (whether it is masked at the level of
-    the run). The model that is explained has to be trained already. Raises UserError if it is not, or if the run
-    explains nothing.
+    (larger is more important), seconds (of explaining the observation), and, of a metric with levels, masked (whether
+    it is masked at the level of the run). The model that is explained has to be trained already. Raises UserError if it
+    is not, and if the run explains nothing, or not one of the splits.
     """
     import pandas as pd
 
@@ -52,15 +52,16 @@ def importance(config: Config, splits: Sequence[str] = ("test",)) -> pd.DataFram
     rules = config.rules
     context = Context(config, Layout.of(config))
     values = rules.importance(config, context)
-    if values is None or not isinstance(rules, Roar):
+    if values is None:
         raise UserError(f"{config.id} explains nothing; choose an --importance-measure and a level k above 0")
-    masks = rules.masks(config, context)
+    masks = rules.masks(config, context) if isinstance(rules, Roar) else None
     tables = []
-    for name in splits:
+    for name in values.chosen(splits):
         split = context.dataset.splits[name]
-        table = pd.DataFrame(columns(split, values.of_split[name], context.dataset.vocabulary, 0, len(split)))
+        table = pd.DataFrame(columns(split, values.load(name), context.dataset.vocabulary, 0, len(split)))
         table.insert(0, "split", name)
-        table["masked"] = masks.of_split[name][split.maskable]
+        if masks is not None:
+            table["masked"] = masks.of_split[name][split.maskable]
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 

@@ -25,7 +25,7 @@ def config(small_run):
 
 
 def test_the_table_has_the_importance_of_every_token_that_can_be_masked(config, monkeypatch):
-    monkeypatch.setattr(importance_table, "_ROWS_AT_ONCE", 100)  # many parts
+    monkeypatch.setattr(importance_table, "_TOKENS_AT_ONCE", 100)  # many parts
     path = importance_table.write(config, ("val", "test"))
     assert path == Layout.of(config).importance_table(config)
     lines = read(path)
@@ -69,3 +69,44 @@ def test_a_table_of_a_confidential_task_needs_a_flag_and_is_for_its_owner(config
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     tokens = {line["token"] for line in read(path)}
     assert "John" in tokens
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "explained"), [("roar", ["train", "val", "test"]), ("masked-fine-tuning", ["val", "test"])]
+)
+def test_the_table_has_the_splits_that_its_metric_explains(small_run, evaluation, explained):
+    config = small_run(evaluation=evaluation, importance_measure="position", k=1, train_missing=True)
+    lines = read(importance_table.write(config))
+    assert list(dict.fromkeys(line["split"] for line in lines)) == explained
+
+
+def test_a_split_that_is_not_explained_is_refused_and_one_that_is_not_asked_for_is_not_explained(small_run):
+    config = small_run(evaluation="erasure", importance_measure="position", train_missing=True)
+    for make in (importance_table.write, nlproar.importance):
+        with pytest.raises(UserError, match="does not explain the split train, only test"):
+            make(config, ("test", "train"))
+    of_roar = small_run(importance_measure="position", k=1)
+    once = importance_table.write(of_roar, ("test",)).read_bytes()
+    folder = Layout.of(of_roar).importance("position", "*", "test").parent
+    assert {path.stem.rpartition("-")[2] for path in folder.glob("*.npz")} == {"test"}
+    assert importance_table.write(of_roar, ("test", "test")).read_bytes() == once
+
+
+def test_a_metric_without_levels_has_a_table_without_masks(small_run):
+    config = small_run(evaluation="erasure", importance_measure="position", train_missing=True)
+    table = nlproar.importance(config)
+    assert list(table.columns) == list(importance_table.COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("words", "k"),
+    [
+        ("--importance-measure gradient", 1),
+        ("--importance-measure gradient --recursive --roar-strategy quantile", 10),
+        ("--importance-measure gradient --recursive --recursive-step-size 3", 3),
+        ("--importance-measure gradient --k 5", 5),
+    ],
+)
+def test_the_table_is_that_of_the_first_level_unless_another_one_is_named(words, k):
+    config, *_ = importance_table._parse("", words.split())
+    assert config.at_level == k

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -175,6 +175,22 @@ class Importance:
     def of_split(self) -> dict[str, SplitImportance]:
         """The importance of each split, by its name. The first use computes it, or reads it from the cache."""
         return {name: self.load(name) for name in self.splits}
+
+    def chosen(self, splits: Iterable[str] | None) -> list[str]:
+        """Return the names of these splits, each once; None stands for all that are explained.
+
+        Raises UserError for a split that is not explained.
+        """
+        if splits is None:
+            return list(self.splits)
+        names = list(dict.fromkeys(splits))
+        lacking = [name for name in names if name not in self.splits]
+        if lacking:
+            explained = " and ".join(self.splits)
+            raise UserError(
+                f"this metric does not explain the split {lacking[0]}, only {explained}; choose among these"
+            )
+        return names
 
     def compute(self) -> None:
         """Compute the importance of all splits now, or read it from the cache."""
