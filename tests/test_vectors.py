@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from nlproar.dataset import vector_files, vector_text, vectors
-from nlproar.dataset.encoding import Dataset
+from nlproar.dataset.encoding import Dataset, Split
 from nlproar.dataset.sources import VECTORS
 from nlproar.dataset.vocabulary import PAD, Vocabulary
 from nlproar.errors import UserError
@@ -440,3 +440,10 @@ def test_real_vectors_hold_most_words_of_sst(real_data, tmp_path):
     found = vectors.read(real_data / "vectors" / "glove.6B.50d.subset.zip", vocabulary)
     assert found.known.sum() == 3 and found.vectors.shape == (len(vocabulary), 50)
     assert np.linalg.norm(found.vectors[vocabulary.ids["film"]]) > 1
+
+
+def test_word2vec_needs_a_word_that_occurs_twice():
+    tokens = np.array([WORDS.ids[word] for word in WORDS.words], np.int32)
+    train = Split(tokens, np.array([0, len(tokens)]), np.zeros(1, int))
+    with pytest.raises(UserError, match="no word occurs twice"):
+        vectors.train_word2vec(Dataset(WORDS, {"train": train}, "0" * 64), 5, seed=0)

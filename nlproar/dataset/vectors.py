@@ -126,9 +126,10 @@ def identity(
 
 
 def train_word2vec(dataset: Dataset, dimensions: int, seed: int) -> storage.Arrays:
-    """Word2vec (Mikolov et al. 2013, arXiv 1301.3781) with gensim: window 10, words that occur twice or more.
+    """Return what `no_vectors` does, with the vectors that word2vec (Mikolov et al. 2013, arXiv 1301.3781) learns.
 
-    Sees the training split only, several times over; one worker, so that the seed decides the result.
+    It sees the training split only, with the defaults of gensim but a window of 10 words. Words that occur once stay
+    unknown. There is one worker, so that the seed decides the result. Raises UserError if no word occurs twice.
     """
     from gensim.models import Word2Vec
 
@@ -136,12 +137,15 @@ def train_word2vec(dataset: Dataset, dimensions: int, seed: int) -> storage.Arra
     model = Word2Vec(vector_size=dimensions, window=10, min_count=2, workers=1, seed=seed % 2**32)
     with stage("training word2vec", model.epochs * len(dataset.splits["train"]), "observations") as bar:
         model.build_vocab(corpus)
+        if not len(model.wv):
+            raise UserError("no word occurs twice in the training split, so word2vec learns nothing; choose --vectors")
         corpus.on_observation = lambda: bar.update(1)
         model.train(corpus, total_examples=model.corpus_count, epochs=model.epochs)
     arrays = no_vectors(dataset.vocabulary, dimensions)
     for word, index in dataset.vocabulary.ids.items():
         if word in model.wv:
-            arrays["known"][index], arrays["vectors"][index] = True, model.wv[word]
+            arrays["known"][index] = True
+            arrays["vectors"][index] = model.wv[word]
     return arrays
 
 
