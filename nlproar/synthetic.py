@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -171,11 +172,12 @@ def draw(levels: Sequence[Level]) -> Figure:
 
     seeds = sorted({level.seed for level in levels})
     columns = min(len(seeds), 3)
-    rows = -(-len(seeds) // columns)
+    rows = math.ceil(len(seeds) / columns)
     figure = Figure(figsize=(max(2.6 * columns, 5), 2.4 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1))  # shared
-    panels[0, 0].set_ylim(0.44, 1.06)
+    panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1))  # all panels share this axis
+    lowest = min(level.accuracy for level in levels)  # of few test observations it can be far below chance
+    panels[0, 0].set_ylim(min(0.44, lowest - 0.06), 1.06)
     for seed, axes in zip(seeds, panels.flat, strict=False):
         _panel(axes, [level for level in levels if level.seed == seed])
         axes.set_title(f"seed {seed}", fontsize=9)
