@@ -517,3 +517,45 @@ def test_an_example_says_which_levels_have_no_record(copied):
 def test_what_is_there_is_shown_without_a_note(study):
     (caches,) = [Caches(one) for one in frame.load([Layout(study)]).studies]
     assert strips.strips(caches)["notes"] == []
+
+
+# -------------------------------------------------------------------------------- studies that are not complete
+
+
+def test_a_study_without_a_curve_has_a_report(tmp_path):
+    folder = str(tmp_path)
+    made_records.made(resolve("sst", evaluation="masked-fine-tuning", k=0, persistent_dir=folder), 0.8)
+    cli.main("", ["--persistent-dir", folder])
+    found = results(tmp_path)
+    assert summary.curves(found.points).empty and tables.to_read(found)["cost"]["runs"].tolist() == [1]
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_the_cost_of_one_metric_is_not_averaged_with_that_of_another(tmp_path):
+    for evaluation, minutes in (("roar", 1.0), ("masked-fine-tuning", 3.0)):
+        for values in ({"k": 0}, {"k": 20, "importance_measure": "random", "roar_strategy": "quantile"}):
+            config = resolve("sst", evaluation=evaluation, persistent_dir=str(tmp_path), **values)
+            made_records.made(config, 0.8, durations={"train": 60 * minutes})
+    found = tables.cost_to_read(tables.cost(frame.load([Layout(tmp_path)]).studies))
+    read = {(row.masking, row.measure): row.train for row in found.itertuples()}
+    assert read == {
+        ("ROAR", "unmasked"): "1.00",
+        ("ROAR", "random"): "1.00",
+        ("Masked fine-tuning", "unmasked"): "3.00",
+        ("Masked fine-tuning", "random"): "3.00",
+    }
+
+
+def test_the_seed_that_is_shown_is_the_lowest_one_with_a_masked_level(tmp_path):
+    folder = str(tmp_path)
+    made_records.made(resolve("sst", seed=0, k=0, persistent_dir=folder), 0.8)
+    (study,) = frame.load([Layout(tmp_path)]).studies
+    assert strips.seed_shown(study) is None
+    made_records.made(resolve("sst", seed=2, k=1, importance_measure="gradient", persistent_dir=folder), 0.7)
+    (study,) = frame.load([Layout(tmp_path)]).studies
+    assert study.seeds == [0, 2] and strips.seed_shown(study) == 2
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.0134, "0.013"), (2.4e-7, "2.4e-07"), (1234.5, "1,234"), (np.nan, "–")])
+def test_a_number_of_any_size_is_readable(value, shown):
+    assert formats.small(value) == shown

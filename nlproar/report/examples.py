@@ -14,7 +14,7 @@ from nlproar.masking import masked_count
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.formats import latex_text
 from nlproar.report.frame import Study, printable
-from nlproar.report.strips import Curve, Group, Shown, curves_of, group, not_shown, observation, shares
+from nlproar.report.strips import Curve, Group, Shown, curves_of, group, not_shown, observation, seed_shown, shares
 from nlproar.run.record import Record
 from nlproar.run.series import Panel, Series, explains_unmasked
 
@@ -65,7 +65,7 @@ def check(example: Example, studies: Sequence[Study]) -> None:
             Caches(study).require_dataset()
         except Gone as reason:
             raise UserError(f"{asked}: not shown, as {reason}; any run of this task makes this cache again") from reason
-        if not curves_of(study, study.seeds[0]):
+        if seed_shown(study) is None:
             raise UserError(f"{asked}: {study.label} has no record of a masked level yet")
 
 
@@ -95,12 +95,14 @@ def _of_study(cache: Caches, number: int) -> list[str]:
     """Return the lines of one study: what the observation is, and its rows."""
     study = cache.study
     text = observation(cache, number)
-    title = f"{study.label}, test observation {number}, label: {text['label']}, seed {study.seeds[0]}"
+    seed = seed_shown(study)
+    assert seed is not None  # `check` has passed
+    title = f"{study.label}, test observation {number}, label: {text['label']}, seed {seed}"
     lines = [rf"\textbf{{{latex_text(title)}}}\par"]
     if text["query"]:
         lines.append(rf"Beside it: {latex_text(' '.join(text['query']))}\par")
     groups = []
-    for panel, curves in curves_of(study, study.seeds[0]).items():
+    for panel, curves in curves_of(study, seed).items():
         one = _nearest(cache, panel, curves, number)
         groups.append(one)
         lines += [r"\medskip", rf"\textit{{{latex_text(one.name)}}}\par"]

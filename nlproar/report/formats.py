@@ -36,8 +36,11 @@ def estimate(value: float, low: float | None, high: float | None) -> str:
 
 
 def small(value: float) -> str:
-    """Return a number of any size with two digits, as 0.013 or 2.4e-07; "–" for none."""
-    return NOTHING if pd.isna(value) else f"{value:.2g}"
+    """Return a number of any size with two digits or, from 100 on, without decimals: 0.013, 2.4e-07, 1,234; "–" for
+    none."""
+    if pd.isna(value):
+        return NOTHING
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}"
 
 
 def p_value(p: float) -> str:

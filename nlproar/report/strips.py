@@ -43,11 +43,15 @@ class Group(NamedTuple):
 
 
 def strips(caches: Caches) -> dict[str, Any]:
-    """What the page shows of a study, as JSON can hold it: the observations and, for every panel, series and level
-    of the lowest seed, one string of digits per observation, a digit per token: `shade` and `masked` (1 or 0).
+    """Return what the page shows of a study, as JSON can hold it:
 
-    Where the caches do not hold what a record was made with, `gone` is true, and `notes` say why, each reason once.
-    Where nothing can be shown, `gone` is a sentence that says why. Confidential texts: nothing but that.
+        {"seed": 0, "notes": [sentences], "observations": [see `observation`],
+         "groups": [{"name", "unit", "levels": [0, 10, ...],
+                     "series": [{"name", "measure", "levels": {"10": {"shade": ["0093"], "masked": ["0010"]}}}]}]}
+
+    `shade` and `masked` have one string for each observation, with one digit for each token that can be masked: 0 to
+    `SHADES`, and 0 or 1. A level that cannot be shown is {"gone": true}, and `notes` say why, each reason once. If
+    nothing can be shown, or the texts are confidential, the result is {"gone": a sentence that says why}.
     """
     study = caches.study
     if study.confidential:
@@ -56,11 +60,11 @@ def strips(caches: Caches) -> dict[str, Any]:
         split = caches.require_dataset().splits["test"]
     except Gone as reason:
         return {"gone": f"Not shown, as {reason}. Any run of this task makes this cache again."}
-    rows = choose(split)
-    seed = study.seeds[0]
-    found = [group(caches, panel, curves, rows) for panel, curves in curves_of(study, seed).items()]
-    if not found:
+    seed = seed_shown(study)
+    if seed is None:
         return {"gone": "There is no record of a masked level yet."}
+    rows = choose(split)
+    found = [group(caches, panel, curves, rows) for panel, curves in curves_of(study, seed).items()]
     return {
         "seed": seed,
         "observations": [observation(caches, row) for row in rows],
@@ -69,8 +73,20 @@ def strips(caches: Caches) -> dict[str, Any]:
     }
 
 
+def seed_shown(study: Study) -> int | None:
+    """Return the lowest seed that has a record of a masked level; None if there is none."""
+    for seed in study.seeds:
+        if curves_of(study, seed):
+            return seed
+    return None
+
+
 def curves_of(study: Study, seed: int) -> dict[Panel, dict[Series, dict[int, Record]]]:
-    """Return the records of one seed by panel, series and level, with random masking in every panel it belongs to."""
+    """Return the records of one seed by panel, series and level.
+
+    A series that is never recursive, such as random masking, is in every panel that it is compared in. Series without
+    records are left out, and so are metrics without curves.
+    """
     found: dict[tuple[Panel, Series], dict[int, Record]] = {}
     for one in study.records:
         point = point_of(one)
@@ -82,8 +98,12 @@ def curves_of(study: Study, seed: int) -> dict[Panel, dict[Series, dict[int, Rec
         return {}
     drawn = {}
     for panel, all_series in panels(found).items():
-        own = {series: found.get((own_panel(panel, series), series), {}) for series in all_series}
-        drawn[panel] = {series: records for series, records in own.items() if records}
+        of_panel = {}
+        for series in all_series:
+            records = found.get((own_panel(panel, series), series))
+            if records:
+                of_panel[series] = records
+        drawn[panel] = of_panel
     return drawn
 
 
@@ -117,21 +137,31 @@ def _levels(caches: Caches, records: Mapping[int, Record], rows: list[int]) -> d
 
 
 def not_shown(groups: Iterable[Group]) -> list[str]:
-    """Return why levels are not shown: a sentence for each reason, with all levels that it applies to."""
-    places: dict[str, list[str]] = {}
+    """Return why levels are not shown: a sentence for each reason, with all levels that it applies to.
+
+    For example, "Not shown, as the cache of masks was deleted: ROAR, quantile, gradient, attention at 20, 40 %."
+    """
+    places_by_reason: dict[str, list[str]] = {}
     for one in groups:
-        curves: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+        curves: dict[tuple[str, tuple[int, ...]], list[str]] = {}  # names, by reason and levels
         for curve in one.curves:
-            levels: dict[str, list[int]] = {}
-            for k, level in curve.levels.items():
-                if isinstance(level, Gone):
-                    levels.setdefault(str(level), []).append(k)
-            for reason, of_curve in levels.items():
-                curves.setdefault((reason, tuple(of_curve)), []).append(curve.name)
-        for (reason, alike), names in curves.items():
-            where = f"{one.name}, {', '.join(names)} at {', '.join(map(str, alike))} {one.unit}"
-            places.setdefault(reason, []).append(where)
-    return [f"Not shown, as {reason}: {'; '.join(of_reason)}." for reason, of_reason in places.items()]
+            for reason, levels in _gone_levels(curve).items():
+                curves.setdefault((reason, levels), []).append(curve.name)
+        for (reason, levels), names in curves.items():
+            unit = one.unit.removesuffix("s") if levels == (1,) else one.unit
+            where = f"{one.name}, {', '.join(names)} at {', '.join(map(str, levels))} {unit}"
+            places_by_reason.setdefault(reason, []).append(where)
+    return [f"Not shown, as {reason}: {'; '.join(places)}." for reason, places in places_by_reason.items()]
+
+
+def _gone_levels(curve: Curve) -> dict[str, tuple[int, ...]]:
+    """Return the levels of a curve that cannot be shown, by reason."""
+    levels: dict[str, tuple[int, ...]] = {}
+    for k, level in curve.levels.items():
+        if isinstance(level, Gone):
+            reason = str(level)
+            levels[reason] = (*levels.get(reason, ()), k)
+    return levels
 
 
 def choose(split: Split) -> list[int]:

@@ -210,7 +210,7 @@ def curves(points: pd.DataFrame) -> pd.DataFrame:
     Columns: those of a panel, series, measure, k, performance, low, high (in [0, 1]), n, and `cut`, which says whether
     a bound would lie outside of [0, 1].
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     keys = [*PANEL, "series", "measure", "k"]
     for key, group in points.groupby(keys, sort=False):
         whole = intervals.t_interval(group["performance"].to_numpy())
@@ -225,7 +225,7 @@ def curves(points: pd.DataFrame) -> pd.DataFrame:
                 "cut": bool(whole.low < inside.low or whole.high > inside.high),  # False where there is no interval
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*keys, "performance", "low", "high", "n", "cut"])
 
 
 def sparsity(by_seed: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from nlproar.report.caches import Caches
 from nlproar.report.formats import NOTHING, UNDEFINED, estimate, metric_name, number, p_value, small
 from nlproar.report.frame import Study
 from nlproar.report.majority import majority_performance
-from nlproar.run.series import BASELINE, point_of
+from nlproar.run.series import metric_title, point_of
 from nlproar.stats.intervals import Interval, t_interval, within
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def racu(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
 
 
 def _racu_cell(row: Any) -> str:
-    """RACU of a row of `summary.racu`: "undefined" where it has no meaning at any seed, a dash where levels lack."""
+    """Return RACU of a row of `summary.racu` for reading. If no seed has one, it is "undefined" where it has no meaning
+    at one of them, and a dash where all of them lack levels."""
     if row.n == 0 and f": {UNDEFINED}" in row.problem:
         return UNDEFINED
     return estimate(100 * row.racu, 100 * row.low, 100 * row.high)
@@ -116,18 +117,20 @@ def models_of(dataset: str, studies: Sequence[Study]) -> str:
         if study.dataset == dataset:
             count = "unknown" if study.parameters is None else f"{study.parameters:,}"
             words.append(f"{study.among_its_task} {count}")
-    return ", ".join(words)
+    return "; ".join(words)
 
 
 def differences(found: pd.DataFrame) -> pd.DataFrame:
-    """Differences of RACU in percentage points, for reading."""
-    bounds = zip(found["difference"], found["low"], found["high"], strict=True)
+    """Return the result of `summary.differences` for reading: first minus second, in percentage points."""
+    cells = []
+    for difference, low, high in zip(found["difference"], found["low"], found["high"], strict=True):
+        cells.append(estimate(100 * difference, 100 * low, 100 * high))
     return pd.DataFrame(
         {
             "task": found["study"],
             "masking": found["masking"],
             "measures": found["first"] + " − " + found["second"],
-            "difference (95 %)": [estimate(*(100 * value for value in values)) for values in bounds],
+            "difference (95 %)": cells,
             "seeds": found["n"],
             "p": [p_value(p) for p in found["p"]],
             "p (Holm)": [p_value(p) for p in found["p_holm"]],
@@ -185,15 +188,22 @@ def tasks_to_read(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost(studies: Sequence[Study]) -> pd.DataFrame:
-    """Mean minutes of a run by stage and measure, the number of runs, and their hours together."""
+    """Return what runs cost, a row for each study, masking and measure, over all strategies and parameters.
+
+    Columns: study, masking, measure ("unmasked" and "fully masked" for the runs that all measures of an evaluation
+    share), each of `STAGES` and `run` (their sum), in minutes, mean over the runs; runs (how many there are), hours
+    together (of all of them).
+    """
     rows = []
     for study in studies:
         for one in study.records:
             point = point_of(one)
             if point.series is None or point.panel is None:
-                masking, measure = NOTHING, "unmasked" if point.level == 0 else "fully masked"
+                masking = metric_title(one)
+                measure = "unmasked" if point.level == 0 else "fully masked"
             else:
-                masking, measure = point.panel.title, point.series.measure
+                masking = point.panel.title
+                measure = point.series.measure
             minutes = {stage: one.durations.get(stage, 0.0) / 60 for stage in STAGES}
             rows.append({"study": study.label, "masking": masking, "measure": measure, **minutes})
     frame = pd.DataFrame(rows)
@@ -201,14 +211,13 @@ def cost(studies: Sequence[Study]) -> pd.DataFrame:
     means = groups[list(STAGES)].mean()
     means["run"] = means.sum(axis=1)
     means["runs"] = groups.size()
-    means["hours together"] = means["run"] * means["runs"] / 60
+    means["hours together"] = means["run"] * means["runs"] / 60  # minutes of a run times runs, in hours
     return means.reset_index()
 
 
 def cost_to_read(found: pd.DataFrame) -> pd.DataFrame:
     """Return the table of costs as a reader wants it: hours, and minutes of a run."""
     shown = found.rename(columns={"study": "task", "run": "minutes a run", "hours together": "hours"})
-    shown.loc[found["measure"] == BASELINE, "masking"] = NOTHING
     for name in (*STAGES, "minutes a run", "hours"):
         shown[name] = [f"{value:.2f}" for value in shown[name]]
     return shown
@@ -302,10 +311,11 @@ def _rank_error(tokens: str) -> str:
 
 
 def converging_to_read(found: pd.DataFrame) -> pd.DataFrame:
-    """Return the same for reading."""
+    """Return the table of `converging` for reading, with two digits a number."""
     shown = found.rename(columns={"study": "task"})
-    for name in found.columns[3:]:
-        shown[name] = [small(value) for value in found[name]]
+    for name in found.columns:
+        if name not in ("study", "rule", "points"):
+            shown[name] = [small(value) for value in found[name]]
     return shown
 
 
