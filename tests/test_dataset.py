@@ -13,7 +13,7 @@ from nlproar.dataset import TASKS, babi, babi_simulation, encoding, load_task, s
 from nlproar.dataset import raw as raw_files
 from nlproar.dataset.raw import generated
 from nlproar.dataset.sources import SST
-from nlproar.dataset.task import Example
+from nlproar.dataset.task import SPLITS, Example, in_memory
 from nlproar.dataset.tokenizer import english, whitespace
 from nlproar.dataset.vocabulary import EOS, MASK, SPECIALS, UNK, Vocabulary
 from nlproar.errors import UserError
@@ -95,6 +95,59 @@ def test_tokenizing_in_processes_gives_the_same(monkeypatch):
 
 
 @pytest.mark.slow
+def films(*changed, tokenize=whitespace, **facts):
+    """A task in memory with two observations a split, and others beside them."""
+    texts = [("a good film", 1), ("a bad film", 0)]
+    usual = [Example(split, text, label) for split in SPLITS for text, label in texts]
+    return in_memory("films", [*usual, *changed], ("negative", "positive"), tokenize, **facts)
+
+
+def test_a_function_that_no_other_process_knows_tokenizes_in_this_one(monkeypatch):
+    monkeypatch.setattr(encoding, "_WORTH_PROCESSES", 2)
+    monkeypatch.setattr(encoding, "_CHUNK", 2)
+    own = films(tokenize=lambda text: text.split())
+    assert encode(own, num_workers=2) == encode(films())
+
+
+def encode(task, **options):
+    return encoding._unpack(encoding.encode(task, generated({}), **options)).digest
+
+
+@pytest.mark.parametrize(
+    ("example", "said"),
+    [
+        (Example("dev", "a film", 1), "example 6: the split is 'dev'; it must be one of train, val, test"),
+        (Example("train", float("nan"), 1), "the text or the query is no text but nan"),
+        (Example("train", "a film", "positive"), "the label is 'positive'; it must be a whole number"),
+        (Example("train", "a film", 1.0), "the label is 1.0; it must be a whole number"),
+        (Example("train", "a film", 2), "the label is 2; it must be from 0 to 1"),
+        (Example("train", "a film", -100), "the label is -100"),
+        (Example("train", "a film", 1, "a query"), "only a task with paired=True has"),
+    ],
+)
+def test_an_example_of_ones_own_that_cannot_be_is_named(example, said):
+    with pytest.raises(UserError, match=f"task films, .*{re.escape(said)}"):
+        films(example)
+
+
+def test_a_label_may_be_an_integer_of_any_library():
+    (*_, last) = films(Example("test", "a film", np.int64(1))).read(generated({}))
+    assert type(last.label) is int
+
+
+def test_another_tokenizer_of_ones_own_is_other_data(tmp_path):
+    def load(task):
+        return encoding.load(task, "official", tmp_path / "raw", tmp_path / "cache", 0).digest
+
+    by_words = load(films())
+    assert load(films(tokenize=list)) != by_words == load(films())
+
+
+def test_a_token_with_a_line_break_is_named():
+    with pytest.raises(UserError, match=r"films: the token '\\n' holds a line break"):
+        encode(films(Example("train", "a\nb", 1), tokenize=list))
+
+
 def test_english_tokens_are_lower_case_and_split_by_rule():
     assert english("It doesn't  Work") == ["it", "does", "n't", "work"]
 

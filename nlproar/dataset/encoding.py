@@ -394,8 +394,8 @@ def encode(
     `published` has the number of records of each published file. The array `warnings` says which of the raw files have
     another number, and how many observations were left out because they are longer than any published one.
 
-    Raises UserError if a split or the vocabulary is empty, or if a task has few labels and one of them does not occur
-    in a split.
+    Raises UserError if a split or the vocabulary is empty, if a task has few labels and one of them does not occur in a
+    split, and if a token holds a line break.
     """
     if subwords is not None:
         return _encode_subwords(task, raw, num_workers, published or {}, subwords)
@@ -409,6 +409,10 @@ def encode(
             f" {len(columns['train'].label):,} training observations of {task.title}; {summary};"
             " check the files"
         )
+
+    broken = next((word for word in vocabulary.words if "\n" in word), None)
+    if broken is not None:
+        raise UserError(f"{task.title}: the token {broken!r} holds a line break; its tokenizer must leave these out")
 
     # The vocabulary is known only now. `ids` maps every provisional number to the id that replaces it.
     ids_of_words = [vocabulary.ids.get(word, UNK) for word in numbers]
@@ -610,12 +614,18 @@ def _tokenized(
     first_examples = list(islice(remaining, _WORTH_PROCESSES))
     chunks = _chunks(chain(first_examples, remaining))
     work = partial(_tokenize, task.tokenize)
-    if num_workers < 2 or len(first_examples) < _WORTH_PROCESSES:
+    if num_workers < 2 or len(first_examples) < _WORTH_PROCESSES or not _can_be_sent(task.tokenize):
         for chunk in chunks:
             yield from work(chunk)
         return
     for tokenized in process.in_processes(num_workers, work, chunks):
         yield from tokenized
+
+
+def _can_be_sent(tokenize: Callable[[str], list[str]]) -> bool:
+    """Return whether a new process can import a function, which it cannot for one of a plug-in, or a lambda."""
+    module = getattr(tokenize, "__module__", None) or ""
+    return module.partition(".")[0] == "nlproar" and hasattr(tokenize, "__name__")
 
 
 def _chunks(examples: Iterator[Example]) -> Iterator[list[Example]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import operator
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from nlproar.errors import UserError
 
 if TYPE_CHECKING:
     from nlproar.dataset.raw import RawFiles
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 SPLIT_SEED = 0  # fixed: the seed of a run must not change its data
+
+_TOKENIZED = 200  # texts of a task in memory whose tokens tell one tokenizer from another
 
 
 @dataclass(frozen=True)
@@ -80,11 +85,17 @@ def in_memory(
     """Return a task whose observations are given, for data of your own.
 
     `facts` are any of the other fields of `Task`; by default the validation metric is accuracy, and so is the reported
-    one. See docs/extending.md for an example.
+    one. See docs/extending.md for an example. Raises UserError for an example that cannot be one of such a task.
     """
-    observations = list(examples)
-    listed = [[one.split, one.text, one.label, one.query] for one in observations]
-    text = json.dumps(listed)  # identifies the data
+    paired = facts.get("paired", False)
+    observations = []
+    for number, one in enumerate(examples):
+        observations.append(_checked(one, f"task {name}, example {number}", labels, paired))
+    listed: list[Any] = [[one.split, one.text, one.label, one.query] for one in observations]
+    # Together with the texts, some of their tokens identify the data, so that another tokenizer encodes them again.
+    listed.append([tokenize(one.text) for one in observations[:_TOKENIZED]])
+    listed.append(paired)
+    text = json.dumps(listed)
     defaults: dict[str, Any] = {"title": name, "monitor": "accuracy", "metric": "accuracy"}
     defaults["command"] = ""
     return Task(
@@ -96,6 +107,23 @@ def in_memory(
         tokenize=tokenize,
         **{**defaults, **facts},
     )
+
+
+def _checked(example: Example, where: str, labels: Sequence[str], paired: bool) -> Example:
+    """Return an example with its label as an int. Raises UserError, which begins with `where`, if it cannot be one."""
+    if example.split not in SPLITS:
+        raise UserError(f"{where}: the split is {example.split!r}; it must be one of {', '.join(SPLITS)}")
+    if not isinstance(example.text, str) or not isinstance(example.query, str):
+        raise UserError(f"{where}: the text or the query is no text but {example.text!r}, {example.query!r}")
+    if example.query and not paired:
+        raise UserError(f"{where}: it has a query, which only a task with paired=True has")
+    try:
+        label = operator.index(example.label)
+    except TypeError as error:
+        raise UserError(f"{where}: the label is {example.label!r}; it must be a whole number") from error
+    if not 0 <= label < len(labels):
+        raise UserError(f"{where}: the label is {label}; it must be from 0 to {len(labels) - 1}")
+    return replace(example, label=label)
 
 
 def drawn(n: int, share: float, purpose: str) -> set[int]:
