@@ -71,6 +71,41 @@ def studies(tmp_path):
     return frame.load([Layout(tmp_path)]).studies
 
 
+def erased(folder, measure, score, **flags):
+    """Write a record of erasure of seed 0 with this score."""
+    config = resolve("sst", importance_measure=measure, evaluation="erasure", vectors="random", persistent_dir=folder,
+                     **flags)  # fmt: skip
+    test = {"macro_f1": 0.8, "comprehensiveness": score, "sufficiency": 1 - score}
+    made_records.made(config, 0.8, metrics={"val": {"macro_f1": 0.8}, "test": test}, training=None)
+
+
+def scores_in(folder):
+    studies = frame.load([Layout(folder)]).studies
+    return agreement.scores(studies, summary.racu_by_seed(frame.points(studies)))
+
+
+def test_explanations_with_other_parameters_are_never_compared_as_one(tmp_path):
+    made_records.study(tmp_path, seeds=(0,), measures=["gradient"])
+    erased(str(tmp_path), "gradient", 0.3, target="predicted")
+    found = scores_in(tmp_path)
+    assert set(found["series"]) == {"gradient", "gradient (target predicted)"}
+    assert agreement.taus(found).empty or agreement.taus(found)["measures"].max() == 2
+    assert (found[found["series"] == "gradient"]["metric"] == "Recursive ROAR: RACU").all()
+
+
+def test_two_steps_of_recursion_are_two_metrics_of_the_same_measures(tmp_path):
+    for step in (10, 20):
+        made_records.study(tmp_path, seeds=(0,), measures=["gradient", "attention"], step=step)
+    made_records.study(tmp_path, seeds=(0,), measures=["position"], step=10)
+    erased(str(tmp_path), "gradient", 0.3)
+    found = scores_in(tmp_path)
+    of_step = {f"Recursive ROAR with step {step}: RACU" for step in (10, 20)}
+    for measure in ("gradient", "attention", "position"):
+        own = found[found["series"] == measure]
+        assert of_step <= set(own["metric"])
+    assert set(found["series"]) == {"gradient", "attention", "position"}
+
+
 @pytest.mark.slow
 def test_scores_ranks_and_taus_of_records(studies):
     assert len(studies) == 1

@@ -247,3 +247,13 @@ def test_the_command_reports_two_models(tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"| {SST} (BiLSTM) |" in said and f"| {SST} (MiniLM) |" in said
     assert {"racu_sst.md", "racu_sst.tex"} <= {path.name for path in (tmp_path / "tables").iterdir()}
+
+
+def test_a_changed_measure_has_no_published_value(tmp_path):
+    made_records.study(tmp_path, measures=["gradient"])
+    made_records.study(tmp_path, measures=["gradient"], transform="twin")
+    made_records.study(tmp_path, measures=["integrated-gradient"], riemann_samples=30)
+    found = collect(frame.load([Layout(tmp_path)]), "cpu", None)
+    shown = tables.racu(found.racu, found.studies).set_index("measure")["published % (95 %)"]
+    assert shown["gradient (transform twin)"] == formats.NOTHING != shown["gradient"]
+    assert shown["integrated-gradient (riemann samples 30)"] != formats.NOTHING

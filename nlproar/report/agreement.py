@@ -19,7 +19,7 @@ from nlproar.report.figures import Look, Picture, look
 from nlproar.report.formats import NOTHING, number
 from nlproar.report.frame import Study
 from nlproar.run.record import Record
-from nlproar.run.series import BASELINE, Panel, Series, has_curves, metric_title, point_of, title
+from nlproar.run.series import BASELINE, Panel, explanation_title, has_curves, metric_title, point_of
 from nlproar.stats import agreement
 from nlproar.stats.intervals import t_interval
 
@@ -31,17 +31,25 @@ def scores(studies: Sequence[Study], racu_by_seed: pd.DataFrame) -> pd.DataFrame
     a lower one is better, so that a higher value always means more faithful).
     """
     rows: list[dict[str, Any]] = []
-    for row in racu_by_seed.itertuples():
-        place = {"study": row.study, "metric": f"{row.masking}: RACU", "series": row.series, "measure": row.measure}
-        rows.append({**place, "seed": row.seed, "score": 100 * row.racu, "faithful": 100 * row.racu})
+    for (study_label, masking), of_panel in racu_by_seed.groupby(["study", "masking"], sort=False):
+        steps = sorted(of_panel["step"].dropna().unique())
+        for row in of_panel.itertuples():
+            place = {"study": study_label, "series": row.explanation, "measure": row.measure, "seed": row.seed}
+            score = 100 * row.racu
+            for metric in _metrics_of_curve(str(masking), row.step, steps):
+                rows.append({**place, "metric": metric, "score": score, "faithful": score})
     for study in studies:
-        scored = [one for one in study.records if not has_curves(one.identity["evaluation"])]
-        series = [_series(one) for one in scored]
-        for one, of_record in zip(scored, series, strict=True):
+        for one in study.records:
+            if has_curves(one.identity["evaluation"]):
+                continue
             rules = load_evaluation(one.identity["evaluation"])
-            place = {"study": study.label, "series": title(of_record, series), "measure": of_record.measure}
+            measure = str(one.identity["importance_measure"])
+            place = {"study": study.label, "series": explanation_title(one), "measure": measure}
             for name, higher_is_better in rules.scores.items():
-                score = 100 * one.metrics["test"][name]
+                value = one.metrics["test"].get(name)
+                if value is None:  # a plug-in has begun to give this score after this record was made
+                    continue
+                score = 100 * value
                 faithful = score if higher_is_better else -score
                 metric = f"{metric_title(one)}: {name}"
                 seed = int(one.identity["seed"])
@@ -50,15 +58,21 @@ def scores(studies: Sequence[Study], racu_by_seed: pd.DataFrame) -> pd.DataFrame
     return of_studies_together(pd.DataFrame(rows, columns=columns), studies)
 
 
+def _metrics_of_curve(masking: str, step: Any, steps: Sequence[int]) -> list[str]:
+    """Return the metrics that the RACU of a series is a score of. `steps` are those of all series with this masking.
+
+    Recursion with several steps is several metrics. A ranking that never changes has no step, and belongs to each.
+    """
+    if len(steps) < 2:
+        return [f"{masking}: RACU"]
+    own_steps = steps if pd.isna(step) else [step]
+    return [f"{masking} with step {one}: RACU" for one in own_steps]
+
+
 def of_studies_together(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
     """Return the rows of `found` in the order of their studies, and those of a study in the order that they have."""
     places = {study.label: place for place, study in enumerate(studies)}
     return found.sort_values("study", key=lambda labels: labels.map(places), kind="stable", ignore_index=True)
-
-
-def _series(one: Record) -> Series:
-    """Return the measure behind a record, with its own parameters only."""
-    return Series(str(one.identity["importance_measure"]), tuple(sorted(one.identity["measure"].items())))
 
 
 def summary(found: pd.DataFrame) -> pd.DataFrame:

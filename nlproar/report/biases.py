@@ -13,8 +13,7 @@ from nlproar.dataset.vocabulary import SPECIALS, UNK
 from nlproar.evaluate.unit import TOKEN
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.formats import NOTHING
-from nlproar.report.trust import series_name
-from nlproar.run.series import explains_unmasked, point_of
+from nlproar.run.series import explains_unmasked, explanation_title, point_of
 from nlproar.stats import bias
 
 COLUMNS = ["study", "measure", "seed", *bias.Bias._fields]
@@ -34,7 +33,7 @@ def biases(caches: Sequence[Caches]) -> pd.DataFrame:
                 continue
             if point.panel is not None and point.panel.unit != TOKEN:  # these preferences are for tokens
                 continue
-            key = series_name(one), point.seed
+            key = explanation_title(one), point.seed
             if key in done:
                 continue
             try:

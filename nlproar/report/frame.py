@@ -294,13 +294,13 @@ def points(studies: Iterable[Study]) -> pd.DataFrame:
 
     k = 0, k = 100 % and random masking stand in every curve they belong to, although they were run once. Columns:
     study, dataset, model, evaluation, strategy, masking ("ROAR", "Recursive ROAR", ...), measure, series (the measure
-    and what tells it from another of the same name), step (the distance of the levels of a recursive one), seed, k,
-    performance (0 to 1, of the task's test metric).
+    with its parameters, and the step where there are several), explanation (the same without the step), step (the
+    distance of the levels of a recursive one), seed, k, performance (0 to 1, of the task's test metric).
     """
     import pandas as pd
 
     of_study = ["study", "dataset", "model"]
-    of_curve = ["evaluation", "strategy", "masking", "measure", "series", "step"]
+    of_curve = ["evaluation", "strategy", "masking", "measure", "series", "explanation", "step"]
     rows = [row for study in studies for row in _study_points(study)]
     frame = pd.DataFrame(rows, columns=[*of_study, *of_curve, "seed", "k", "performance"])
     return frame.astype({"step": "Int64"})
@@ -337,7 +337,8 @@ def _study_points(study: Study) -> list[dict[str, Any]]:
                         "masking": panel.title,
                         "measure": series.measure,
                         "series": title(series, all_series),
-                        "step": dict(series.parameters).get("recursive_step_size"),
+                        "explanation": title(series.explanation),
+                        "step": series.step,
                         "seed": seed,
                         "k": k,
                         "performance": value,

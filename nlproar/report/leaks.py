@@ -11,10 +11,10 @@ import pandas as pd
 from nlproar import storage
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.formats import number
-from nlproar.report.trust import COLUMNS, FLAG, YES, series_name
+from nlproar.report.trust import COLUMNS, FLAG, YES
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
-from nlproar.run.series import BASELINE, has_curves, metric_title, point_of
+from nlproar.run.series import BASELINE, explanation_title, has_curves, metric_title, point_of
 from nlproar.stats import leakage
 
 _PROBE_VERSION = 1  # raise it when the probe changes
@@ -39,7 +39,7 @@ def leaks(caches: Sequence[Caches], output: Layout | None) -> pd.DataFrame:
             place: dict[str, Any] = {
                 "study": cache.study.label,
                 "metric": metric_title(one),
-                "measure": series_name(one),
+                "measure": explanation_title(one),
             }
             place |= {"seed": point.seed, "k": point.level, "strategy": one.config.get("roar_strategy")}
             rows.append({**place, **found._asdict()})

@@ -10,8 +10,7 @@ import pandas as pd
 
 from nlproar.report.formats import number
 from nlproar.report.frame import Study
-from nlproar.report.trust import series_name
-from nlproar.run.series import metric_title
+from nlproar.run.series import explanation_title, metric_title
 
 _SHOWN = ("outside", "shift")  # the numbers of each level, by their name in a record
 
@@ -25,7 +24,7 @@ def outside(studies: Sequence[Study]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for study in studies:
         for one in study.records:
-            place = {"study": study.label, "metric": metric_title(one), "measure": series_name(one)}
+            place = {"study": study.label, "metric": metric_title(one), "measure": explanation_title(one)}
             for level in one.diagnostics.get("outside", {}):
                 values = {name: one.diagnostics.get(name, {}).get(level, np.nan) for name in _SHOWN}
                 rows.append({**place, "seed": int(one.identity["seed"]), "level": int(level), **values})

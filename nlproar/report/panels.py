@@ -281,8 +281,8 @@ def racu(found: pd.DataFrame, by_seed: pd.DataFrame, studies: Sequence[Study]) -
     for facet in shown:
         means = facet.values
         published_values = []
-        for measure in means["measure"]:
-            value = published.racu(facet.study, measure, facet.place["strategy"], facet.place["masking"])
+        for measure, series in zip(means["measure"], means["series"], strict=True):
+            value = published.racu(facet.study, measure, series, facet.place["strategy"], facet.place["masking"])
             published_values.append(value)
             style = _look_of_published(value)
             if style is not None:

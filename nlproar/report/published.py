@@ -19,6 +19,7 @@ from nlproar.report.frame import Study
 _INTENDED = {"integrated-gradient": "integrated-gradient-published"}
 _MODELS = {"rnn": "BiLSTM", "transformer": "RoBERTa"}  # the published model that is shown beside ours, by its type
 _SAME = ("BiLSTM", "roberta-base")  # our models that are the published ones
+_SAME_MEASURE = ("recursive step size ", "riemann samples ", "tolerance ")  # parameters that leave a measure what it is
 
 
 class Published(NamedTuple):
@@ -58,9 +59,16 @@ def model(study: Study) -> str | None:
     return _MODELS.get(study.model_name.model_type)
 
 
-def racu(study: Study, measure: str, strategy: str, masking: str) -> Published | None:
-    """The published RACU of what was measured in this way; None where there is none to compare with."""
+def racu(study: Study, measure: str, series: str, strategy: str, masking: str) -> Published | None:
+    """The published RACU of what was measured in this way; None where there is none to compare with.
+
+    `series` is the measure with its parameters, see `nlproar.run.series.title`. A measure that was changed, such as its
+    permuted twin, has no published value.
+    """
     if strategy != "quantile" or masking != "Recursive ROAR":
+        return None
+    parameters = series.removeprefix(measure).strip(" ()")
+    if parameters and not all(one.startswith(_SAME_MEASURE) for one in parameters.split(", ")):
         return None
     values = _beside(study, "racu", _INTENDED.get(measure, measure))
     return values[0] if values else None

@@ -16,9 +16,9 @@ import pandas as pd
 
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.formats import NOTHING
-from nlproar.report.trust import COLUMNS, NO, UNKNOWN, YES, series_name
+from nlproar.report.trust import COLUMNS, NO, UNKNOWN, YES
 from nlproar.run.record import Record
-from nlproar.run.series import metric_title
+from nlproar.run.series import explanation_title, metric_title
 from nlproar.stats import trust
 from nlproar.stats.agreement import spearman_of_texts
 
@@ -37,7 +37,7 @@ def randomisation(caches: Sequence[Caches]) -> pd.DataFrame:
         of_measures: dict[tuple[str, str], list[Record]] = defaultdict(list)
         for one in cache.study.records:
             if "randomised" in one.diagnostics:
-                of_measures[metric_title(one), series_name(one)].append(one)
+                of_measures[metric_title(one), explanation_title(one)].append(one)
         for (metric, measure), records in of_measures.items():
             place = {"study": cache.study.label, "metric": metric, "measure": measure}
             records.sort(key=_seed)

@@ -67,6 +67,9 @@ def missing(points: pd.DataFrame, seeds: Mapping[str, Sequence[int]]) -> pd.Data
 def racu_by_seed(points: pd.DataFrame) -> pd.DataFrame:
     """Return ACU and RACU of each quantile series and seed against random masking of that seed; 1 is all.
 
+    Columns: those of a panel, series, measure, explanation, step (see `frame.points`), seed, acu, racu, random_fall,
+    problem.
+
     `random_fall` is how far random masking lowers performance on average over the levels (1 is all). RACU is a share
     of it.
 
@@ -81,18 +84,18 @@ def racu_by_seed(points: pd.DataFrame) -> pd.DataFrame:
         curves = {}
         for key, curve in panel.groupby(["series", "seed"]):
             curves[key] = dict(zip(curve["k"], curve["performance"], strict=True))
-        measures = panel[panel["measure"] != BASELINE].groupby("series", sort=False)["measure"].first()
-        for series, measure in measures.items():
+        of_series = panel[panel["measure"] != BASELINE].groupby("series", sort=False)
+        for series, first in of_series[["measure", "explanation", "step"]].first().iterrows():
             of_seeds = []
             for seed in sorted(panel["seed"].unique()):
                 own = curves.get((series, seed), {})
                 baseline = curves.get((BASELINE, seed), {})
                 values = _racu(levels[str(series)], own, baseline)
-                of_seeds.append({**place, "series": series, "measure": measure, "seed": seed, **values})
+                of_seeds.append({**place, "series": series, **first, "seed": seed, **values})
             _compare_with_spread(of_seeds)
             rows += of_seeds
-    columns = [*PANEL, "series", "measure", "seed", "acu", "racu", "random_fall", "problem"]
-    return pd.DataFrame(rows, columns=columns)
+    columns = [*PANEL, "series", "measure", "explanation", "step", "seed", "acu", "racu", "random_fall", "problem"]
+    return pd.DataFrame(rows, columns=columns).astype({"step": "Int64"})
 
 
 def _racu(levels: list[int], own: Mapping[int, float], baseline: Mapping[int, float]) -> dict[str, Any]:

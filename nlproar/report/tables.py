@@ -28,7 +28,7 @@ def racu(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
     by_label = {study.label: study for study in studies}
     rows = []
     for row in found.itertuples():
-        theirs = published.racu(by_label[row.study], row.measure, row.strategy, row.masking)
+        theirs = published.racu(by_label[row.study], row.measure, row.series, row.strategy, row.masking)
         rows.append(
             {
                 "task": row.study,
@@ -68,7 +68,7 @@ def side_by_side(found: pd.DataFrame, studies: Sequence[Study]) -> dict[str, pd.
             study = by_label[row.study]
             cells = rows.setdefault((row.masking, row.series), {})
             cells[_column(study)] = _racu_cell(row)
-            theirs = published.racu(study, row.measure, row.strategy, row.masking)
+            theirs = published.racu(study, row.measure, row.series, row.strategy, row.masking)
             if theirs is not None:
                 column = _published_column(study)
                 cells[column] = theirs._replace(of_model=None).cell  # the column says whose it is

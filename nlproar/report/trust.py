@@ -20,8 +20,7 @@ import pandas as pd
 
 from nlproar.report.formats import NOTHING, estimate, number
 from nlproar.report.frame import Study
-from nlproar.run.record import Record
-from nlproar.run.series import BASELINE, metric_title, point_of
+from nlproar.run.series import BASELINE, explanation_title, metric_title, point_of
 from nlproar.stats import agreement, trust
 
 TRUTH = "Truth: auprc"  # the metric that the others should agree with
@@ -488,17 +487,6 @@ def _hours(seeds: int, needed: int | None, cost: float | None) -> float:
     return 2 * missing * cost / 3600
 
 
-def series_name(one: Record) -> str:
-    """Return the name of the series of a record: its measure, with the parameters that differ from their defaults."""
-    parameters = []
-    for name, value in sorted(one.identity["measure"].items()):
-        parameters.append(f"{name.replace('_', ' ')} {value}")
-    measure = str(one.identity["importance_measure"])
-    if not parameters:
-        return measure
-    return f"{measure} ({', '.join(parameters)})"
-
-
 def seconds_of_a_curve(studies: Sequence[Study]) -> pd.DataFrame:
     """Return the seconds that all runs of one measure and seed take together, by study and metric, on average.
 
@@ -514,7 +502,7 @@ def seconds_of_a_curve(studies: Sequence[Study]) -> pd.DataFrame:
                     "study": study.label,
                     "metric": metric_title(record),
                     "seed": point_of(record).seed,
-                    "series": series_name(record),
+                    "series": explanation_title(record),
                     "seconds": record.seconds,
                 }
             )

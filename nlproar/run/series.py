@@ -17,6 +17,8 @@ from nlproar.run.record import Record
 
 BASELINE = "random"  # the measure that every other is compared with
 
+STEP = "recursive_step_size"  # the parameter of a metric that names a series only where there are several steps
+
 # Parameters of evaluations that a figure shows side by side instead of in one curve's name.
 _OF_PANEL = ("roar_strategy", "recursive", "unit")
 
@@ -44,6 +46,17 @@ class Series(NamedTuple):
 
     measure: str
     parameters: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def step(self) -> int | None:
+        """The distance of the levels of a recursive series; None for any other one."""
+        step = dict(self.parameters).get(STEP)
+        return None if step is None else int(step)
+
+    @property
+    def explanation(self) -> Series:
+        """What ranks the tokens, whatever the levels are: the series without its step."""
+        return self._replace(parameters=tuple(one for one in self.parameters if one[0] != STEP))
 
 
 class ModelName(NamedTuple):
@@ -126,6 +139,14 @@ def metric_title(record: Record) -> str:
     return load_evaluation(evaluation).title(record.config) if evaluation in EVALUATIONS else evaluation
 
 
+def explanation_title(record: Record) -> str:
+    """Return the measure of a record and those of its parameters that differ from their defaults.
+
+    It has the same form as `title`: "gradient (transform twin)".
+    """
+    return title(Series(str(record.identity["importance_measure"]), tuple(sorted(record.identity["measure"].items()))))
+
+
 def base_of(evaluation: str) -> str:
     """Return the evaluation whose shared runs, k = 0 and k = 100 %, belong to the curves of an evaluation."""
     if evaluation not in EVALUATIONS:
@@ -179,21 +200,18 @@ def study_of(record: Record) -> str:
     return storage.digest(shared_facts(record))
 
 
-def title(series: Series, others: Iterable[Series]) -> str:
-    """Return the measure, and as much of its parameters as tells it from the other series of the same measure."""
-    twins = [other for other in others if other.measure == series.measure]
-    own = dict(series.parameters)
+def title(series: Series, others: Iterable[Series] = ()) -> str:
+    """Return the measure, and its parameters that differ from their defaults: "gradient (target predicted)".
+
+    So the same explanation has the same title in every study and by every metric. The step of a recursive series is
+    named only if one of the `others` of the same measure has another one.
+    """
+    steps = {other.step for other in others if other.measure == series.measure}
     notes = []
-    for name in _differing([dict(twin.parameters) for twin in twins]):
-        if name in own:
-            notes.append(f"{name.replace('_', ' ')} {own[name]}")
+    for name, value in series.parameters:
+        if name != STEP or len(steps - {None}) > 1:
+            notes.append(f"{name.replace('_', ' ')} {value}")
     return f"{series.measure} ({', '.join(notes)})" if notes else series.measure
-
-
-def _differing(parameters: list[dict[str, Any]]) -> list[str]:
-    """Return the names whose values are not the same in all of `parameters`."""
-    names = sorted({name for one in parameters for name in one})
-    return [name for name in names if len({str(one.get(name)) for one in parameters}) > 1]
 
 
 def order(series: Series, measures: Mapping[str, Any]) -> tuple[int, str]:
