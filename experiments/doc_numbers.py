@@ -77,7 +77,7 @@ class Numbers:
     runs: int
     seeds: list[int]
     low_is_good: list[str]  # metrics of which a low score is the better one
-    printed: list[str]  # the lines that the study prints when it is done
+    printed: list[str]  # the lines that the commands print when they are done
     scores: list[dict[str, Any]]  # in numbers, see `agreement.summary`
     tables: dict[str, list[dict[str, str]]]  # in words, as the report shows them, see `_tables`
     figures: dict[str, dict[str, str]]  # by path in the repository: the picture of the report, and the file's sha256
@@ -98,8 +98,11 @@ def collect(
     from nlproar.report import frame, results
 
     records: dict[str, Record] = {}
+    printed = []
     for command in commands:
-        records |= _records(layout, command)
+        of_command = _records(layout, command)
+        records |= of_command
+        printed += curve.of_study(of_command.values(), {int(one.identity["seed"]) for one in of_command.values()})
     studies = []
     for study in frame.load([layout], metric_shown).studies:
         own = tuple(one for one in study.records if one.id in records)
@@ -120,7 +123,7 @@ def collect(
         runs=len(records),
         seeds=seeds,
         low_is_good=list(dict.fromkeys(turned)),
-        printed="\n\n".join(curve.of_study(records.values(), seeds)).splitlines(),
+        printed="\n\n".join(printed).splitlines(),
         scores=_rows(reported.agreement),
         tables=_tables(reported),
         figures=_draw(reported, figures),

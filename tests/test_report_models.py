@@ -180,7 +180,7 @@ def test_the_page_has_the_number_of_parameters_of_each_model(tmp_path):
     found = results(tmp_path)
     shown = tables.to_read(found)["tasks"].set_index("model")["parameters"]
     assert shown.to_dict() == {"BiLSTM": "1,000", "MiniLM": formats.NOTHING}
-    assert tables.models_of("sst", found.studies) == "BiLSTM 1,000, MiniLM unknown"
+    assert tables.models_of("sst", found.studies) == "BiLSTM 1,000; MiniLM unknown"
 
 
 # -------------------------------------------------------------------------------- figures
@@ -235,7 +235,7 @@ def test_the_page_names_each_model(both, tmp_path):
         figures.save(picture, tmp_path)
     text = page.render(both, pictures)
     assert "Models side by side: Stanford Sentiment Treebank" in text
-    assert "Parameters of the models: BiLSTM 1,000, MiniLM 1,000." in text
+    assert "Parameters of the models: BiLSTM 1,000; MiniLM 1,000." in text
     assert re.search(r'<figure class="begins-row" role="img" aria-label="[^"]*\(BiLSTM\), Recursive ROAR\.', text)
 
 

@@ -14,8 +14,23 @@ import pytest
 from nlproar.dataset.encoding import Split
 from nlproar.explain import path_error
 from nlproar.explain.path_error import absolute_error, measure_errors, rank_error, relative_error, top_differs
-from nlproar.report import cli, examples, figures, formats, frame, page, panels, sparsity, strips, summary, tables
+from nlproar.report import (
+    biases,
+    cli,
+    examples,
+    figures,
+    formats,
+    frame,
+    leaks,
+    page,
+    panels,
+    sparsity,
+    strips,
+    summary,
+    tables,
+)
 from nlproar.report import convergence as convergence_module
+from nlproar.report import results as results_module
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.convergence import POINTS, RULES, SHAPES, TOPS, convergence
 from nlproar.report.notes import Note, said_once
@@ -559,3 +574,58 @@ def test_the_seed_that_is_shown_is_the_lowest_one_with_a_masked_level(tmp_path):
 @pytest.mark.parametrize(("value", "shown"), [(0.0134, "0.013"), (2.4e-7, "2.4e-07"), (1234.5, "1,234"), (np.nan, "–")])
 def test_a_number_of_any_size_is_readable(value, shown):
     assert formats.small(value) == shown
+
+
+# -------------------------------------------------------------------------------- which records belong together
+
+
+@pytest.mark.parametrize(
+    ("word", "is_punctuation"), [(".", True), ("Ġ.", True), ("##,", True), ("Ġa", False), ("", False), ("Ġ", False)]
+)
+def test_the_mark_of_a_word_s_beginning_is_no_part_of_it(word, is_punctuation):
+    assert biases._is_punctuation(word) == is_punctuation
+
+
+def test_shares_of_importance_are_those_of_the_unmasked_model_alone(tmp_path):
+    def add(evaluation, explained, measure="gradient", **flags):
+        config = resolve(
+            "sst", evaluation=evaluation, importance_measure=measure, k=20, roar_strategy="quantile",
+            persistent_dir=str(tmp_path), **flags,
+        )  # fmt: skip
+        sources = {"importance": None, "explained": explained, "masks": None, "weights": None}
+        return made_records.made(config, 0.7, sources=sources).id
+
+    for evaluation in ("roar", "masked-fine-tuning"):
+        config = resolve("sst", evaluation=evaluation, k=0, persistent_dir=str(tmp_path))
+        sources = {"importance": None, "explained": None, "masks": None, "weights": f"weights of {evaluation}"}
+        made_records.made(config, 0.8, sources=sources)
+    kept = {
+        add("roar", "weights of roar"),
+        add("roar", "weights of roar", target="predicted"),
+        add("roar", None, "position"),
+    }
+    add("masked-fine-tuning", "weights of masked-fine-tuning")
+    add("roar", "weights of roar", "input-times-gradient-signed")
+    add("roar", "weights of roar", transform="twin")
+    (study,) = frame.load([Layout(tmp_path)]).studies
+    assert {one.id for one in study.records if results_module._has_shares(study, one)} == kept
+
+
+def test_six_series_of_one_measure_look_different():
+    series = [f"oracle (transform noise-{n})" for n in range(0, 101, 20)]
+    styles = figures.looks(pd.DataFrame({"series": series, "measure": "oracle"}))
+    assert len({(style.marker, style.linestyle) for style in styles.values()}) == 6
+
+
+def test_the_probe_of_recursive_masks_is_compared_with_random_masks():
+    """Random masks reveal as much here, by the length of the texts, and they are never recursive."""
+    rows = []
+    for metric, measure in (("ROAR", "random"), ("Recursive ROAR", "gradient")):
+        rows.append(
+            {"study": "SST", "metric": metric, "baseline": "ROAR", "measure": measure, "seed": 0, "k": 20,
+             "strategy": "quantile", "accuracy": 0.8, "majority": 0.5, "observations": 400}
+        )  # fmt: skip
+    found = leaks.verdicts_on_leaks(pd.DataFrame(rows))
+    assert found["verdict"].tolist() == ["yes"]
+    alone = leaks.verdicts_on_leaks(pd.DataFrame(rows[1:]))
+    assert alone["verdict"].tolist() == ["FLAG"]

@@ -20,7 +20,7 @@ from nlproar.run.config import resolve
 from nlproar.run.context import Context
 from nlproar.run.layout import Layout
 from nlproar.run.run import run, run_all
-from nlproar.stats import bias, leakage, trust
+from nlproar.stats import agreement, bias, leakage, trust
 from nlproar.stats.agreement import mean_ranks, spearman
 from nlproar.stats.truth import average_precision
 from nlproar.study.grid import Grid
@@ -177,8 +177,81 @@ def test_a_metric_that_orders_measures_as_the_truth_and_one_that_does_the_revers
     assert list(reverse.values()) == ["reverse: score", "−1.00", "–", "−1.00", "0", "–"]
 
 
+def numbers(found, check):
+    (line,) = found[found["check"] == check].itertuples()
+    return line.numbers
+
+
+def test_noise_of_two_measures_is_the_same_noise_and_one_pair():
+    rows = {"random": [1, 2, 3], "gradient (transform noise-100)": [1.1, 2, 2.9]}
+    both = {**rows, "attention (transform noise-100)": [1.1, 2, 2.9]}
+    one, two = (report.verdicts(scores(found).assign(metric="Erasure: comprehensiveness")) for found in (rows, both))
+    check = "does not tell random from random importance"
+    assert verdict(two, check) == "yes" and numbers(two, check) == numbers(one, check)
+
+
+def test_numbers_have_the_sign_of_the_metric_where_a_low_score_is_good():
+    rows = {"oracle": [5, 6, 7], "random": [30, 31, 32], "oracle-inverse": [45, 46, 47], "position": [33, 30, 34.5]}
+    low_is_good = scores(rows).assign(metric="Erasure: sufficiency")
+    low_is_good["faithful"] *= -1
+    found = report.verdicts(low_is_good)
+    check = "scores the truth above random importance"
+    assert (verdict(found, check), numbers(found, check)) == ("yes", "inverse 46.0, random 31.0, truth 6.0")
+    check = "position does not beat random importance"
+    assert verdict(found, check) == "yes" and numbers(found, check).startswith("+1.5")
+    costs = pd.DataFrame({"study": ["Task"], "metric": ["Erasure"], "curve": [1.0], "shared": [1.0]})
+    planned = report.plan(low_is_good, costs).set_index(["first", "second"])
+    assert planned.loc[("random", "position"), "difference"] < 0
+
+
+def of_truth(rows, metric, truth):
+    return pd.concat([scores(rows).assign(metric=metric), scores(rows).assign(metric=truth)], ignore_index=True)
+
+
+def test_three_measures_in_order_are_no_evidence_and_five_are():
+    rows = {f"measure-{n}": [n, n + 0.1, n + 0.2] for n in range(5)}
+    check = "orders measures as the truth does"
+    few = {name: rows[name] for name in list(rows)[:3]}
+    assert verdict(report.verdicts(of_truth(few, "Erasure: sufficiency", "Truth: auprc")), check) == "unknown"
+    found = report.verdicts(of_truth(rows, "Erasure: sufficiency", "Truth: auprc"))
+    assert verdict(found, check) == "yes" and "p 0.008" in numbers(found, check)  # one of 120 orders
+
+
+def test_explanations_of_the_model_of_masked_fine_tuning_have_a_truth_of_their_own():
+    rows = {f"measure-{n}": [n, n + 0.1, n + 0.2] for n in range(5)}
+    metric = "Recursive masked fine-tuning: RACU"
+    assert report.orders(of_truth(rows, metric, "Truth: auprc")).empty
+    assert len(report.orders(of_truth(rows, metric, "Truth of masked fine-tuning: auprc"))) == 1
+
+
+def test_the_share_of_orders_that_agree_as_well_is_that_of_all_orders():
+    up = np.arange(4.0)[:, None] + np.zeros((4, 2))
+    assert agreement.permutation_p(up, up) == pytest.approx(1 / 24)
+    assert agreement.permutation_p(up, -up) == 1
+    rng = np.random.default_rng(0)
+    found = [agreement.permutation_p(rng.normal(size=(5, 2)), rng.normal(size=(5, 2))) for _ in range(200)]
+    assert 0.01 < np.mean(np.array(found) <= 0.05) < 0.1
+
+
+def test_pairs_of_seeds_are_compared_with_seeds_by_a_jackknife():
+    """The mean of pairs is that of the seeds' own values, so nothing is above anything in 95 % of all samples."""
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(400):
+        of_pairs = rng.normal(size=(5, 1)) + rng.normal(size=(1, 5))
+        of_pairs = (of_pairs + of_pairs.T) / 2
+        means = (of_pairs.sum(axis=1) - of_pairs.diagonal()) / 4
+        found.append(trust.pairs_are_above(means, rng.normal(size=5)))
+    assert np.mean(found) < 0.06
+    assert trust.pairs_are_above(np.array([0.6, 0.61, 0.62]), np.zeros(3)) is True
+    assert trust.pairs_are_above(np.full(2, 0.6), np.array([0.02, 0.04])) is None
+
+
 def test_with_one_seed_nothing_is_known():
-    found = report.verdicts(scores({"gradient": [40], "gradient (transform twin)": [0], "position": [3]}))
+    ladder = {f"oracle (transform noise-{noise})": [50 - noise] for noise in (20, 40, 60)}
+    rows = {"gradient": [40], "gradient (transform twin)": [0], "position": [3], **ladder}
+    found = report.verdicts(scores(rows))
+    assert "orders oracle with more and more noise" in set(found["check"])
     assert set(found["verdict"]) == {"unknown"}
 
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 
 from nlproar.evaluate import EVALUATIONS, load_evaluation
 from nlproar.report import figures
-from nlproar.report.figures import Look, Picture, look
+from nlproar.report.figures import Look, Picture, looks
 from nlproar.report.formats import NOTHING, number
 from nlproar.report.frame import Study
 from nlproar.run.record import Record
@@ -122,7 +122,7 @@ def cost(studies: Sequence[Study]) -> pd.DataFrame:
     """
     rows = []
     for study in studies:
-        for metric, runs in _runs_of_metrics(study).items():
+        for metric, runs in runs_of_metrics(study).items():
             row = {"study": study.label, "metric": metric, "runs": len(runs)}
             row["trainings"] = sum(one.training is not None for one in runs)
             row["seconds"] = sum(one.seconds for one in runs)
@@ -133,8 +133,11 @@ def cost(studies: Sequence[Study]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _runs_of_metrics(study: Study) -> dict[str, list[Record]]:
-    """Return the records behind each metric of a study, those that it shares with others included."""
+def runs_of_metrics(study: Study) -> dict[str, list[Record]]:
+    """Return the records behind each metric of a study, those that it shares with others included.
+
+    Only a curve of quantiles needs the run with everything masked, and only a curve needs random masking beside it.
+    """
     shared: dict[str, list[Record]] = defaultdict(list)  # k = 0 and k = 100 %, by evaluation
     random: dict[Panel, list[Record]] = defaultdict(list)  # the baseline of all curves beside it
     own: dict[tuple[str, Panel], list[Record]] = defaultdict(list)
@@ -148,7 +151,9 @@ def _runs_of_metrics(study: Study) -> dict[str, list[Record]]:
             own[metric_title(one), point.panel].append(one)
     found: dict[str, list[Record]] = defaultdict(list)
     for (metric, panel), records in own.items():
-        needed = shared[_base_of(records[0])] + random[panel._replace(recursive=False)]
+        is_quantile = panel.strategy == "quantile"
+        base = [one for one in shared[_base_of(records[0])] if is_quantile or point_of(one).level == 0]
+        needed = base + random[panel._replace(recursive=False)]
         found[metric] += [one for one in [*needed, *records] if one not in found[metric]]
     return found
 
@@ -210,7 +215,7 @@ def picture(found: pd.DataFrame) -> Picture | None:
         metrics = list(dict.fromkeys(part["metric"]))
         if len(metrics) < 2:
             continue
-        styles = {row.series: look(row.series, row.measure, 0) for row in part.itertuples()}
+        styles = looks(part)
         legend |= styles
         words = "; ".join(
             f"{metric}: {', '.join(own.sort_values('rank')['series'])}" for metric, own in part.groupby("metric")

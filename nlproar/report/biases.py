@@ -33,6 +33,8 @@ def biases(caches: Sequence[Caches]) -> pd.DataFrame:
                 continue
             if point.panel is not None and point.panel.unit != TOKEN:  # these preferences are for tokens
                 continue
+            if not cache.study.is_of_unmasked_model(one):
+                continue
             key = explanation_title(one), point.seed
             if key in done:
                 continue
@@ -51,8 +53,14 @@ def _of_test(values: np.ndarray, dataset: Dataset) -> bias.Bias:
     split = dataset.splits["test"]
     frequency = np.bincount(dataset.splits["train"].tokens, minlength=len(dataset.vocabulary))
     words = [*[""] * len(SPECIALS), *dataset.vocabulary.words]
-    is_punctuation = np.array([bool(word) and not any(map(str.isalnum, word)) for word in words])
+    is_punctuation = np.array([_is_punctuation(word) for word in words])
     return bias.bias(values, split.tokens, split.maskable, split.offsets, frequency, is_punctuation, UNK)
+
+
+def _is_punctuation(word: str) -> bool:
+    """Return whether a token has signs only. How tokenizers mark the beginning of a word is no part of it."""
+    text = word.removeprefix("##").lstrip("Ġ▁Ċ")
+    return bool(text) and not any(map(str.isalnum, text))
 
 
 def to_read(found: pd.DataFrame) -> dict[str, pd.DataFrame]:

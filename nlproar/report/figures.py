@@ -14,6 +14,7 @@ from textwrap import fill
 from typing import Any
 
 import matplotlib
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
@@ -87,7 +88,8 @@ def on_dark(color: str) -> str:
 
 
 def look(series: str, measure: str, variant: int = 0) -> Look:
-    """Return the look of a measure; of several series of one measure the line differs. Grey is random importance.
+    """Return the look of a measure; of several series of one measure the line differs, and from the fifth one on the
+    marker, too. Grey is random importance.
 
     Where there are more measures than colours, the next ones have the same colours with another marker, which is
     hollow.
@@ -98,8 +100,23 @@ def look(series: str, measure: str, variant: int = 0) -> Look:
     number = others.index(measure) if measure in others else len(others)
     line = _LINESTYLES[variant % len(_LINESTYLES)]
     turn, place = divmod(number, len(_PALETTE))
-    marker = _MARKERS[(place + 2 * turn) % len(_MARKERS)]
+    marker = _MARKERS[(place + 2 * turn + variant // len(_LINESTYLES)) % len(_MARKERS)]
     return Look(series, _PALETTE[place], marker, line, hollow=turn % 2 == 1)  # type: ignore[arg-type]
+
+
+def looks(panel: pd.DataFrame) -> dict[str, Look]:
+    """Return the look of each series of a panel, which is the same in every picture.
+
+    Series of one measure, such as those with different parameters, share its color and differ by a number.
+    """
+    look_of_series: dict[str, Look] = {}
+    number_of_measure: dict[str, int] = {}
+    pairs = panel[["series", "measure"]].drop_duplicates()
+    for series, measure in pairs.itertuples(index=False):
+        number = number_of_measure.get(measure, 0)
+        look_of_series[series] = look(series, measure, number)
+        number_of_measure[measure] = number + 1
+    return look_of_series
 
 
 @dataclass(frozen=True)

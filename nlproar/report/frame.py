@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,26 @@ class Study:
     def seeds(self) -> list[int]:
         """The seeds of the records, rising."""
         return sorted({int(one.identity["seed"]) for one in self.records})
+
+    def is_of_unmasked_model(self, one: Record) -> bool:
+        """Return whether the importance behind a record is that of the model of k = 0 of its seed, or needs no model.
+
+        The model is that of ROAR or, in a study without any, of the first evaluation that has one.
+        """
+        explained = one.sources["explained"]
+        if explained is None:
+            return True
+        return bool(explained == self._unmasked_weights.get(int(one.identity["seed"])))
+
+    @cached_property
+    def _unmasked_weights(self) -> dict[int, str | None]:
+        """The checksum of the weights of the unmasked model of each seed."""
+        unmasked = self.at(0)
+        if not unmasked:
+            evaluations = [str(one.identity["evaluation"]) for one in self.records]
+            candidates = (self.at(0, evaluation) for evaluation in dict.fromkeys(evaluations))
+            unmasked = next((found for found in candidates if found), [])
+        return {int(one.identity["seed"]): one.sources["weights"] for one in unmasked}
 
     def at(self, k: int, evaluation: str = DEFAULT_EVALUATION) -> list[Record]:
         """Return the records, by seed, of a level that all measures of an evaluation share: k = 0, or k = 100 %."""
@@ -384,6 +405,4 @@ def panels(curves: Iterable[tuple[Panel, Series]]) -> dict[Panel, list[Series]]:
         beside = [other for other in found if other._replace(recursive=False) == panel]
         for other in beside or [panel]:
             found.setdefault(other, []).append(series)
-    if not found:
-        return {Panel("roar", "quantile", False): [Series(BASELINE)]}
     return {panel: list(dict.fromkeys(series)) for panel, series in found.items()}

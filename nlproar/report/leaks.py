@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from nlproar.report.formats import number
 from nlproar.report.trust import COLUMNS, FLAG, YES
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
-from nlproar.run.series import BASELINE, explanation_title, has_curves, metric_title, point_of
+from nlproar.run.series import BASELINE, Panel, Series, has_curves, metric_title, point_of, title
 from nlproar.stats import leakage
 
 _PROBE_VERSION = 1  # raise it when the probe changes
@@ -23,14 +24,15 @@ _PROBE_VERSION = 1  # raise it when the probe changes
 def leaks(caches: Sequence[Caches], output: Layout | None) -> pd.DataFrame:
     """Return what the probe of `nlproar.stats.leakage` reaches on the masks of every masked run that are still cached.
 
-    Columns: study, metric, measure, seed, k, strategy, accuracy, majority, observations. What was found is kept in the
-    caches of `output`, if it is given.
+    Columns: study, metric, baseline (the metric under which random masking was run), measure, seed, k, strategy,
+    accuracy, majority, observations. What was found is kept in the caches of `output`, if it is given.
     """
     rows = []
     for cache in caches:
+        all_series = _series_of_panels(cache.study.records)
         for one in cache.study.records:
             point = point_of(one)
-            if point.series is None or not has_curves(point.evaluation):
+            if point.series is None or point.panel is None or not has_curves(point.evaluation):
                 continue
             try:
                 found = _probed(cache, one, output)
@@ -39,12 +41,23 @@ def leaks(caches: Sequence[Caches], output: Layout | None) -> pd.DataFrame:
             place: dict[str, Any] = {
                 "study": cache.study.label,
                 "metric": metric_title(one),
-                "measure": explanation_title(one),
+                "baseline": point.panel._replace(recursive=False).title,
+                "measure": title(point.series, all_series[point.panel]),
             }
             place |= {"seed": point.seed, "k": point.level, "strategy": one.config.get("roar_strategy")}
             rows.append({**place, **found._asdict()})
-    columns = ["study", "metric", "measure", "seed", "k", "strategy", "accuracy", "majority", "observations"]
-    return pd.DataFrame(rows, columns=columns)
+    of_record = ["study", "metric", "baseline", "measure", "seed", "k", "strategy"]
+    return pd.DataFrame(rows, columns=[*of_record, "accuracy", "majority", "observations"])
+
+
+def _series_of_panels(records: Sequence[Record]) -> dict[Panel, set[Series]]:
+    """Return the series of each panel, by which a series is named."""
+    found: dict[Panel, set[Series]] = defaultdict(set)
+    for one in records:
+        point = point_of(one)
+        if point.series is not None and point.panel is not None:
+            found[point.panel].add(point.series)
+    return found
 
 
 def _probed(cache: Caches, one: Record, output: Layout | None) -> leakage.Probe:
@@ -67,7 +80,8 @@ def _probed(cache: Caches, one: Record, output: Layout | None) -> leakage.Probe:
     if output is None or one.sources["masks"] is None:
         values = make()["probe"]
     else:
-        values = storage.cached(output.cache / "leakage" / f"{one.id}.npz", key, make)["probe"]
+        name = f"{one.id}-{storage.digest(key)[:8]}"  # two directories may have a run of this id
+        values = storage.cached(output.cache / "leakage" / f"{name}.npz", key, make)["probe"]
     return leakage.Probe(float(values[0]), float(values[1]), int(values[2]))
 
 
@@ -76,12 +90,14 @@ def verdicts_on_leaks(found: pd.DataFrame) -> pd.DataFrame:
 
     Of each measure the level is looked at at which its masks reveal most, on average over seeds. It is flagged where
     the probe is more than three standard errors of its accuracy above the majority there, and more so than on random
-    masks of the same level.
+    masks of the same level, which are never recursive.
     """
     rows = []
-    for (study, metric, strategy), part in found.groupby(["study", "metric", "strategy"], sort=False):
-        part = part.assign(excess=part["accuracy"] - part["majority"])
-        random = part[part["measure"] == BASELINE].groupby("k")["excess"].mean()
+    found = found.assign(excess=found["accuracy"] - found["majority"])
+    groups = ["study", "metric", "baseline", "strategy"]
+    for (study, metric, baseline, strategy), part in found.groupby(groups, sort=False):
+        is_beside = (found["study"] == study) & (found["metric"] == baseline) & (found["strategy"] == strategy)
+        random = found[is_beside & (found["measure"] == BASELINE)].groupby("k")["excess"].mean()
         most = part["majority"].iloc[0]
         error = float(np.sqrt(most * (1 - most) / part["observations"].iloc[0]))
         flagged = []

@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from nlproar.evaluate.unit import noun_of_levels
 from nlproar.report import agreement, convergence, published, sparsity, summary
-from nlproar.report.figures import FAINT, INK, PAPER, Look, Panel, Picture, look
+from nlproar.report.figures import FAINT, INK, PAPER, Look, Panel, Picture, looks
 from nlproar.report.formats import between, metric_name, number
 from nlproar.report.frame import Study
 from nlproar.report.results import Results
@@ -26,21 +26,6 @@ from nlproar.report.results import Results
 PUBLISHED = Look("published, recursive", INK, "D", "", hollow=True)
 OF_ANOTHER = "s"  # the marker of published values of another model
 FLOOR = Look("fully masked", INK, "", "--")
-
-
-def looks(panel: pd.DataFrame) -> dict[str, Look]:
-    """Return the look of each series of a panel, which is the same in every picture.
-
-    Series of one measure, such as those with different parameters, share its color and differ by a number.
-    """
-    look_of_series: dict[str, Look] = {}
-    number_of_measure: dict[str, int] = {}
-    pairs = panel[["series", "measure"]].drop_duplicates()
-    for series, measure in pairs.itertuples(index=False):
-        number = number_of_measure.get(measure, 0)
-        look_of_series[series] = look(series, measure, number)
-        number_of_measure[measure] = number + 1
-    return look_of_series
 
 
 @dataclass(frozen=True)
@@ -429,6 +414,7 @@ def sparse(found: pd.DataFrame) -> Picture | None:
     if found.empty:
         return None
     panels = []
+    styles = looks(pd.DataFrame({"series": found["measure"], "measure": found["measure"].str.partition(" ")[0]}))
     drawn: set[str] = set()  # the studies, each of which has a row of its own
     for (study, strategy), part in found.groupby(["study", "strategy"], sort=False):
         begins_row = study not in drawn
@@ -443,19 +429,19 @@ def sparse(found: pd.DataFrame) -> Picture | None:
         for row in part[part["level"] == level_in_words].itertuples():
             shares.append(f"{row.measure} {number(100 * row.share)} %")
         description = f"Share of importance in the top {level_in_words} {unit}: {', '.join(shares)}"
-        panels.append(Panel(f"{study}", description, partial(_draw_sparse, part=part, unit=unit), begins_row))
-    legend = [look(measure, measure) for measure in found["measure"].unique()]
+        draw = partial(_draw_sparse, part=part, unit=unit, styles=styles)
+        panels.append(Panel(f"{study}", description, draw, begins_row))
     caption = (
         "Share of the importance of an observation that its most important tokens hold: test data,"
         " unmasked model, mean over observations, and over seeds with its 95 % t interval."
     )
-    return Picture("sparsity", "Sparsity", caption, panels, legend, 2, (3.6, 2.5))
+    return Picture("sparsity", "Sparsity", caption, panels, list(styles.values()), 2, (3.6, 2.5))
 
 
-def _draw_sparse(ax: Axes, part: pd.DataFrame, unit: str) -> None:
+def _draw_sparse(ax: Axes, part: pd.DataFrame, unit: str, styles: Mapping[str, Look]) -> None:
     """Draw a curve for each measure. `part` has columns measure, level, share, low and high."""
     for measure, curve in part.groupby("measure", sort=False):
-        style = look(measure, measure)
+        style = styles[str(measure)]
         ax.fill_between(
             curve["level"],
             100 * curve["low"],

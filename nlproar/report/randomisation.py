@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ def randomisation(caches: Sequence[Caches]) -> pd.DataFrame:
     """Return the mean rank correlation of importance with that of other models, for each measure and seed.
 
     Columns: study, metric (which says the model), measure, seed, randomised (the last layer that is randomised, from
-    the output of the model on, or `BETWEEN_SEEDS` for the trained model of the next seed), correlation.
+    the output of the model on, or `BETWEEN_SEEDS` for the mean over the trained models of all other seeds),
+    correlation.
     """
     rows: list[dict[str, Any]] = []
     for cache in caches:
@@ -56,9 +58,9 @@ def _seed(one: Record) -> int:
 
 
 def _between_seeds(cache: Caches, records: Sequence[Record]) -> dict[int, float]:
-    """Return the mean rank correlation of the importance of each seed with that of the next one, by seed.
+    """Return the mean rank correlation of the importance of each seed with that of every other seed, by seed.
 
-    The next of the last seed is the first. Empty for one seed, and where importance is no longer cached.
+    Empty for one seed, and where importance is no longer cached.
     """
     if len(records) < 2:
         return {}
@@ -67,13 +69,13 @@ def _between_seeds(cache: Caches, records: Sequence[Record]) -> dict[int, float]
         values = [cache.importance(one) for one in records]
     except Gone:  # the notes of the report say which caches are not there
         return {}
-    between = {}
-    for number, one in enumerate(records):
-        other = values[(number + 1) % len(records)]
-        found = spearman_of_texts(values[number], other, split.maskable, split.offsets)
+    pairs = np.zeros((len(records), len(records)))
+    for first, second in combinations(range(len(records)), 2):
+        found = spearman_of_texts(values[first], values[second], split.maskable, split.offsets)
         defined = found[~np.isnan(found)]
-        between[_seed(one)] = float(defined.mean()) if len(defined) else 0.0
-    return between
+        pairs[first, second] = pairs[second, first] = defined.mean() if len(defined) else 0.0
+    means = pairs.sum(axis=1) / (len(records) - 1)
+    return {_seed(one): float(mean) for one, mean in zip(records, means, strict=True)}
 
 
 def verdicts(found: pd.DataFrame) -> pd.DataFrame:
@@ -88,9 +90,9 @@ def verdicts(found: pd.DataFrame) -> pd.DataFrame:
         if BETWEEN_SEEDS in table:
             between = table[BETWEEN_SEEDS].to_numpy(float)
             numbers += f", another seed: {_decimals(between)}"
-            comparison = trust.compare(between, randomised)
-            if comparison.verdict is not None:
-                verdict = YES if comparison.verdict == 1 else NO
+            is_above = trust.pairs_are_above(between, randomised)
+            if is_above is not None:
+                verdict = YES if is_above else NO
         rows.append(
             {
                 "study": study,

@@ -18,7 +18,7 @@ from nlproar.report.frame import Found, Study
 from nlproar.report.notes import Note, said_once
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
-from nlproar.run.series import explains_unmasked, point_of
+from nlproar.run.series import explains_unmasked, explanation_title, has_curves, point_of
 from nlproar.stats import intervals
 
 _LISTED = 12  # levels that a note names
@@ -98,7 +98,7 @@ def collect(found: Found, device: str, output: Layout | None) -> Results:
         leaks=revealed,
         trust=verdicts,
         orders=trust.orders(scores),
-        plan=trust.plan(scores, trust.seconds_of_a_curve(studies)),
+        plan=trust.plan(scores, trust.seconds_of_a_seed(studies)),
         biases=biases.biases(caches),
         outside=outside.outside(studies),
         randomisation=randomised,
@@ -180,10 +180,12 @@ def _drifted(studies: Sequence[Study]) -> list[Note]:
         for one in study.records:
             point = point_of(one)
             values = one.metrics["test"]
-            if values.get("macro_f1_at_best_threshold", 0.0) - values["macro_f1"] <= _DRIFT or point.panel is None:
+            if values.get("macro_f1_at_best_threshold", 0.0) - values["macro_f1"] <= _DRIFT:
                 continue
-            series = str(one.identity["importance_measure"])
-            levels.setdefault((study.label, point.panel.title, series, point.seed), []).append(point.level)
+            if point.panel is None or not has_curves(point.evaluation):
+                continue
+            masking = f"{point.panel.title}, {point.panel.strategy or 'count'}"
+            levels.setdefault((study.label, masking, explanation_title(one), point.seed), []).append(point.level)
     notes = []
     for (label, masking, series, seed), own in levels.items():
         text = (
@@ -209,24 +211,35 @@ def _sparsity(caches: Sequence[Caches], notes: list[Note]) -> pd.DataFrame:
         done: set[tuple[str, int]] = set()
         for one in cache.study.records:
             point = point_of(one)
-            if point.series is None or point.series.measure not in known:
+            if not _has_shares(cache.study, one):
                 continue
-            if one.config.get("transform", "none") != "none":  # what a transform made of a measure is not the measure
-                continue
-            if point.panel is not None and point.panel.unit != TOKEN:  # the shares are those of tokens
-                continue
-            key = point.series.measure, point.seed
-            if key in done or not explains_unmasked(one):
+            key = explanation_title(one), point.seed
+            if key in done:
                 continue
             try:
-                rows += _mass(cache, one, point.series.measure, point.seed)
+                rows += _mass(cache, one, *key)
                 done.add(key)
             except Gone as reason:
                 reasons[key[0]] = str(reason)
         for measure in sorted(reasons.keys() - {name for name, _ in done}):
             notes.append(Note(f"no sparsity, as {reasons[measure]}", cache.study.label, series=measure))
-    rows.sort(key=lambda row: known.index(row["measure"]))  # the sort is stable
+    rows.sort(key=lambda row: known.index(row["measure"].partition(" ")[0]))  # the sort is stable
     return summary.sparsity(pd.DataFrame(rows, columns=["study", "strategy", "measure", "level", "seed", "share"]))
+
+
+def _has_shares(study: Study, one: Record) -> bool:
+    """Return whether the importance behind a record is that of the unmasked model, and can be given as shares."""
+    point = point_of(one)
+    if point.series is None or point.series.measure not in MEASURES:
+        return False
+    if one.config.get("transform", "none") != "none":  # what a transform made of a measure is not the measure
+        return False
+    if point.panel is not None and point.panel.unit != TOKEN:  # the shares are those of tokens
+        return False
+    measure = MEASURES[point.series.measure]
+    if measure.signed or measure.role == "truth":  # negative values have no share, and the truth has no values
+        return False
+    return explains_unmasked(one) and study.is_of_unmasked_model(one)
 
 
 def _mass(cache: Caches, one: Record, measure: str, seed: int) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ A series is a measure with the parameters that differ from their defaults, among
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import combinations, permutations
 from typing import NamedTuple
@@ -18,18 +19,24 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from nlproar.report.formats import NOTHING, estimate, number
+from nlproar.report.agreement import runs_of_metrics
+from nlproar.report.formats import NOTHING, estimate, number, p_value
 from nlproar.report.frame import Study
-from nlproar.run.series import BASELINE, explanation_title, metric_title, point_of
+from nlproar.run.series import BASELINE, explanation_title, has_curves, point_of
 from nlproar.stats import agreement, trust
 
-TRUTH = "Truth: auprc"  # the metric that the others should agree with
+# The metric that the others should agree with, for explanations of the usual model and of masked fine-tuning.
+TRUTH = "Truth: auprc"
+TRUTH_OF_MASKED_FINE_TUNING = "Truth of masked fine-tuning: auprc"
 ORACLE, INVERSE = "oracle", "oracle-inverse"  # measures that know the informative tokens
 SMOOTHING = ("blur", "window-max")  # transforms that should not raise the score of a measure
 RANDOM_TIES = "random-ties"  # a transform that should change no score
 IDLE = ("position", "word-frequency")  # measures that know neither the model nor the label
 RACU_SUFFIX = ": RACU"  # of the name of a metric whose curves are scored by RACU
 COLUMNS = ["study", "metric", "check", "verdict", "numbers", "meaning"]
+
+_FEWEST_MEASURES = 4  # of which fewer are in the same order by chance too often
+_SIGNIFICANCE = 0.05
 
 YES, NO, FLAG, UNKNOWN = "yes", "no", "FLAG", "unknown"
 
@@ -63,41 +70,79 @@ class SeriesName(NamedTuple):
     transform: str | None
 
 
+class MetricScores(NamedTuple):
+    """The scores of explanations by one metric."""
+
+    table: pd.DataFrame  # a row for each series and a column for each seed; a higher value is more faithful
+    sign: int  # -1 where a lower score of the metric is the better one, and `table` has it with the other sign
+
+    @property
+    def rows(self) -> dict[str, np.ndarray]:
+        """The values (N,) of N seeds, by series."""
+        return {str(series): self.table.loc[series].to_numpy(float) for series in self.table.index}
+
+    def shown(self, value: float | None) -> str:
+        """Return a value of the table as the metric gives it."""
+        return number(None if value is None else self.sign * value)
+
+    def difference(self, comparison: trust.Comparison) -> str:
+        """Return a mean difference as the metric gives it, with its interval and the number of seeds: "+1.2 (0.3 to
+        2.1), 5 seeds"."""
+        mean, low, high, seeds = comparison.difference
+        if self.sign < 0:
+            mean, low, high = -mean, -high, -low
+        sign = "+" if mean > 0 else ""
+        return f"{sign}{estimate(mean, low, high)}, {_count_of_seeds(seeds)}"
+
+
 def verdicts(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the verdicts on every metric of every study; `scores` are those of `agreement.scores`.
 
     Columns: study, metric, check, verdict, numbers, meaning.
     """
     rows = []
-    for study, tables in _tables_of_studies(scores):
-        truth = tables.get(TRUTH)
-        for metric, table in tables.items():
+    for study, metrics in _metrics_of_studies(scores):
+        for metric, own in metrics.items():
             if metric.startswith("Truth"):  # the other metrics are compared with this one
                 continue
-            for line in _verdicts_on_metric(table, truth):
+            for line in _verdicts_on_metric(own, metrics.get(truth_for(metric))):
                 rows.append({"study": study, "metric": metric, **line._asdict()})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _tables_of_studies(scores: pd.DataFrame) -> Iterator[tuple[str, dict[str, pd.DataFrame]]]:
-    """Yield the label of each study with the `_score_table` of each of its metrics."""
+def truth_for(metric: str) -> str:
+    """Return the metric that says the truth about the explanations that `metric` scores.
+
+    What explains the model of masked fine-tuning is compared with the truth for explanations of that model.
+    """
+    explains_other_model = "masked fine-tuning" in metric.lower()
+    return TRUTH_OF_MASKED_FINE_TUNING if explains_other_model else TRUTH
+
+
+def _metrics_of_studies(scores: pd.DataFrame) -> Iterator[tuple[str, dict[str, MetricScores]]]:
+    """Yield the label of each study with the scores by each of its metrics."""
     for study, scores_of_study in scores.groupby("study", sort=False):
-        tables = {}
+        metrics = {}
         for metric, scores_of_metric in scores_of_study.groupby("metric", sort=False):
-            tables[str(metric)] = _score_table(str(metric), scores_of_metric)
-        yield str(study), tables
+            metrics[str(metric)] = _scores_of_metric(str(metric), scores_of_metric)
+        yield str(study), metrics
 
 
-def _score_table(metric: str, scores: pd.DataFrame) -> pd.DataFrame:
+def _scores_of_metric(metric: str, scores: pd.DataFrame) -> MetricScores:
     """Return the scores by one metric, with random masking at 0 if they are RACU.
 
-    The result has a row for each series and a column for each seed; a higher score is more faithful. RACU is relative
-    to random masking, whose own RACU is 0 by definition and has no record.
+    RACU is relative to random masking, whose own RACU is 0 by definition and has no record.
     """
     table = _by_series_and_seed(scores)
     if metric.endswith(RACU_SUFFIX):
         table.loc[BASELINE] = 0.0
-    return table
+    return MetricScores(table, _sign(scores))
+
+
+def _sign(scores: pd.DataFrame) -> int:
+    """Return -1 for a metric of which a lower score is the better one, else 1."""
+    known = scores.dropna(subset=["score"])
+    return -1 if (known["faithful"] != known["score"]).any() else 1
 
 
 def _by_series_and_seed(scores: pd.DataFrame) -> pd.DataFrame:
@@ -133,27 +178,24 @@ def taken_apart(series: str) -> SeriesName:
     return SeriesName(measure, transform)
 
 
-def _verdicts_on_metric(table: pd.DataFrame, truth: pd.DataFrame | None) -> Iterator[Line]:
-    """Yield the verdicts on one metric.
-
-    `table` has its scores, see `_score_table`. `truth` has the scores by `TRUTH`, if there are any.
-    """
-    rows = {series: table.loc[series].to_numpy(float) for series in table.index}  # (N,) for N seeds
+def _verdicts_on_metric(scores: MetricScores, truth: MetricScores | None) -> Iterator[Line]:
+    """Yield the verdicts on one metric. `truth` has the scores by `truth_for` this metric, if there are any."""
     if truth is not None:
-        yield from _order(table, truth)
-    yield from _range(rows)
-    yield from _false_alarms(rows)
-    yield from _noise(rows)
-    yield from _twins(rows)
-    yield from _transforms(rows)
-    yield from _ties(rows)
-    yield from _idle(rows)
+        yield from _order(scores, truth)
+    yield from _range(scores)
+    yield from _false_alarms(scores)
+    yield from _noise(scores)
+    yield from _twins(scores)
+    yield from _transforms(scores)
+    yield from _ties(scores)
+    yield from _idle(scores)
 
 
 class Order(NamedTuple):
     """How far a metric orders measures as the truth of a planted task does."""
 
     tau: agreement.Tau
+    p: float  # of as high a tau, if the metric ordered the measures at random
     # Number of seeds -> the share of the pairs of measures, of which one is truly better, that a metric with so many
     # seeds finds; 1 is all. Empty where the truth tells no pair apart.
     power: dict[int, float]
@@ -162,7 +204,7 @@ class Order(NamedTuple):
 def _order_by_truth(table: pd.DataFrame, truth: pd.DataFrame) -> Order | None:
     """Return how far the scores by a metric order the measures as those by the truth; None for fewer than 3 measures.
 
-    Both tables are those of `_score_table`. Measures with a transform are left out.
+    Both tables are those of `MetricScores`. Measures with a transform are left out.
     """
     compared = []
     for series in table.index:
@@ -171,8 +213,8 @@ def _order_by_truth(table: pd.DataFrame, truth: pd.DataFrame) -> Order | None:
     scores, true_scores = table.loc[compared].align(truth.loc[compared], join="inner")
     if len(scores) < 3:
         return None
-    tau = agreement.tau(scores.to_numpy(float), true_scores.to_numpy(float))
-    return Order(tau, _power(scores, true_scores))
+    own, true = scores.to_numpy(float), true_scores.to_numpy(float)
+    return Order(agreement.tau(own, true), agreement.permutation_p(own, true), _power(scores, true_scores))
 
 
 def _power(scores: pd.DataFrame, true_scores: pd.DataFrame) -> dict[int, float]:
@@ -198,32 +240,31 @@ def orders(scores: pd.DataFrame) -> pd.DataFrame:
     Columns: study, metric, tau, low, high, measures, seeds, power (with all seeds, 1 is all; NaN where unknown).
     """
     rows = []
-    for study, tables in _tables_of_studies(scores):
-        truth = tables.get(TRUTH)
-        if truth is None:
-            continue
-        for metric, table in tables.items():
-            order = None if metric.startswith("Truth") else _order_by_truth(table, truth)
+    for study, metrics in _metrics_of_studies(scores):
+        for metric, own in metrics.items():
+            truth = metrics.get(truth_for(metric))
+            if truth is None or metric.startswith("Truth"):
+                continue
+            order = _order_by_truth(own.table, truth.table)
             if order is not None:
                 power = order.power[max(order.power)] if order.power else np.nan
                 rows.append({"study": study, "metric": metric, **order.tau._asdict(), "power": power})
     return pd.DataFrame(rows, columns=["study", "metric", *agreement.Tau._fields, "power"])
 
 
-def _order(table: pd.DataFrame, truth: pd.DataFrame) -> Iterator[Line]:
+def _order(scores: MetricScores, truth: MetricScores) -> Iterator[Line]:
     """Yield whether the metric orders the measures as the truth does, and how often it finds the better of two."""
-    order = _order_by_truth(table, truth)
+    order = _order_by_truth(scores.table, truth.table)
     if order is None:
         return
     tau = order.tau
-    if np.isnan(tau.low):
+    interval = "" if np.isnan(tau.low) else f" ({tau.low:.2f} to {tau.high:.2f})"
+    if np.isnan(tau.low) or tau.measures < _FEWEST_MEASURES:
         verdict = UNKNOWN
-        interval = ""
     else:
-        verdict = YES if tau.low > 0 else NO
-        interval = f" ({tau.low:.2f} to {tau.high:.2f})"
+        verdict = YES if tau.low > 0 and order.p <= _SIGNIFICANCE else NO
     seeds = _count_of_seeds(tau.seeds)
-    numbers = f"tau {tau.tau:.2f}{interval}, {tau.measures} measures, {seeds}"
+    numbers = f"tau {tau.tau:.2f}{interval}, p {p_value(order.p)}, {tau.measures} measures, {seeds}"
     yield Line(
         "orders measures as the truth does",
         verdict,
@@ -241,18 +282,22 @@ def _order(table: pd.DataFrame, truth: pd.DataFrame) -> Iterator[Line]:
     )
 
 
-def _range(rows: dict[str, np.ndarray]) -> Iterator[Line]:
+def _range(scores: MetricScores) -> Iterator[Line]:
     """Yield what the truth and its inverse score, and every measure as a share of that range."""
+    rows = scores.rows
     if ORACLE not in rows or BASELINE not in rows:
         return
-    means = {series: float(np.nanmean(values)) for series, values in rows.items()}
-    yield _floor_and_ceiling(rows, means)
+    yield _floor_and_ceiling(scores)
     shares = []
-    for series, mean in means.items():
+    for series, values in rows.items():
         if series in (ORACLE, INVERSE, BASELINE) or taken_apart(series).transform is not None:
             continue
-        share = trust.share_of_range(mean, means[BASELINE], means[ORACLE])
-        shares.append(f"{series} {number(100 * share)} %")
+        compared = np.stack([values, rows[BASELINE], rows[ORACLE]])
+        of_all = compared[:, ~np.isnan(compared).any(axis=0)]  # the seeds that all three have
+        if not of_all.size:
+            continue
+        mean, random, truth = of_all.mean(axis=1)
+        shares.append(f"{series} {number(100 * trust.share_of_range(mean, random, truth))} %")
     if shares:
         yield Line(
             "measures as a share of the attainable range",
@@ -262,14 +307,16 @@ def _range(rows: dict[str, np.ndarray]) -> Iterator[Line]:
         )
 
 
-def _floor_and_ceiling(rows: dict[str, np.ndarray], means: dict[str, float]) -> Line:
-    """Return whether the truth scores above random importance. `means` are those of `rows` over seeds."""
+def _floor_and_ceiling(scores: MetricScores) -> Line:
+    """Return whether the truth scores above random importance."""
+    rows = scores.rows
+    means = {series: float(np.nanmean(values)) for series, values in rows.items()}
     truth_and_random = trust.compare(rows[ORACLE], rows[BASELINE])
     # A metric that is lower for the truth prefers random tokens to the informative ones.
     verdict = _judge(truth_and_random, lower=FLAG, equal=NO, higher=YES)
-    floor = number(means.get(INVERSE))
-    random = number(means[BASELINE])
-    ceiling = number(means[ORACLE])
+    floor = scores.shown(means.get(INVERSE))
+    random = scores.shown(means[BASELINE])
+    ceiling = scores.shown(means[ORACLE])
     return Line(
         "scores the truth above random importance",
         verdict,
@@ -278,50 +325,49 @@ def _floor_and_ceiling(rows: dict[str, np.ndarray], means: dict[str, float]) -> 
     )
 
 
-def _false_alarms(rows: dict[str, np.ndarray]) -> Iterator[Line]:
-    """Yield how often the metric tells explanations apart that are both random."""
-    random_series = []
-    for series in rows:
-        if series == BASELINE or taken_apart(series).transform == "noise-100":
-            random_series.append(series)
-    pairs = list(combinations(random_series, 2))
-    if not pairs:
+def _false_alarms(scores: MetricScores) -> Iterator[Line]:
+    """Yield whether the metric tells two random explanations apart.
+
+    The second one is a measure with nothing but noise. The noise is the same for every measure, so one of them is
+    enough: the others have the same masks.
+    """
+    rows = scores.rows
+    noise = [series for series in rows if taken_apart(series).transform == "noise-100"]
+    if BASELINE not in rows or not noise:
         return
-    results = [trust.compare(rows[first], rows[second]).verdict for first, second in pairs]
-    known = [result for result in results if result is not None]
-    false_alarms = sum(result != 0 for result in known)
-    if not known:
-        verdict = UNKNOWN
-    elif false_alarms > 0:
-        verdict = FLAG
-    else:
-        verdict = YES
+    comparison = trust.compare(rows[BASELINE], rows[noise[0]])
     yield Line(
         "does not tell random from random importance",
-        verdict,
-        f"{false_alarms} of {len(known)} pairs told apart",
-        "A false alarm. A test at the 5 per cent level gives one in twenty by chance.",
+        _judge(comparison, lower=FLAG, equal=YES, higher=FLAG),
+        scores.difference(comparison),
+        "If it does, this is a false alarm. A test at the 5 per cent level gives one in twenty by chance.",
     )
 
 
-def _noise(rows: dict[str, np.ndarray]) -> Iterator[Line]:
+def _noise(scores: MetricScores) -> Iterator[Line]:
     """Yield whether the metric orders each ladder of a measure with more and more noise."""
-    for measure, scores_by_noise in _ladders(rows).items():
+    for measure, scores_by_noise in _ladders(scores.rows).items():
         if len(scores_by_noise) < 3:
             continue
         noise = np.array(sorted(scores_by_noise))  # (L,), per cent
-        scores = np.stack([scores_by_noise[level] for level in noise])  # (L, N)
-        ladder = trust.ladder(noise, scores)
+        steps = np.stack([scores_by_noise[level] for level in noise])  # (L, N)
+        if np.isnan(steps).all(axis=1).any():  # a step has no score by any seed
+            continue
+        ladder = trust.ladder(noise, steps)
+        verdict = YES if ladder.tau == 1 else NO
+        complete_seeds = ~np.isnan(steps).any(axis=0)
+        if complete_seeds.sum() < 2:
+            verdict = UNKNOWN
         means = []
-        for level, scores_of_level in zip(noise, scores, strict=True):
-            means.append(f"{level:g} %: {number(np.nanmean(scores_of_level))}")
+        for level, scores_of_level in zip(noise, steps, strict=True):
+            means.append(f"{level:g} %: {scores.shown(float(np.nanmean(scores_of_level)))}")
         resolution = "no step is told apart"
         if not np.isnan(ladder.resolution):
             resolution = f"steps of {ladder.resolution:g} % and more are told apart"
         numbers = f"tau {ladder.tau:.2f}; {resolution}; {', '.join(means)}"
         yield Line(
             f"orders {measure} with more and more noise",
-            YES if ladder.tau == 1 else NO,
+            verdict,
             numbers.replace("-", "−"),
             "A valid metric falls with every step. The resolution depends on the number of seeds.",
         )
@@ -343,8 +389,9 @@ def _ladders(rows: dict[str, np.ndarray]) -> dict[str, dict[float, np.ndarray]]:
     return ladders
 
 
-def _twins(rows: dict[str, np.ndarray]) -> Iterator[Line]:
+def _twins(scores: MetricScores) -> Iterator[Line]:
     """Yield whether each measure beats its permuted twin."""
+    rows = scores.rows
     for series, values in rows.items():
         measure, transform = taken_apart(series)
         if transform != "twin" or measure not in rows:
@@ -353,13 +400,14 @@ def _twins(rows: dict[str, np.ndarray]) -> Iterator[Line]:
         yield Line(
             f"{measure} beats its permuted twin",
             _judge(comparison, lower=NO, equal=NO, higher=YES),
-            _difference(comparison),
+            scores.difference(comparison),
             "If not, the metric says nothing about which tokens the measure chose.",
         )
 
 
-def _ties(rows: dict[str, np.ndarray]) -> Iterator[Line]:
+def _ties(scores: MetricScores) -> Iterator[Line]:
     """Yield whether it matters which of equally important tokens is masked."""
+    rows = scores.rows
     for series, values in rows.items():
         measure, transform = taken_apart(series)
         if transform != RANDOM_TIES or measure not in rows:
@@ -368,13 +416,14 @@ def _ties(rows: dict[str, np.ndarray]) -> Iterator[Line]:
         yield Line(
             f"{measure} scores alike with ties broken at random",
             _judge(comparison, lower=FLAG, equal=YES, higher=FLAG),
-            _difference(comparison),
+            scores.difference(comparison),
             "If not, its score depends on where in a text equally important tokens stand: the first one is masked.",
         )
 
 
-def _transforms(rows: dict[str, np.ndarray]) -> Iterator[Line]:
+def _transforms(scores: MetricScores) -> Iterator[Line]:
     """Yield whether a change without any knowledge of the model raises the score of a measure."""
+    rows = scores.rows
     for series, values in rows.items():
         measure, transform = taken_apart(series)
         if transform not in SMOOTHING or measure not in rows:
@@ -383,13 +432,14 @@ def _transforms(rows: dict[str, np.ndarray]) -> Iterator[Line]:
         yield Line(
             f"{transform} does not raise {measure}",
             _judge(comparison, lower=YES, equal=YES, higher=FLAG),
-            _difference(comparison),
+            scores.difference(comparison),
             _MEANING_OF_TRANSFORMS,
         )
 
 
-def _idle(rows: dict[str, np.ndarray]) -> Iterator[Line]:
+def _idle(scores: MetricScores) -> Iterator[Line]:
     """Yield whether a measure that knows nothing scores above random importance."""
+    rows = scores.rows
     for series in IDLE:
         if series not in rows or BASELINE not in rows:
             continue
@@ -397,7 +447,7 @@ def _idle(rows: dict[str, np.ndarray]) -> Iterator[Line]:
         yield Line(
             f"{series} does not beat random importance",
             _judge(comparison, lower=YES, equal=YES, higher=FLAG),
-            _difference(comparison),
+            scores.difference(comparison),
             _MEANING_OF_IDLE,
         )
 
@@ -407,13 +457,6 @@ def _judge(comparison: trust.Comparison, *, lower: str, equal: str, higher: str)
     if comparison.verdict is None:
         return UNKNOWN
     return {-1: lower, 0: equal, 1: higher}[comparison.verdict]
-
-
-def _difference(comparison: trust.Comparison) -> str:
-    """Return a mean difference with its interval and the number of seeds: "+1.2 (0.3 to 2.1), 5 seeds"."""
-    mean, low, high, seeds = comparison.difference
-    sign = "+" if mean > 0 else ""
-    return f"{sign}{estimate(mean, low, high)}, {_count_of_seeds(seeds)}"
 
 
 def _count_of_seeds(seeds: int) -> str:
@@ -438,22 +481,24 @@ PLAN_COLUMNS = [
 def plan(scores: pd.DataFrame, seconds: pd.DataFrame) -> pd.DataFrame:
     """Return how many more seeds would tell two measures apart that are not told apart yet, and what they would cost.
 
-    `scores` are those of `agreement.scores`, and `seconds` those of `seconds_of_a_curve`. Columns: study, metric,
+    `scores` are those of `agreement.scores`, and `seconds` those of `seconds_of_a_seed`. Columns: study, metric,
     first, second (the two series), difference, low, high (of their scores, with the interval), seeds (that are done),
-    needed (seeds in all; None if that cannot be told), hours (of both measures with the seeds that are missing).
+    needed (seeds in all; None if that cannot be told), hours (of both measures with the seeds that are missing, and of
+    what these seeds need besides, such as the unmasked model).
     """
-    seconds_of_seed = {(row.study, row.metric): row.seconds for row in seconds.itertuples()}
+    seconds_of_seed = {(row.study, row.metric): 2 * row.curve + row.shared for row in seconds.itertuples()}
     rows = []
     for (study, metric), scores_of_metric in scores.groupby(["study", "metric"], sort=False):
         # Unlike the verdicts, the plan leaves out random masking where scores are RACU.
         table = _by_series_and_seed(scores_of_metric)
+        sign = _sign(scores_of_metric)
         # "ROAR: RACU" is a score of the metric "ROAR", whose runs took the time.
         metric_of_runs = str(metric).rpartition(": ")[0]
         cost = seconds_of_seed.get((study, metric_of_runs))
         measures = [name for name in table.index if taken_apart(str(name)).transform is None]
         for first, second in combinations(measures, 2):
-            first_scores = table.loc[first].to_numpy(float)
-            second_scores = table.loc[second].to_numpy(float)
+            first_scores = sign * table.loc[first].to_numpy(float)
+            second_scores = sign * table.loc[second].to_numpy(float)
             comparison = trust.compare(first_scores, second_scores)
             if comparison.verdict != 0:
                 continue
@@ -477,39 +522,41 @@ def plan(scores: pd.DataFrame, seconds: pd.DataFrame) -> pd.DataFrame:
 
 
 def _hours(seeds: int, needed: int | None, cost: float | None) -> float:
-    """Return the hours of two measures with the seeds that are missing; NaN if that is not known.
-
-    `cost` is the seconds of one measure and seed.
-    """
+    """Return the hours of the seeds that are missing; NaN if that is not known. `cost` is the seconds of one seed."""
     if needed is None or cost is None:
         return np.nan
     missing = max(needed - seeds, 0)
-    return 2 * missing * cost / 3600
+    return missing * cost / 3600
 
 
-def seconds_of_a_curve(studies: Sequence[Study]) -> pd.DataFrame:
-    """Return the seconds that all runs of one measure and seed take together, by study and metric, on average.
+def seconds_of_a_seed(studies: Sequence[Study]) -> pd.DataFrame:
+    """Return what one seed of a metric costs on average.
 
-    Columns: study, metric, seconds.
+    Columns: study, metric, curve (the seconds of all runs of one measure), shared (those of the runs that its measures
+    share, such as the unmasked model and the curve of random masking).
     """
     rows = []
     for study in studies:
-        for record in study.records:
-            if record.identity["importance_measure"] is None:
-                continue
+        for metric, runs in runs_of_metrics(study).items():
+            shared = 0.0
+            curves: dict[tuple[str, int], float] = defaultdict(float)
+            for one in runs:
+                point = point_of(one)
+                is_baseline = point.series is not None and point.series.measure == BASELINE
+                if point.series is None or (is_baseline and has_curves(point.evaluation)):
+                    shared += one.seconds
+                else:
+                    curves[explanation_title(one), point.seed] += one.seconds
+            seeds = {point_of(one).seed for one in runs}
             rows.append(
                 {
                     "study": study.label,
-                    "metric": metric_title(record),
-                    "seed": point_of(record).seed,
-                    "series": explanation_title(record),
-                    "seconds": record.seconds,
+                    "metric": metric,
+                    "curve": float(np.mean(list(curves.values()))),
+                    "shared": shared / len(seeds),
                 }
             )
-    frame = pd.DataFrame(rows, columns=["study", "metric", "seed", "series", "seconds"])
-    of_curves = frame.groupby(["study", "metric", "series", "seed"], sort=False)["seconds"].sum()
-    means = of_curves.groupby(["study", "metric"], sort=False).mean()
-    return means.reset_index()
+    return pd.DataFrame(rows, columns=["study", "metric", "curve", "shared"])
 
 
 def to_read(

@@ -11,7 +11,7 @@ from nlproar.errors import UserError
 from nlproar.evaluate.unit import TOKEN
 from nlproar.explain import MEASURES
 from nlproar.run import record
-from nlproar.run.config import DEFAULT_MODEL, Config
+from nlproar.run.config import DEFAULT_EVALUATION, DEFAULT_MODEL, Config
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
 from nlproar.run.series import (
@@ -20,6 +20,7 @@ from nlproar.run.series import (
     Series,
     base_of,
     has_curves,
+    metric_title,
     model_of,
     order,
     point_of,
@@ -96,9 +97,12 @@ def of_records(records: Sequence[Record], of_seeds: Collection[int] = ()) -> lis
         table = columns.setdefault(point.panel._replace(recursive=False), {})
         column = table.setdefault((point.panel, point.series), defaultdict(list))
         column[point.level].append(one.performance)
-    if not columns:
-        return [(None, _table(records[0], None, seeds, {}, levels)) for levels in shared.values()]
     tables: list[tuple[Panel | None, str]] = []
+    if not columns:
+        for evaluation, levels in shared.items():
+            example = next(one for one in records if point_of(one).evaluation == evaluation)
+            tables.append((None, _table(example, None, seeds, {}, levels)))
+        return tables
     for panel, table in columns.items():
         tables.append((panel, _table(records[0], panel, seeds, table, shared[base_of(panel.evaluation)])))
     return tables
@@ -157,6 +161,8 @@ def _heading(example: Record, panel: Panel | None, seeds: Sequence[int]) -> str:
     model = model_of(example.config)
     which = "" if model.model_type == DEFAULT_MODEL else f", {model.name}"
     text = f"test {metric} of {example.task['title']}{which}, {who}"
+    if panel is None and example.identity["evaluation"] != DEFAULT_EVALUATION:
+        text += f", {metric_title(example)}"
     if panel is not None and (panel.evaluation != "roar" or panel.unit != TOKEN):
         text += f", {panel.title}"
     if panel is not None and panel.strategy is not None:

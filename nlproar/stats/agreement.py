@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import NamedTuple
 
 import numpy as np
 
 RESAMPLES = 2000
 _LEVEL = 0.95
+_MOST_PERMUTED = 6  # measures, all orders of which are looked at
+_ROUNDING = 1e-12
 _SEED = 0  # of the resamples, so that the same values give the same interval
 
 
@@ -88,6 +90,37 @@ def spearman_of_texts(first: np.ndarray, second: np.ndarray, counted: np.ndarray
     return found
 
 
+def permutation_p(first: np.ndarray, second: np.ndarray) -> float:
+    """Return how often as high a tau as that of two metrics comes about if one of them orders the measures at random.
+
+    first and second are (M, N) as for `tau`. The result is the share of all orders of the M measures, or of very many
+    orders of some that are drawn, this one included; NaN where there is no tau. Of three measures it is at least 1/6.
+    """
+    first, second = _complete(first, second)
+    if not first.size:
+        return float("nan")
+    one, other = first.mean(axis=1), second.mean(axis=1)
+    value = kendall(one, other)
+    if np.isnan(value):
+        return float("nan")
+    measures = len(one)
+    if measures <= _MOST_PERMUTED:
+        orders = np.array(list(permutations(range(measures))))
+        as_high = [kendall(one[order], other) >= value - _ROUNDING for order in orders]
+        return float(np.mean(as_high))
+    rng = np.random.default_rng(_SEED)
+    as_high = [kendall(rng.permutation(one), other) >= value - _ROUNDING for _ in range(RESAMPLES)]
+    return float((1 + sum(as_high)) / (1 + RESAMPLES))
+
+
+def _complete(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores without measures that one of the metrics does not know, and without incomplete seeds."""
+    has_scores = ~np.isnan(first).all(axis=1) & ~np.isnan(second).all(axis=1)
+    first, second = first[has_scores], second[has_scores]
+    whole = ~np.isnan(first).any(axis=0) & ~np.isnan(second).any(axis=0)
+    return first[:, whole], second[:, whole]
+
+
 def tau(first: np.ndarray, second: np.ndarray) -> Tau:
     """Return Kendall's tau between two metrics, of their means over seeds, with a 95 % bootstrap interval over seeds.
 
@@ -96,10 +129,7 @@ def tau(first: np.ndarray, second: np.ndarray) -> Tau:
     other measure, are left out. The interval is that of the percentiles when seeds are drawn with replacement; NaN for
     one seed.
     """
-    has_scores = ~np.isnan(first).all(axis=1) & ~np.isnan(second).all(axis=1)
-    first, second = first[has_scores], second[has_scores]
-    whole = ~np.isnan(first).any(axis=0) & ~np.isnan(second).any(axis=0)
-    first, second = first[:, whole], second[:, whole]
+    first, second = _complete(first, second)
     measures, seeds = first.shape
     if not measures or not seeds:
         return Tau(np.nan, np.nan, np.nan, measures, seeds)

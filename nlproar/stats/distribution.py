@@ -80,7 +80,8 @@ def shift(p_values: np.ndarray) -> float:
 
     It is positive where there are too many low p-values, which belong to observations that are further out than known
     ones, and negative where there are too many high ones, which belong to observations closer to the middle. Of known
-    observations its size is below 1.36 / sqrt(M) in 95 % of all samples.
+    observations its size is below 1.36 sqrt(1 / M + 1 / K) in 95 % of all samples, if the p-values come from a
+    comparison with K known ones (Kolmogorov-Smirnov, two samples); see `KnownObservations`, where K is N / 2.
     """
     # A run computes it, and scipy is a library of the report, which a small installation does not have.
     rising = np.sort(p_values)

@@ -63,6 +63,27 @@ def _subsets(seeds: int, size: int) -> list[np.ndarray]:
     return [draws.choice(seeds, size, replace=False) for _ in range(_MOST_SUBSETS)]
 
 
+def pairs_are_above(means_of_pairs: np.ndarray, values: np.ndarray) -> bool | None:
+    """Return whether values of pairs of seeds are higher than values of single seeds, on average over the seeds.
+
+    `means_of_pairs` (N,) has for each of N seeds the mean over its pairs with the N - 1 other seeds, and `values` (N,)
+    one value of each seed. Pairs share seeds and are not independent, so the standard error is that of a jackknife
+    which leaves out one seed after the other, and the t test, at the 5 per cent level, has N - 1 degrees of freedom
+    (Arvesen 1969, "Jackknifing U-statistics", Annals of Mathematical Statistics 40). None for fewer than three seeds,
+    which have one pair when one of them is left out, and where a value is missing.
+    """
+    seeds = len(values)
+    if seeds < 3 or np.isnan(means_of_pairs).any() or np.isnan(values).any():
+        return None
+    difference = means_of_pairs.mean() - values.mean()
+    # The means over the pairs, and over the values, that are left without each seed.
+    pairs_without = (means_of_pairs.sum() - 2 * means_of_pairs) / (seeds - 2)
+    values_without = (values.sum() - values) / (seeds - 1)
+    without = pairs_without - values_without
+    error = np.sqrt((seeds - 1) / seeds * ((without - without.mean()) ** 2).sum())
+    return bool(difference > error * stdtrit(seeds - 1, (1 + LEVEL) / 2))
+
+
 class Ladder(NamedTuple):
     """What a metric says of explanations with more and more noise."""
 
