@@ -61,6 +61,37 @@ def test_of_a_confidential_task_only_records_are_packed_for_their_owner(tmp_path
             assert ("cache/encoded/texts.npz" in archive.getnames()) == expected
 
 
+def names_in(path):
+    with tarfile.open(path) as archive:
+        return archive.getnames()
+
+
+@pytest.mark.parametrize(
+    "name", ["results/importance_measure/mimic-anemia_rnn.csv.gz", "cache/encoded/mimic-anemia_official-1.npz"]
+)
+def test_texts_of_a_confidential_task_without_a_record_stay_at_home(tmp_path, name):
+    home = Layout(tmp_path / "home")
+    made_records.study(home.root, "sst", seeds=[0], measures=["gradient"])
+    secret = home.root / name
+    secret.parent.mkdir(parents=True, exist_ok=True)
+    secret.write_bytes(b"secret")
+    out = tmp_path / "all.tar"
+    pack.pack(home, out)
+    assert name not in names_in(out) and stat.S_IMODE(out.stat().st_mode) == 0o600
+    secret.rename(secret.with_name(secret.name.replace("mimic-anemia", "sst")))
+    pack.pack(home, out)
+    assert name.replace("mimic-anemia", "sst") in names_in(out)
+
+
+def test_a_file_that_goes_while_it_is_packed_is_left_out(tmp_path, monkeypatch):
+    home = Layout(tmp_path / "home")
+    made_records.study(home.root, "sst", seeds=[0], measures=["gradient"])
+    listed = list(pack._files(home, True))
+    listed[0].unlink()
+    monkeypatch.setattr(pack, "_files", lambda layout, with_caches: listed)
+    assert pack.pack(home, tmp_path / "all.tar") == len(listed) - 1
+
+
 def test_no_record_and_another_name_are_refused(tmp_path):
     with pytest.raises(UserError, match="no record"):
         pack.pack(Layout(tmp_path), tmp_path / "all.tar")

@@ -1,8 +1,9 @@
 """`nlproar pack`: the results of a persistent directory as one archive, to take home from a cluster.
 
-It holds the records and what the report reads besides: encoded data, masks, importance, and what was measured on the
-models. It holds no models, no vectors and no raw files, which are most of a directory's size. Unpacked anywhere, it is
-a persistent directory on which `nlproar report` works; runs that explain a model need the model.
+It holds the records and what the report reads besides: encoded data, masks, importance, what was measured on the
+models, and tables of importance. It holds no models, no vectors and no raw files, which are most of a directory's size.
+Unpacked anywhere, it is a persistent directory on which `nlproar report` works; runs that explain a model need the
+model.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from nlproar import storage
+from nlproar import plugins, storage
+from nlproar.dataset import TASKS, load_task
 from nlproar.errors import UserError
 from nlproar.flags import add_flags
 from nlproar.progress import show_log, stage
@@ -22,16 +25,19 @@ from nlproar.run.config import Options, all_but
 from nlproar.run.layout import Layout
 from nlproar.script import Parser, exit_codes
 
-_PATTERNS = ("results/*/*", "logs/failed/*.txt")
+_PATTERNS = ("results/*/*.json", "logs/failed/*.txt")
 _CACHES = ("encoded", "masks", "importance", "observations", "predictions", "convergence")
+# What derives from texts, so that these could be read from it.
+_DERIVED = ("results/importance_measure/*", *(f"cache/{name}/*" for name in _CACHES))
 _FORMATS = {".tar": "w", ".gz": "w:gz", ".xz": "w:xz"}
 
 
 def main(description: str, argv: list[str] | None = None) -> None:
     """Write the archive that a command line asks for. Exits with 0 when it is there, else as `exit_codes` says."""
     with exit_codes("interrupted; nothing was written"):
+        plugins.load_named(argv)
         parser = Parser(description, "nlproar pack")
-        add_flags(parser, Options, without=all_but("persistent_dir"))
+        add_flags(parser, Options, without=all_but("persistent_dir", "plugin"))
         parser.add_argument(
             "--out", default="nlproar-results.tar.gz", metavar="FILE",
             help="the archive, .tar, .tar.gz or .tar.xz (default: nlproar-results.tar.gz)",
@@ -50,9 +56,10 @@ def pack(layout: Layout, out: Path, caches: bool | None = None) -> int:
     """Write the archive `out`, and return the number of files in it.
 
     `caches` says whether the encoded data, masks and importance are in it, which the report needs for sparsity,
-    convergence and the observations it shows. By default they are, unless a record is of a confidential task: from
-    these, texts could be read. An archive with anything of a confidential task is for its owner only. Raises UserError
-    where there is no record, where one is damaged, and for a name that is not that of an archive.
+    convergence and the observations it shows. By default they are, unless a record or one of these files is of a
+    confidential task: from them, texts could be read. An archive with anything of a confidential task is for its owner
+    only. Raises UserError where there is no record, where one is damaged, and for a name that is not that of an
+    archive.
     """
     mode = _FORMATS.get(out.suffix)
     if mode is None:
@@ -60,26 +67,40 @@ def pack(layout: Layout, out: Path, caches: bool | None = None) -> int:
     records = layout.records()
     if not records:
         raise UserError(f"there is no record in {layout.results}; name another folder with --persistent-dir")
-    confidential = any(record.load(path).task["confidential"] for path in records)
+    confidential = _is_confidential(layout, records)
     with_caches = not confidential if caches is None else caches
     paths = list(_files(layout, with_caches))
+    packed = 0
     with storage.owner_only(confidential), storage.whole_file(out) as file:
         if confidential:
             os.fchmod(file.fileno(), 0o600)
         with tarfile.open(fileobj=file, mode=mode) as archive, stage("packing", len(paths), "files") as bar:  # type: ignore[call-overload]
             for path in paths:
-                archive.add(path, arcname=str(path.relative_to(layout.root)), recursive=False, filter=_anonymous)
+                with suppress(FileNotFoundError):  # a run that was made meanwhile has replaced it
+                    archive.add(path, arcname=str(path.relative_to(layout.root)), recursive=False, filter=_anonymous)
+                    packed += 1
                 bar.update(1)
-    return len(paths)
+    return packed
+
+
+def _is_confidential(layout: Layout, records: Iterable[Path]) -> bool:
+    """Return whether a record, or what derives from texts, is of a confidential task. Raises UserError for a damaged
+    record."""
+    if any(record.load(path).task["confidential"] for path in records):
+        return True
+    secret = tuple(f"{name}{end}" for name in TASKS if load_task(name).confidential for end in "_-")
+    derived = (path for pattern in _DERIVED for path in layout.root.glob(pattern))
+    # Importance is not named by its task, but none is there without the encoded data, which are.
+    return any(path.name.startswith(secret) for path in derived)
 
 
 def _files(layout: Layout, with_caches: bool) -> Iterator[Path]:
     """Yield the files to pack. Hidden ones, such as locks and what is half written, are not among them."""
-    patterns = [*_PATTERNS, *(f"cache/{name}/*" for name in _CACHES if with_caches)]
-    for pattern in patterns:
+    for pattern in (*_PATTERNS, *_DERIVED) if with_caches else _PATTERNS:
         for path in sorted(layout.root.glob(pattern)):
-            if not path.name.startswith(".") and stat.S_ISREG(path.lstat().st_mode):
-                yield path
+            with suppress(FileNotFoundError):  # it was replaced meanwhile
+                if not path.name.startswith(".") and stat.S_ISREG(path.lstat().st_mode):
+                    yield path
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
