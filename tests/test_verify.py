@@ -1,6 +1,7 @@
 """`nlproar verify` makes a run again from the raw files on, and finds a record whose numbers are not its own."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -39,3 +40,24 @@ def test_a_name_that_is_of_no_record_or_of_several_is_an_error_of_the_user(tmp_p
         with pytest.raises(SystemExit) as ended:
             verify.main("", [name, "--persistent-dir", str(tmp_path)])
         assert ended.value.code == 2 and words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["metrics", "diagnostics", "masked"])
+def test_every_result_of_a_record_is_compared(tmp_path, kind):
+    config = resolve("sst", importance_measure="gradient", k=1, vectors="random", persistent_dir=str(tmp_path))
+    one = made(config, 0.5, diagnostics={"outside": {"10": 0.1, "20": 0.2}})
+    assert set(verify.compare(one, one).values()) == {0.0}
+    (name, values), *_ = ({"masked": one.masked} if kind == "masked" else getattr(one, kind)).items()
+    key = next(iter(values))
+    changed = {key: values[key] + 0.25} if kind == "masked" else {name: {**values, key: values[key] + 0.25}}
+    other = replace(one, **{kind: {**getattr(one, kind), **changed}})
+    found = verify.compare(one, other)
+    assert {name for name, difference in found.items() if difference} == {f"{name} {key}"}
+    assert f"{name} {key}" in verify.table(one, other)
+
+
+@pytest.mark.parametrize("tolerance", ["nan", "-1", "inf"])
+def test_a_tolerance_that_would_verify_anything_is_refused(tmp_path, capsys, tolerance):
+    with pytest.raises(SystemExit) as ended:
+        verify.main("", ["name", "--tolerance", tolerance, "--persistent-dir", str(tmp_path)])
+    assert ended.value.code == 2 and "--tolerance" in capsys.readouterr().err

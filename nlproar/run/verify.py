@@ -6,6 +6,7 @@ kind of machine, with the same versions and number of threads, the numbers have 
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -33,11 +34,13 @@ def main(description: str, argv: list[str] | None = None) -> None:
             "--tolerance",
             type=float,
             default=0.0,
-            help="how far a metric may differ, for another processor or other versions (default: 0)",
+            help="how far a number may differ, for another processor or other versions (default: 0)",
         )
         add_flags(parser, Options, without=all_but("persistent_dir", "device", "num_workers", "threads", "plugin"))
         flags = vars(parser.parse_args(argv))
         name, tolerance = flags.pop("id"), flags.pop("tolerance")
+        if not 0 <= tolerance < math.inf:
+            raise UserError(f"--tolerance {tolerance:g}: it must be 0 or more, and a number")
         layout = Layout.at(flags.pop("persistent_dir", None))
         recorded = find(layout, name)
         threads = flags.pop("threads", None) or recorded.environment["threads"]
@@ -48,7 +51,7 @@ def main(description: str, argv: list[str] | None = None) -> None:
         print(table(recorded, again))
     largest = max(differences.values())
     if largest > tolerance:
-        print(f"differs: {recorded.id}: a metric differs by {largest:.2g}, more than --tolerance {tolerance:g}")
+        print(f"differs: {recorded.id}: a number differs by {largest:.2g}, more than --tolerance {tolerance:g}")
         sys.exit(1)
     print(f"verified: {recorded.id}")
 
@@ -69,11 +72,14 @@ def find(layout: Layout, name: str) -> Record:
 def make_again(layout: Layout, recorded: Record, options: Options) -> Record:
     """Carry out the run of a record, and all that it needs, in a new folder that is removed afterwards.
 
-    Raises UserError where that is not possible, as for a run whose word vectors came from a file of the user.
+    Raises UserError where that is not possible, as for a run whose word vectors came from a file of the user, or that
+    started from a pretrained model.
     """
     from nlproar.run.run import run
 
     config = from_identity(recorded.identity)
+    if "@" in str(recorded.config.get("model")):
+        raise UserError(f"{recorded.id} started from a pretrained model; run it with --model in another folder")
     if config.recipe.is_from_file and "@" in str(recorded.config.get("vectors")):
         raise UserError(f"{recorded.id} started from a file of word vectors; run it with --vectors in another folder")
     with storage.owner_only(config.task.confidential), tempfile.TemporaryDirectory() as folder:
@@ -84,18 +90,30 @@ def make_again(layout: Layout, recorded: Record, options: Options) -> Record:
 
 
 def compare(recorded: Record, again: Record) -> Mapping[str, float]:
-    """Return how far each metric is from the recorded one, by the split and the name of the metric."""
+    """Return how far each number is from the recorded one, by the name that `numbers` gives it; infinity for a number
+    that is not there again."""
+    now = numbers(again)
     found = {}
-    for split, values in recorded.metrics.items():
-        for name, value in values.items():
-            found[f"{split} {name}"] = abs(value - again.metrics[split][name])
+    for name, value in numbers(recorded).items():
+        found[name] = abs(value - now.get(name, math.inf))
+    return found
+
+
+def numbers(one: Record) -> dict[str, float]:
+    """Return every result in a record, by name: its metrics, its diagnostics, and the shares of masked tokens."""
+    found: dict[str, float] = {}
+    for name, values in {**one.metrics, **one.diagnostics, "masked": one.masked}.items():
+        for key, value in values.items():
+            found[f"{name} {key}"] = float(value)
     return found
 
 
 def table(recorded: Record, again: Record) -> str:
-    """Return a line for each metric: as recorded, and as it is now."""
-    lines = [f"{'':<24}{'recorded':>12}{'again':>12}"]
-    for split, values in recorded.metrics.items():
-        for name, value in values.items():
-            lines.append(f"{split + ' ' + name:<24}{value:>12.6f}{again.metrics[split][name]:>12.6f}")
+    """Return a line for each number: as recorded, and as it is now."""
+    now = numbers(again)
+    then = numbers(recorded)
+    width = max(map(len, then)) + 2
+    lines = [f"{'':<{width}}{'recorded':>12}{'again':>12}"]
+    for name, value in then.items():
+        lines.append(f"{name:<{width}}{value:>12.6f}{now.get(name, math.nan):>12.6f}")
     return "\n".join(lines)
