@@ -238,6 +238,16 @@ def test_a_run_of_the_first_integrated_gradient_becomes_one_with_its_number_of_p
     assert call(layout) == 0 and "0 records converted, 0 left" in capsys.readouterr().out
 
 
+def test_predictions_and_masks_get_the_new_name(of_first_integral):
+    config, _, path = of_first_integral
+    layout = Layout.of(config)
+    for place in (layout.predictions, layout.masks):
+        place(config.id).rename(place(path.stem))
+    assert call(layout) == 0
+    for place in (layout.predictions, layout.masks):
+        assert place(config.id).exists() and not place(path.stem).exists()
+
+
 def test_a_misnamed_run_of_the_first_integrated_gradient_is_left(of_first_integral, caplog):
     config, _, path = of_first_integral
     other = path.rename(path.with_name(f"{path.stem[:-8]}{'0' * 8}.json"))

@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from nlproar import masking, storage
+from nlproar import masking, plugins, storage
 from nlproar.dataset import TASKS, encoding
 from nlproar.dataset.encoding import Dataset
 from nlproar.errors import UserError
@@ -53,8 +53,9 @@ def main(description: str, argv: list[str] | None = None) -> None:
     """Convert everything in a persistent directory. Exits with 1 if something could not be converted."""
     converted = failed = 0
     with exit_codes("stopped; run the same command again to continue"):
+        plugins.load_named(argv)
         parser = Parser(description)
-        add_flags(parser, Options, without=all_but("persistent_dir"))
+        add_flags(parser, Options, without=all_but("persistent_dir", "plugin"))
         flags = parser.parse_args(argv)
         layout = Layout.at(getattr(flags, "persistent_dir", None))
         from nlproar.progress import show_log
@@ -65,7 +66,8 @@ def main(description: str, argv: list[str] | None = None) -> None:
                 content = _read(path)
                 if content["version"] not in (1, 2) and not _is_of_earlier_measure(content):
                     continue
-                config = convert(layout, path, content)
+                with storage.owner_only(_is_confidential(content)):
+                    config = convert(layout, path, content)
             except Different as reason:
                 log.warning("%s is left as it is: %s", path, reason)
                 failed += 1
@@ -87,6 +89,21 @@ def _read(path: Path) -> dict[str, Any]:
     except (UserError, ValueError, RecursionError) as error:
         raise Different(f"it is damaged ({error})") from error
     return content
+
+
+def _is_confidential(content: Mapping[str, Any]) -> bool:
+    """Return whether a record of any version says that the texts of its task are confidential, or if it is unclear."""
+    try:
+        told = content["task"] if "task" in content else content["config"]["task"]
+        return bool(told["confidential"])
+    except (KeyError, TypeError):
+        return True
+
+
+def _rename(old: Path, new: Path) -> None:
+    """Give a file its new name, if it is there and the new name is free."""
+    if storage.is_there(old) and not storage.is_there(new):
+        old.rename(new)
 
 
 # The parameters that give a measure its earlier values, by its name and the version of these values.
@@ -119,6 +136,9 @@ def convert(layout: Layout, path: Path, content: Mapping[str, Any]) -> Config:
             raise Different(str(error)) from error
         if there is None:
             weights = _move_model(layout, config, path.stem, content)
+            if of_measure:  # their keys do not hold the name of the run
+                _rename(layout.predictions(path.stem), layout.predictions(config.id))
+                _rename(layout.masks(path.stem), layout.masks(config.id))
             record.write(place, replace(converted, sources={**converted.sources, "weights": weights}))
         elif replace(there, made=converted.made, sources=converted.sources) != converted:
             raise Different(f"{place} is there, and was made by another process")
