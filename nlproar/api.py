@@ -7,12 +7,15 @@ are numpy arrays. See docs/api.md for an example of each.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nlproar import storage
 from nlproar.dataset.encoding import Dataset
 from nlproar.errors import UserError
+from nlproar.flags import check_range
 from nlproar.run.config import Config
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
@@ -20,12 +23,17 @@ from nlproar.run.record import Record
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nlproar.run.context import Context
+
+_MOST_TOKENS = 10**6  # that a count may name
+
 
 def load_dataset(config: Config) -> Dataset:
     """Return the encoded data of the task of `config`. Raises UserError where the raw files cannot be had."""
     from nlproar.run import prerequisites
 
-    return prerequisites.dataset_of(Layout.of(config), config)
+    with storage.owner_only(config.task.confidential):
+        return prerequisites.dataset_of(Layout.of(config), config)
 
 
 def run_experiment(config: Config) -> Record:
@@ -40,17 +48,28 @@ def importance(config: Config, splits: Sequence[str] = ("test",)) -> pd.DataFram
 
     Columns: split, observation (its number in the split), position (of the token, 0 is `[CLS]`), token, importance
     (larger is more important), seconds (of explaining the observation), and, of a metric with levels, masked (whether
-    it is masked at the level of the run). The model that is explained has to be trained already. Raises UserError if it
-    is not, and if the run explains nothing, or not one of the splits.
+    it is masked at the level of the run). Raises UserError if a model that is explained is not trained, or was trained
+    on other masks than the models below it give now, unless `train_missing` is set; and if the run explains nothing, or
+    not one of the splits.
     """
+    from nlproar.run.context import Context
+    from nlproar.run.run import with_models
+
+    layout = Layout.of(config)
+    with storage.owner_only(config.task.confidential):
+        layout.make()
+        context = Context(config, layout)
+        return with_models(config, context, partial(_importance, config, context, splits))
+
+
+def _importance(config: Config, context: Context, splits: Sequence[str]) -> pd.DataFrame:
+    """Return what `importance` does, once the models that are explained are there."""
     import pandas as pd
 
     from nlproar.evaluate.roar import Roar
-    from nlproar.run.context import Context
     from nlproar.run.importance_table import columns
 
     rules = config.rules
-    context = Context(config, Layout.of(config))
     values = rules.importance(config, context)
     if values is None:
         raise UserError(f"{config.id} explains nothing; choose an --importance-measure and a level k above 0")
@@ -75,11 +94,17 @@ def mask(
     `word_starts` (T,), which says at which tokens a word begins, whole words are counted and masked, and the importance
     of a word is the sum over its tokens. For a whole data set see `nlproar.masking.mask_most_important`.
 
-    Raises UserError if `word_starts` has another length than `importance`, or if no word begins at the first token.
+    Raises UserError for another strategy, a level below 0 or a percentage above 100, and importance that is NaN; and if
+    `word_starts` has another length than `importance`, or if no word begins at the first token.
     """
-    from nlproar.masking import at_tokens, importance_of_words, mask_most_important
+    from nlproar.masking import STRATEGIES, at_tokens, importance_of_words, mask_most_important
 
+    if strategy not in STRATEGIES:
+        raise UserError(f"strategy {strategy!r}: choose from {', '.join(STRATEGIES)}")
+    check_range("k", k, 0, 100 if strategy == "quantile" else _MOST_TOKENS)
     values = np.asarray(importance, dtype=np.float32)
+    if np.isnan(values).any():
+        raise UserError("the importance of a token is NaN; it must be a number")
     everything = np.ones(len(values), bool)
     offsets = np.array([0, len(values)])
     starts = None
@@ -97,11 +122,10 @@ def mask(
 
 def performance(persistent_dir: str) -> pd.DataFrame:
     """Return the points of all curves in a persistent directory, a row for each; see `nlproar.report.frame.points`."""
-    from pathlib import Path
 
     from nlproar.report import frame
 
-    return frame.points(frame.load([Layout(Path(persistent_dir))]).studies)
+    return frame.points(frame.load([Layout.at(str(persistent_dir))]).studies)
 
 
 def predictions(config: Config) -> dict[str, np.ndarray]:

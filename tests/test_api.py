@@ -1,12 +1,19 @@
 """The documented interface for Python works as its pages show it."""
 
 import re
+import stat
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 import nlproar
+from nlproar.dataset import load_task
+from nlproar.errors import UserError
+from nlproar.model import checkpoint
+from nlproar.run.context import Context
+from nlproar.run.layout import Layout
 from tests.conftest import ROOT
 
 
@@ -28,3 +35,38 @@ def test_every_name_of_the_interface_is_there_and_has_a_docstring():
     for name in set(nlproar.__all__) - {"__version__"}:
         found = getattr(nlproar, name)
         assert callable(found) and found.__doc__, name
+
+
+@pytest.mark.parametrize(
+    ("importance", "flags", "said"),
+    [
+        ([0.1, 0.9], {"k": 1, "strategy": "Count"}, "strategy 'Count': choose from count, quantile"),
+        ([0.1, 0.9], {"k": 150}, "k 150"),
+        ([0.1, 0.9], {"k": -1}, "k -1"),
+        ([0.1, float("nan")], {"k": 50}, "is NaN"),
+    ],
+)
+def test_a_mask_that_cannot_be_is_refused(importance, flags, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        nlproar.mask(importance, **flags)
+
+
+def test_what_derives_from_confidential_texts_is_for_its_owner_only(small_run, monkeypatch):
+    config = small_run(importance_measure="position", k=1)
+    monkeypatch.setattr(type(config), "task", property(lambda self: replace(load_task("babi-1"), confidential=True)))
+    nlproar.importance(config)
+    files = [path for path in Layout.of(config).cache.rglob("*.npz") if "importance" in str(path)]
+    assert files and all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files)
+
+
+def test_importance_of_a_model_that_was_trained_on_other_masks_is_refused(small_run):
+    flags = {"importance_measure": "gradient", "recursive": True, "recursive_step_size": 1}
+    upper = small_run(**flags, k=2, train_missing=True)
+    nlproar.run_experiment(upper)
+    lower = small_run(**flags, k=1)
+    context = Context(lower, Layout.of(lower))
+    description = checkpoint.describe(Layout.of(lower).checkpoint(lower))
+    checkpoint.describe_again(Layout.of(lower).checkpoint(lower), {**description, "masks": "0" * 16})
+    assert lower.rules.is_stale(lower, context)
+    with pytest.raises(UserError, match="was trained on other masks"):
+        nlproar.importance(small_run(**flags, k=2))
