@@ -16,7 +16,7 @@ from nlproar.dataset import PLANTED, TASKS
 from nlproar.errors import UserError
 from nlproar.explain import MEASURES as REGISTERED
 from nlproar.model import MODELS
-from nlproar.run import failure, overwrite, record
+from nlproar.run import cli, failure, overwrite, record
 from nlproar.run.config import command_line, resolve
 from nlproar.run.layout import Layout
 from nlproar.study import cli as study
@@ -109,6 +109,7 @@ def test_a_recursive_chain_passes_through_every_level_below():
     assert levels(levels=[40, 60]) == [20, 40, 60]
     assert levels(levels=[40], flags={"recursive_step_size": 20}) == [20, 40]
     assert levels(step=30, max_k=95) == [30, 60, 90]
+    assert levels(levels=[30, 60, 90, 100]) == [30, 60, 90]  # nothing recurses to the run with everything masked
     assert levels() == list(range(10, 100, 10))
 
 
@@ -122,6 +123,7 @@ def test_a_recursive_chain_passes_through_every_level_below():
         (["--step", "20", "--max-k", "10"], "--max-k 10"),
         (["--k", "10", "--max-k", "50"], "--max-k goes with --step"),
         (["--recursive", "--k", "15", "--recursive-step-size", "10"], "--k 15"),
+        (["--recursive", "--k", "10", "20", "--recursive-step-size", "20"], "--k 10"),
         (["--max-k", "1000000000"], "--max-k 1000000000"),
         (["--max-k", "9" * 30], "--max-k 999"),
         (["--max-k", "1000000", "--step", "1", "--roar-strategy", "count"], "1,000,000 levels"),
@@ -347,3 +349,30 @@ def test_all_measures_are_those_that_explain_the_model(words, absent):
     grid, _ = study.parse("a study", ["--dataset", "sst", "--importance-measure", "all", *words])
     others = {"attention-rollout", "attention-times-gradient"} - {absent}
     assert absent not in grid.measures and others < set(grid.measures)
+
+
+def metrics_and_measures(*words):
+    grid, _ = study.parse("", ["--dataset", "planted-keyword", *words])
+    assert grid.chains()
+    return set(grid.evaluations), set(grid.measures)
+
+
+def test_a_metric_that_is_named_beside_all_is_there():
+    metrics, _ = metrics_and_measures("--metric", "all", "model-randomisation", "normalised-erasure")
+    assert {"model-randomisation", "normalised-erasure", "truth", "erasure"} <= metrics
+
+
+def test_all_of_a_planted_task_know_the_truth_only_where_the_model_reads_its_words():
+    of_words = metrics_and_measures("--metric", "all", "--importance-measure", "all")
+    of_subwords = metrics_and_measures("--metric", "all", "--importance-measure", "all", "--model", "tiny")
+    assert of_words[0] - of_subwords[0] == {"truth"}
+    assert {"oracle", "oracle-inverse"} <= of_words[1] and not {"oracle", "oracle-inverse"} & of_subwords[1]
+    assert "position" in of_subwords[1]
+
+
+@pytest.mark.parametrize("words", ["--importance-measure random --k 15", "--importance-measure gradient --k 100"])
+def test_what_does_not_recurse_is_at_no_distance(words):
+    """Random masking, and the run with everything masked, do not depend on the level before."""
+    flags = [*words.split(), "--recursive", "--recursive-step-size", "30", "--roar-strategy", "quantile"]
+    (config,) = cli.parse("", "sst", flags)
+    assert not config.parameters.recursive

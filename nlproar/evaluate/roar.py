@@ -84,7 +84,7 @@ class Roar(Evaluation):
         """See `Evaluation.canonical`."""
         level: Level = config.parameters
         step = level.recursive_step_size or usual_step(level.roar_strategy)
-        _check_level(level, step)
+        _check_percentage(level)
 
         if level.k == 0:
             # No token is masked, and the strategy does not matter.
@@ -95,6 +95,7 @@ class Roar(Evaluation):
 
         assert config.importance_measure is not None  # only the two kinds of runs above have none
         if level.recursive and MEASURES[config.importance_measure].reranks:
+            _check_reached(level, step)
             parameters = replace(level, recursive_step_size=step)
         else:
             parameters = replace(level, recursive=False, recursive_step_size=None)
@@ -227,6 +228,8 @@ class Roar(Evaluation):
         if dataset_digest != context.dataset.digest:
             problem = f"{context.layout.checkpoint(config)} was trained on other data than are there now"
             raise UserError(f"{problem}; train it again: {config.command()} --overwrite")
+        if masks_digest is None:  # the weights are gone, and a record of an earlier version does not tell
+            return False
         return masks_digest != self.masks(config, context).digest
 
     def name_parts(self, config: Config) -> list[str]:
@@ -284,15 +287,18 @@ class Roar(Evaluation):
         A recursive curve has every level up to the highest one that the study names, as each needs the one below it.
         """
         levels = sorted(set(self.levels(grid, strategy)) - {0})
+        if strategy == "quantile":
+            levels = [k for k in levels if k != 100]  # that run belongs to `base`, and nothing recurses to it
+        if not levels:
+            return []
         # By default, recursion takes the largest step that reaches every level that is named.
         step = grid.flags.get("recursive_step_size") or gcd(*levels)
-        if recursive and MEASURES[measure].reranks and levels:
+        # Where the step does not reach a level that is named, `canonical` raises a UserError that names this level.
+        if recursive and MEASURES[measure].reranks and all(k % step == 0 for k in levels):
             highest = levels[-1]
-            # Where the step does not reach the highest level, `canonical` raises a UserError that names this level.
-            if highest % step == 0:
-                advice = "name other --k, or a larger --recursive-step-size"
-                check_number_of_levels(highest // step, advice)
-                levels = list(range(step, highest + 1, step))
+            advice = "name other --k, or a larger --recursive-step-size"
+            check_number_of_levels(highest // step, advice)
+            levels = list(range(step, highest + 1, step))
         runs = []
         for k in levels:
             run = grid.config(
@@ -304,9 +310,7 @@ class Roar(Evaluation):
                 recursive_step_size=step,
                 k=k,
             )
-            # The run of k = 100 per cent has no measure: it belongs to `base`.
-            if run.importance_measure is not None:
-                runs.append(run)
+            runs.append(run)
         return runs
 
     def levels(self, grid: Grid, strategy: str) -> Sequence[int]:
@@ -325,12 +329,14 @@ class Roar(Evaluation):
         return range(step, highest + 1, step)
 
 
-def _check_level(level: Level, step: int) -> None:
-    """Raise UserError for a percentage above 100, and for a level that recursion by `step` does not reach."""
+def _check_percentage(level: Level) -> None:
+    """Raise UserError for a percentage above 100."""
     if level.roar_strategy == "quantile" and level.k > 100:
         raise UserError(f"--k {level.k} with --roar-strategy quantile: a percentage is at most 100")
-    if not level.recursive:
-        return
+
+
+def _check_reached(level: Level, step: int) -> None:
+    """Raise UserError for a level that recursion by `step` does not reach."""
     if level.k % step != 0:
         problem = f"--k {level.k} cannot be reached by --recursive-step-size {step}"
         raise UserError(f"{problem}: choose a multiple of it")

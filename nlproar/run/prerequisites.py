@@ -163,7 +163,7 @@ def missing_error(layout: Layout, missing: list[Config]) -> UserError:
 
 def stale_error(config: Config) -> UserError:
     """Return what to say of a model that was trained on other masks than the models below it give now."""
-    below = config.needs()[0]
+    (below,) = config.needs()
     return UserError(
         f"{config.id} was trained on other masks than {below.id} gives now, as that was trained again since; train it"
         f" again with --train-missing, or with: {config.command()} --overwrite"

@@ -121,12 +121,13 @@ def parse(description: str, argv: list[str] | None = None) -> tuple[Grid, argpar
     if "k" in values and "max_k" in values:
         raise UserError("--max-k goes with --step; --k names the levels")
     datasets = _tasks(flags.dataset)
+    model_type = chosen_model_type(values)
     grid = Grid(
         datasets=datasets,
-        measures=_chosen_measures(flags.importance_measure, datasets, chosen_model_type(values)),
+        measures=_chosen_measures(flags.importance_measure, datasets, model_type),
         transforms=_chosen(flags.transform, transform.NAMES),
         seeds=list(dict.fromkeys(flags.seed)),
-        evaluations=_chosen(flags.evaluations, _all_metrics(datasets)),
+        evaluations=_chosen(flags.evaluations, _all_metrics(datasets, model_type)),
         strategies=list(dict.fromkeys(flags.roar_strategy)),
         kinds=values.get("kinds", (False,)),
         levels=values.get("k"),
@@ -172,7 +173,7 @@ def _chosen_measures(names: Sequence[str], datasets: Sequence[str], model_type: 
     lacks = MODELS[model_type].lacks
     groups = {
         "published": [name for name, measure in MEASURES.items() if measure.published and name not in lacks],
-        "all": [name for name in _all_measures(datasets) if not MEASURES[name].slow and name not in lacks],
+        "all": [name for name in _all_measures(datasets, model_type) if not MEASURES[name].slow and name not in lacks],
     }
     chosen: list[str] = []
     for name in names:
@@ -193,24 +194,38 @@ def _tasks(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _all_measures(datasets: Sequence[str]) -> list[str]:
-    """Return what "all" measures are: those that only check metrics are among them if every task is planted."""
-    if set(datasets) <= set(PLANTED):
+def _all_measures(datasets: Sequence[str], model_type: str) -> list[str]:
+    """Return what "all" measures are.
+
+    Those that only check metrics are among them if every task is planted, and those that know the truth if the model
+    also reads its words.
+    """
+    if not set(datasets) <= set(PLANTED):
+        return [name for name, measure in MEASURES.items() if measure.role == "measure"]
+    if _knows_truth(datasets, model_type):
         return list(MEASURES)
-    return [name for name, measure in MEASURES.items() if measure.role == "measure"]
+    return [name for name, measure in MEASURES.items() if measure.role != "truth"]
 
 
-def _all_metrics(datasets: Sequence[str]) -> list[str]:
-    """Return what "all" metrics are: those that are not slow. Those that need the truth are among them if every task is
-    planted."""
+def _all_metrics(datasets: Sequence[str], model_type: str) -> list[str]:
+    """Return what "all" metrics are: those that are not slow, and that need the truth only where it is known."""
     quick = [name for name in EVALUATIONS if not load_evaluation(name).slow]
-    if set(datasets) <= set(PLANTED):
+    if _knows_truth(datasets, model_type):
         return quick
     return [name for name in quick if not load_evaluation(name).needs_truth]
 
 
-def _chosen(names: Sequence[str], registry: Iterable[str]) -> list[str]:
-    return list(registry) if "all" in names else list(dict.fromkeys(names))
+def _knows_truth(datasets: Sequence[str], model_type: str) -> bool:
+    """Return whether the informative tokens are known: in planted tasks, of a model that reads their words."""
+    return set(datasets) <= set(PLANTED) and MODELS[model_type].recipe_type.reads_words
+
+
+def _chosen(names: Sequence[str], registry: Sequence[str]) -> list[str]:
+    """Return the names, each once, with "all" replaced by everything in the registry."""
+    chosen: list[str] = []
+    for name in names:
+        chosen += registry if name == "all" else [name]
+    return list(dict.fromkeys(chosen))
 
 
 def main(description: str, argv: list[str] | None = None) -> None:
