@@ -27,7 +27,8 @@ def in_our_words(argv: Sequence[str] | None = None) -> list[str]:
     found: list[str] = []
     position = 0
     while position < len(words):
-        name, equals, value = words[position].partition("=")
+        name, equals, after = words[position].partition("=")
+        value = after if equals else None
         position += 1
         if name not in _TRANSLATED:
             found.append(words[position - 1])
@@ -39,20 +40,20 @@ def in_our_words(argv: Sequence[str] | None = None) -> list[str]:
     return found
 
 
-def _use_gpu(value: str) -> list[str]:
-    if value.lower() in _TRUE:
+def _use_gpu(value: str | None) -> list[str]:
+    if value is None or value.lower() in _TRUE:
         return ["--device", "cuda"]
     if value.lower() in _FALSE:
         return ["--device", "cpu"]
     raise UserError(f"--use-gpu {value}: choose True or False, or name a device with --device")
 
 
-def _importance_caching(value: str) -> list[str]:
+def _importance_caching(value: str | None) -> list[str]:
     """Importance is always cached here, under a key of everything that decides it, so there is nothing to choose."""
     if value in ("use", "build"):
         return []
     raise UserError(
-        f"--importance-caching {value}: choose use or build, or leave it out, as importance is always cached"
+        f"--importance-caching {value or ''}: choose use or build, or leave it out, as importance is always cached"
     )
 
 

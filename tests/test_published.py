@@ -17,6 +17,9 @@ from tests.conftest import ROOT
     [
         (["--use-gpu", "True", "--seed", "1"], ["--device", "cuda", "--seed", "1"]),
         (["--use-gpu=False"], ["--device", "cpu"]),
+        (["--use-gpu"], ["--device", "cuda"]),
+        (["--use-gpu", "--seed", "1"], ["--device", "cuda", "--seed", "1"]),
+        (["--use-gpu="], ["--device", "cpu"]),
         (["--importance-caching", "use"], []),
         (["--importance-caching", "build", "--recursive"], ["--recursive"]),
         (["--acc-batches", "4"], ["--acc-batches", "4"]),

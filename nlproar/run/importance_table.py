@@ -71,6 +71,8 @@ def _parse(description: str, argv: list[str] | None) -> tuple[Config, Sequence[s
     splits = flags.pop("split")
     out = flags.pop("out")
     show_texts = flags.pop("show_texts")
+    if flags.get("overwrite"):
+        raise UserError("--overwrite makes runs again, and this command writes a table; use it with nlproar run")
     dataset = flags.pop("dataset")
     if load_evaluation(flags.get("evaluation", DEFAULT_EVALUATION)).level == "k":
         # A run of k = 0 explains nothing. The importance of the first level is that of the unmasked model.
