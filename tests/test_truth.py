@@ -2,18 +2,24 @@
 
 import numpy as np
 import pytest
+import torch
 
 from nlproar.errors import UserError
 from nlproar.evaluate.erasure import ranks
+from nlproar.evaluate.truth import Truth
 from nlproar.explain import MEASURES, transform
+from nlproar.explain.importance import Scores
+from nlproar.explain.oracle import Oracle
 from nlproar.explain.transform import Transform
 from nlproar.model import MODELS
+from nlproar.run import record
 from nlproar.run.config import from_identity, resolve
 from nlproar.run.context import Context
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
 from nlproar.stats import truth
 from nlproar.study.cli import parse
+from tests import made_records
 
 # ---- scores by hand: two texts of three and two tokens, without special tokens ----
 
@@ -154,11 +160,11 @@ def planted_run(tmp_path):
 def test_the_truth_is_found_by_the_oracle_missed_by_its_inverse_and_lost_by_a_twin(planted_run):
     def scores(measure, **flags):
         done = run(planted_run(evaluation="truth", importance_measure=measure, **flags))
-        return [done.metrics["test"][name] for name in ("precision", "auprc", "mass")]
+        return [done.metrics["test"][name] for name in ("precision", "auprc")]
 
-    assert scores("oracle")[:2] == [1, 1]
-    precision, auprc, mass = scores("oracle-inverse")
-    assert precision == 0 and auprc < 0.2 and mass == 0
+    assert scores("oracle") == [1, 1]
+    precision, auprc = scores("oracle-inverse")
+    assert precision == 0 and auprc < 0.2
     assert scores("mutual-information")[0] > 0.95
     assert scores("mutual-information", transform="twin")[0] < 0.3
     assert scores("integrated-gradient")[0] > 0.9
@@ -204,3 +210,43 @@ def test_on_the_keyword_task_the_oracle_takes_all_at_once_and_its_inverse_nothin
     )
     assert erased.metrics["test"]["comprehensiveness"] > 0.4 > 0.05 > inverse.metrics["test"]["comprehensiveness"]
     assert erased.metrics["test"]["sufficiency"] < 0.05 < 0.4 < inverse.metrics["test"]["sufficiency"]
+
+
+@pytest.mark.slow
+def test_importance_without_content_finds_the_truth_no_better_than_random_importance(tmp_path, monkeypatch):
+    """Of equally important tokens, the first one would be the informative one in every text of this task."""
+
+    def score(measure):
+        config = resolve(
+            "planted-position", "small", evaluation="truth", importance_measure=measure, max_epochs=1,
+            persistent_dir=str(tmp_path), device="cpu", train_missing=True,
+        )  # fmt: skip
+        return run(config).metrics["test"]["auprc"]
+
+    monkeypatch.setattr(Oracle, "__call__", lambda self, batch: Scores(torch.zeros(batch.tokens.shape)))
+    assert abs(score("oracle") - score("random")) < 0.1
+
+
+@pytest.mark.slow
+def test_an_order_has_no_mass_and_amounts_have(planted_run):
+    for flags, has_mass in (
+        ({"importance_measure": "word-frequency"}, True),
+        ({"importance_measure": "oracle"}, False),
+        ({"importance_measure": "word-frequency", "transform": "twin"}, False),
+    ):
+        test = run(planted_run(evaluation="truth", max_epochs=1, **flags)).metrics["test"]
+        assert ("mass" in test) == has_mass and "auprc" in test
+
+
+def test_a_metric_whose_numbers_have_changed_is_another_run(planted_run, monkeypatch):
+    config = planted_run(evaluation="truth", importance_measure="oracle")
+    assert config.identity["evaluation_version"] == 2 == Truth.version
+    monkeypatch.setattr(Truth, "version", 1)
+    earlier = planted_run(evaluation="truth", importance_measure="oracle")
+    assert earlier.id != config.id and "evaluation_version" not in earlier.identity
+    path = Layout.of(earlier).record(earlier)
+    made_records.made(earlier, 0.5)
+    assert record.load(path).id == earlier.id
+    monkeypatch.setattr(Truth, "version", 2)
+    with pytest.raises(UserError, match="made by an earlier version of the metric truth; remove it, and run it again"):
+        record.load(path)

@@ -23,6 +23,7 @@ class Evaluation(ABC):
 
     Parameters: ClassVar[type]  # a frozen dataclass whose fields are flags, see `nlproar.flags`
     level: ClassVar[str | None] = "k"  # the parameter by which the points of a curve differ; None without curves
+    version: ClassVar[int] = 1  # raise it when the numbers of the same configuration change: it is another run then
     shares_base_of: ClassVar[str | None] = None  # the evaluation whose shared runs begin its curves, if not its own
 
     needs_truth: ClassVar[bool] = False  # True: only for tasks whose informative tokens are known

@@ -4,7 +4,9 @@
 How far the probability of a class can fall differs from model to model and from text to text, so comprehensiveness of
 two models cannot be compared. Here each observation is put on a scale of its own: 0 is the order of tokens that changes
 the prediction the least, and 1 the one that changes it the most, both as beam search finds them
-(`nlproar.explain.beam_search`). A value outside of [0, 1] means that the search missed the limit.
+(`nlproar.explain.beam_search`). The search looks at the mean change over all numbers of tokens, and comprehensiveness
+is the mean over five shares of them. A value outside of [0, 1] means that the order of the limit is not the best one
+for these shares, or that the search missed the limit.
 """
 
 from __future__ import annotations

@@ -4,7 +4,10 @@ It is what other metrics should agree with. Three scores are recorded, each the 
 
 - precision: the share of informative tokens among as many top tokens as there are informative ones;
 - auprc: the area under the curve of precision against recall;
-- mass: the share of the importance that the informative tokens hold.
+- mass: the share of the importance that the informative tokens hold. It is left out where only the order of the values
+  means something.
+
+Equal importance is put into a random order, which depends on the seed of the run and the observation.
 
 The measure explains one trained model on unmasked data. A model need not look at every informative token: of two
 redundant keywords it may use one. A faithful measure then misses the other one, and its score is below 1.
@@ -21,6 +24,9 @@ from nlproar.dataset.truth import informative, rule_of
 from nlproar.evaluate.erasure import ranks
 from nlproar.evaluate.masks import Masks
 from nlproar.evaluate.of_one_model import OfOneModel, of_model, short_name
+from nlproar.explain import MEASURES, UNCHANGED
+from nlproar.explain.transform import Transform, apply
+from nlproar.seeds import derive
 from nlproar.stats import truth
 
 if TYPE_CHECKING:
@@ -28,11 +34,14 @@ if TYPE_CHECKING:
     from nlproar.run.context import Context
     from nlproar.run.record import Record
 
+_RANDOM_TIES = Transform("random-ties")
+
 
 class Truth(OfOneModel):
     """Agreement of the explanations of one model with the informative tokens, on the test split."""
 
     needs_truth = True
+    version = 2  # equal importance is in random order, and ranks and the truth itself have no mass
     scores: ClassVar[Mapping[str, bool]] = {"precision": True, "auprc": True, "mass": True}
 
     def canonical(self, config: Config) -> Config:
@@ -48,12 +57,16 @@ class Truth(OfOneModel):
         split = context.dataset.splits["test"]
         is_informative = informative(context.task, context.dataset)["test"]
         values = importance.of_split["test"].values
-        rank = ranks(values, split.maskable, split.offsets)
+        # Else, importance without content would find the informative tokens that stand first.
+        seed = derive(config.seed, "ties of the truth")
+        in_random_order = apply(_RANDOM_TIES, values, split.maskable, split.offsets, seed, split.first)
+        rank = ranks(in_random_order, split.maskable, split.offsets)
         found = {
             "precision": truth.precision(rank, is_informative, split.offsets),
             "auprc": truth.average_precision(rank, is_informative, split.offsets),
-            "mass": truth.mass(np.where(split.maskable, values, 0), is_informative, split.offsets),
         }
+        if _has_amounts(config):
+            found["mass"] = truth.mass(np.where(split.maskable, values, 0), is_informative, split.offsets)
         for name, of_observations in found.items():
             metrics["test"][name] = float(np.nanmean(of_observations))
         return context.record(config, metrics, masks, importance=importance, model_of=trained)
@@ -65,3 +78,9 @@ class Truth(OfOneModel):
     def title(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.title`."""
         return f"Truth{of_model(values)}"
+
+
+def _has_amounts(config: Config) -> bool:
+    """Return whether the values of the importance of a run are amounts, and not only an order."""
+    measure = MEASURES[str(config.importance_measure)]
+    return config.transform == UNCHANGED and not measure.ordinal

@@ -32,6 +32,7 @@ class Measure(NamedTuple):
     signed: bool = False  # True: a positive value speaks for the class that is explained, and a negative one against it
     slow: bool = False  # True: it asks the model about many texts for each token; a study has it only if it is named
     adds_up: bool = True  # False: a word has the importance of its first token, and not the sum over its tokens
+    ordinal: bool = False  # True: only the order of its values means something, and not how large they are
     role: str = "measure"  # "check" and "truth" (which knows the informative tokens) serve to check metrics
 
 
@@ -152,9 +153,9 @@ MEASURES = {
     "gradient-shap": Measure("nlproar.explain.gradient_shap:GradientShap", random=True, parameters=Baselines),
     "leave-one-out": Measure("nlproar.explain.leave_one_out:LeaveOneOut", parameters=Removal),
     "leave-one-out-signed": Measure("nlproar.explain.leave_one_out:SignedLeaveOneOut", signed=True, parameters=Removal),
-    "beam-search": Measure("nlproar.explain.beam_search:BeamSearch", parameters=Beams, slow=True),
+    "beam-search": Measure("nlproar.explain.beam_search:BeamSearch", parameters=Beams, slow=True, ordinal=True),
     "least-beam-search": Measure(
-        "nlproar.explain.beam_search:LeastBeamSearch", parameters=Beams, slow=True, role="check"
+        "nlproar.explain.beam_search:LeastBeamSearch", parameters=Beams, slow=True, ordinal=True, role="check"
     ),
     "feature-ablation": Measure("nlproar.explain.perturbation:FeatureAblation", parameters=Target, slow=True),
     "shapley-sampling": Measure(
@@ -179,12 +180,24 @@ MEASURES = {
 
 # Measures that explain no model. They show what a metric says of the best, the worst and the idlest explanation.
 MEASURES |= {
-    "oracle": Measure("nlproar.explain.oracle:Oracle", needs_model=False, reranks=False, random=True, role="truth"),
+    "oracle": Measure(
+        "nlproar.explain.oracle:Oracle", needs_model=False, reranks=False, random=True, ordinal=True, role="truth"
+    ),
     "oracle-inverse": Measure(
-        "nlproar.explain.oracle:OracleInverse", needs_model=False, reranks=False, random=True, role="truth"
+        "nlproar.explain.oracle:OracleInverse",
+        needs_model=False,
+        reranks=False,
+        random=True,
+        ordinal=True,
+        role="truth",
     ),
     "position": Measure(
-        "nlproar.explain.information_free:Position", needs_model=False, reranks=False, adds_up=False, role="check"
+        "nlproar.explain.information_free:Position",
+        needs_model=False,
+        reranks=False,
+        adds_up=False,
+        ordinal=True,
+        role="check",
     ),
     "word-frequency": Measure(
         "nlproar.explain.information_free:WordFrequency", needs_model=False, reranks=False, role="check"

@@ -237,7 +237,7 @@ def _has_shares(study: Study, one: Record) -> bool:
     if point.panel is not None and point.panel.unit != TOKEN:  # the shares are those of tokens
         return False
     measure = MEASURES[point.series.measure]
-    if measure.signed or measure.role == "truth":  # negative values have no share, and the truth has no values
+    if measure.signed or measure.ordinal:  # negative values have no share, and an order has no values
         return False
     return explains_unmasked(one) and study.is_of_unmasked_model(one)
 

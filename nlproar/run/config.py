@@ -127,7 +127,8 @@ class Config:
 
         Of the recipe, the parameters and the measure it has only the values that differ from their defaults. Therefore
         a new flag, with a default, renames no run that is done. The parameters of the transform stand with those of the
-        measure. The version of a measure is part of the identity if the measure has changed since its first version.
+        measure. The version of a measure, and that of an evaluation, is part of the identity if its numbers have
+        changed since its first version.
         """
         identity = {
             "schema": SCHEMA,
@@ -144,6 +145,8 @@ class Config:
         version = measure_version(self.importance_measure)
         if version != 1:
             identity["measure_version"] = version
+        if self.rules.version != 1:
+            identity["evaluation_version"] = self.rules.version
         return identity
 
     @property

@@ -155,6 +155,11 @@ def load(path: Path) -> Record:
                 f"{path} was made by an earlier version of {content['identity']['importance_measure']}; convert it by:"
                 " nlproar migrate"
             )
+        if is_of_earlier_evaluation(content["identity"]):
+            raise UserError(
+                f"{path} was made by an earlier version of the metric {content['identity']['evaluation']}; remove it,"
+                " and run it again"
+            )
         record = Record(**{one.name: content[one.name] for one in fields(Record)})
         _check_config(record)
         _check_metrics(record)
@@ -170,6 +175,12 @@ def is_of_earlier_measure(identity: Mapping[str, Any]) -> bool:
     """Return whether the values of the measure of a run are others now than when it was made."""
     name = identity["importance_measure"]
     return name in MEASURES and identity.get("measure_version", 1) != MEASURES[name].version
+
+
+def is_of_earlier_evaluation(identity: Mapping[str, Any]) -> bool:
+    """Return whether the numbers of the evaluation of a run are others now than when it was made."""
+    name = identity["evaluation"]
+    return name in EVALUATIONS and identity.get("evaluation_version", 1) != load_evaluation(name).version
 
 
 def check_values(path: Path, record: Record, config: Config) -> None:
