@@ -293,3 +293,12 @@ def test_columns_that_differ_in_a_parameter_only_stay_apart():
     for step in steps:
         assert f"gradient (recursive step size {step}) (recursive)" in head
     assert sorted(row.split()) == ["0.500", "0.600", "10"]
+
+
+def test_explaining_and_training_compute_with_the_same_settings(small_run):
+    """On a GPU, what an explanation is must not depend on whether the process has trained before."""
+    torch.use_deterministic_algorithms(False)
+    config = small_run(importance_measure="gradient", k=1)
+    Context(config, Layout.of(config))
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32

@@ -37,7 +37,7 @@ class _Perturbation(ABC):
             import captum.attr
         except ModuleNotFoundError as error:
             raise UserError(
-                "this measure needs another package; install it with: pip install 'nlproar[captum]'"
+                "this measure needs another package; install it with: pip install -c constraints.txt -e '.[captum]'"
             ) from error
         self.captum: Any = captum.attr
         self.view = explained.model.view()

@@ -34,6 +34,7 @@ from nlproar.errors import UserError
 from nlproar.flags import values_of
 from nlproar.model import training_state
 from nlproar.model.classifier import Classifier
+from nlproar.model.device import make_deterministic
 from nlproar.model.modes import in_mode
 from nlproar.model.recipes import Recipe
 from nlproar.model.training_state import Epoch, Tensors, TrainingState
@@ -110,7 +111,7 @@ def fit(
     unless the caller has installed a handler for them. The settings of Lightning that come from environment variables
     of a cluster, and its checkpoints in the current folder, are ignored.
     """
-    _make_deterministic()
+    make_deterministic()
     shuffling_seed = derive(seed, "shuffling")
     if mask_at_random:
         batches: TrainingBatches = RandomlyMaskedBatches(train, recipe.batch_size, shuffling_seed)
@@ -204,14 +205,6 @@ def _masked_copy(split: Split, seed: int) -> Split:
 
 
 # Random numbers, and what decides the numbers of a training
-
-
-def _make_deterministic() -> None:
-    """Let torch compute the same numbers every time. The setting stays after training."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
-    # Otherwise torch would also fill all new memory with NaN, which takes a fifth of the time of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -37,7 +37,7 @@ from nlproar.explain.importance import (
 from nlproar.model import checkpoint
 from nlproar.model import train as training
 from nlproar.model.classifier import Classifier, Start, class_of
-from nlproar.model.device import choose_device, name_of
+from nlproar.model.device import choose_device, make_deterministic, name_of
 from nlproar.run import predictions, prerequisites
 from nlproar.run.config import Config
 from nlproar.run.environment import environment
@@ -72,6 +72,7 @@ class Context:
         self.layout = layout
         self.task: Task = config.task
         self.device = choose_device(config.options.device)
+        make_deterministic()
         # Seconds of each stage of the current run.
         self.durations: dict[str, float] = {}
         # Digest of the vectors or pretrained files that the model of the current run starts from. None before `start`,
