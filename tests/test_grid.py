@@ -285,6 +285,50 @@ def test_job_lists_leave_out_what_is_done_or_queued_and_wait_for_the_rest(tmp_pa
     assert job_lists.plan(chains, look(layout, chains), {}) == []
 
 
+def queued_lists(layout, chains, job="17"):
+    """Write the lists of these chains as if they were submitted, each as one array, and return what is queued."""
+    elements = []
+    for number, line in enumerate(
+        job_lists.write(layout, job_lists.plan(chains, look(layout, chains), {}), look(layout, chains))
+    ):
+        cells = line.split("\t")
+        with open(cells[6], "a") as out:
+            out.write(f"{job}{number}\t{cells[2]}\t0\n")
+        elements += [f"{job}{number} {index}" for index in range(int(cells[3]))]
+    return job_lists.in_queue(layout, elements)
+
+
+def test_a_chain_with_other_levels_or_with_overwrite_is_another_one_than_the_queued(tmp_path):
+    def chains(**changes):
+        return Grid(["sst"], ["random", "gradient"], **{"step": 30, **changes}).chains()
+
+    queued = queued_lists(Layout(tmp_path), chains())
+
+    def submitted(own):
+        lists = job_lists.plan(own, look(Layout(tmp_path), own), queued)
+        return {chain.configs[0].importance_measure for one in lists for chain in one.chains}
+
+    assert submitted(chains()) == set()
+    assert submitted(chains(step=10)) == {"random", "gradient"}  # both end with k = 90, too
+    assert submitted(chains(flags={"overwrite": True})) == {None, "random", "gradient"}
+
+
+def test_measures_of_a_command_of_their_own_wait_for_base_jobs_in_the_queue(tmp_path):
+    layout = Layout(tmp_path)
+    chains = Grid(["sst"], ["random", "gradient"]).chains()
+    base = [chain for chain in chains if chain.stage == "base"]
+    measures = [chain for chain in chains if chain.stage == "measures"]
+    queued = queued_lists(layout, base)
+    ready, waiting = job_lists.plan(measures, look(layout, measures), queued, chains)
+    assert [chain.configs[0].importance_measure for chain in ready.chains] == ["random"]
+    assert (waiting.waits, waiting.after) == ("afterok", ("170",))
+    for chain in base:  # a base that is queued to be made again is awaited, too
+        for config in chain.configs:
+            finish(layout, config)
+    again = job_lists.plan(measures, look(layout, measures), queued, chains)
+    assert again[-1].after == ("170",)
+
+
 def test_sbatch_is_called_for_every_list_in_pieces_of_the_largest_array(tmp_path):
     flags = ["babi-1", "babi-2", "--source", "simulated", "--seed", "0", "1", "2", "--importance-measure", "gradient"]
     env = {"SBATCH": "echo", "NLPROAR_MAX_ARRAY_SIZE": "2", "NLPROAR_ACCOUNT": "ours", "NLPROAR_THROTTLE": "1"}

@@ -246,7 +246,7 @@ def main(description: str, argv: list[str] | None = None) -> None:
         elif flags.list:
             _list(chains, look_at(layout, chains, again))
         elif flags.job_lists:
-            _write_job_lists(layout, chains, look_at(layout, chains, again))
+            _write_job_lists(layout, chains, look_at(layout, chains, again), study)
         else:
             removes_from = study if flags.keep_checkpoints == "needed" else None
             code = _carry_out(layout, chains, flags.jobs, again, removes_from)
@@ -302,12 +302,12 @@ def _list(chains: Sequence[Chain], status: Status) -> None:
     require_output()
 
 
-def _write_job_lists(layout: Layout, chains: Sequence[Chain], status: Status) -> None:
+def _write_job_lists(layout: Layout, chains: Sequence[Chain], status: Status, study: Sequence[Chain]) -> None:
     from nlproar.study import job_lists
 
     queue = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read().decode(errors="replace")
     show_log()
-    lists = job_lists.plan(chains, status, job_lists.in_queue(layout, queue.splitlines()))
+    lists = job_lists.plan(chains, status, job_lists.in_queue(layout, queue.splitlines()), study)
     print("\n".join(job_lists.write(layout, lists, status)))
     require_output()
 

@@ -59,30 +59,40 @@ class JobList:
     after: tuple[str, ...] = ()  # numbers of jobs that are queued already
 
 
-def plan(chains: Iterable[Chain], status: Status, queued: dict[str, str]) -> list[JobList]:
+def plan(chains: Iterable[Chain], status: Status, queued: dict[str, str], study: Iterable[Chain] = ()) -> list[JobList]:
     """Return lists of the chains that have missing runs and are not queued, up to three lists for each task.
 
-    `queued` maps the name of a chain to the job that will carry it out, see `in_queue`.
+    `queued` maps the name of a chain to the job that will carry it out, see `in_queue`. `study` has all chains of the
+    study, also those that --stage leaves out: their base chains may be queued, and are then waited for.
     """
     missing: dict[str, list[Chain]] = {}
     for chain in chains:
         if status.missing(chain):
-            task = chain.configs[0].dataset
-            missing.setdefault(task, []).append(chain)
+            missing.setdefault(_task(chain), []).append(chain)
+    queued_bases: dict[str, list[Chain]] = {}
+    for chain in study:
+        if chain.stage == "base" and name(chain) in queued:
+            queued_bases.setdefault(_task(chain), []).append(chain)
     lists = []
     for task, missing_chains in missing.items():
-        for job_list in _plan_task(task, missing_chains, queued):
+        known = [*missing_chains, *(base for base in queued_bases.get(task, []) if base not in missing_chains)]
+        for job_list in _plan_task(task, known, queued):
             if job_list.chains:
                 lists.append(job_list)
     return lists
 
 
+def _task(chain: Chain) -> str:
+    return chain.configs[0].dataset
+
+
 def _plan_task(task: str, missing: Sequence[Chain], queued: dict[str, str]) -> list[JobList]:
     """Return three lists, any of which may be empty: base chains, chains that can start, and chains that have to wait.
 
-    A chain waits if it needs a run of a base chain that is missing, whether that base chain is queued or new.
+    A chain waits if it needs a run of a base chain that is missing, whether that base chain is queued or new. `missing`
+    also has base chains that are queued although none of their runs is missing, as these are made again.
     """
-    awaited: set[Config] = set()  # the runs of all base chains that are missing
+    awaited: set[Config] = set()  # the runs of all base chains that are missing or queued
     jobs_to_await: set[str] = set()  # the jobs of base chains that are queued
     new_bases: list[Chain] = []
     for chain in missing:
@@ -125,11 +135,14 @@ def _need_only_the_same_line(waiting: Sequence[Chain], bases: Sequence[Chain]) -
 
 
 def name(chain: Chain) -> str:
-    """Return the name of a chain in a list: the id of its last run.
+    """Return the name of a chain in a list: the id of its last run, and a hash of all of them.
 
-    A recursive chain that is carried out in part still ends with this run, so its name does not change.
+    So chains with other levels have other names, and so has one with --overwrite. The name of a chain that is carried
+    out in part does not change.
     """
-    return chain.configs[-1].id
+    last = chain.configs[-1]
+    facts = [[config.id for config in chain.configs], last.options.overwrite]
+    return f"{last.id}~{storage.digest(facts)[:8]}"
 
 
 # What Slurm still has

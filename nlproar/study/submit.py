@@ -33,7 +33,8 @@ _USAGE = "bash batch_jobs/submit.sh TASK... [flags of experiments/study.py]"
 def main(batch_jobs: Path, argv: Sequence[str] | None = None) -> None:
     """Plan, submit and say what was submitted. `batch_jobs` is the folder of job.sh and time_limits.txt."""
     with exit_codes("stopped; what was submitted stays queued, and the same command submits the rest"):
-        chains, layout, flags = _parse(list(sys.argv[1:] if argv is None else argv))
+        study, layout, flags = _parse(list(sys.argv[1:] if argv is None else argv))
+        chains = [chain for chain in study if flags.stage in ("all", chain.stage)]
         show_log()
         site = Site.of_environment(batch_jobs.absolute())
         record = job_lists.submitted(layout)
@@ -42,7 +43,7 @@ def main(batch_jobs: Path, argv: Sequence[str] | None = None) -> None:
             storage.open_log(record).close()  # fails before anything is submitted, if it has to
             queue = _queue(site)  # before the look at the records: what ends in between is seen as done
             status = cli.look_at(layout, chains, getattr(flags, "overwrite", False), begins=not site.only_shows)
-            lists = job_lists.plan(chains, status, job_lists.in_queue(layout, queue))
+            lists = job_lists.plan(chains, status, job_lists.in_queue(layout, queue), study)
             files = job_lists.write_lists(layout, lists, status)
             if not lists:
                 print("nothing to submit: everything is done or queued")
@@ -52,7 +53,8 @@ def main(batch_jobs: Path, argv: Sequence[str] | None = None) -> None:
 
 
 def _parse(words: list[str]) -> tuple[list[Chain], Layout, argparse.Namespace]:
-    """The chains, the persistent directory and the flags of a command line: tasks, then flags of a study."""
+    """Return all chains of the study, the persistent directory and the flags of a command line: tasks, then flags of a
+    study."""
     if words[:1] in (["-h"], ["--help"]):
         print(f"usage: {_USAGE}\n\nThe flags are those of experiments/study.py --help.")
         sys.exit(0)
@@ -63,11 +65,10 @@ def _parse(words: list[str]) -> tuple[list[Chain], Layout, argparse.Namespace]:
         raise UserError(f"--dataset: the tasks stand before the flags: {_USAGE}")
     grid, flags = cli.parse("", ["--dataset", *words])
     _refuse_what_submits_nothing(flags)
-    chains = [chain for chain in grid.chains() if flags.stage in ("all", chain.stage)]
     layout = Layout.at(getattr(flags, "persistent_dir", None))
     if "\\" in str(layout.root.absolute()):
         raise UserError(f"{layout.root}: Slurm cannot write into a folder with a backslash in its name; rename it")
-    return chains, layout, flags
+    return grid.chains(), layout, flags
 
 
 def _refuse_what_submits_nothing(flags: argparse.Namespace) -> None:
