@@ -8,9 +8,11 @@ import pytest
 
 from nlproar.errors import UserError
 from nlproar.report import frame
-from nlproar.run import listing, record
+from nlproar.run import curve, listing, record
 from nlproar.run.config import resolve
 from nlproar.run.layout import Layout
+from nlproar.study import scheduler
+from nlproar.study.grid import Chain
 from tests import made_records
 
 
@@ -244,3 +246,25 @@ def test_a_record_of_a_metric_that_is_not_registered_is_read_and_listed(made, ca
     assert record.load(forged).identity["evaluation"] == "mine"
     listing.main("", ["--persistent-dir", str(path.parents[2])])
     assert forged.stem in capsys.readouterr().out
+
+
+def test_a_metric_without_curves_is_told_by_its_scores_and_not_by_the_unmasked_model(tmp_path):
+    records = []
+    for seed in (0, 1):
+        for measure, value in (("gradient", 0.2), ("attention", 0.1)):
+            config = resolve(
+                "sst", evaluation="erasure", importance_measure=measure, seed=seed, persistent_dir=str(tmp_path)
+            )
+            test = {"macro_f1": 0.8, "comprehensiveness": value + seed / 10, "sufficiency": 0.5}
+            metrics = {"val": {"macro_f1": 0.8}, "test": test}
+            records.append(made_records.made(config, 0.8, metrics=metrics, training=None))
+    (table,) = curve.of_study(records, [0, 1])
+    heading, header, *rows = table.splitlines()
+    assert heading == "Stanford Sentiment Treebank, mean of 2 seeds"
+    assert header.split("  ")[0] == "measure" and "Erasure: comprehensiveness" in header
+    assert [row.split() for row in rows] == [["gradient", "0.250", "0.500"], ["attention", "0.150", "0.500"]]
+    assert "-" in curve.of_study(records, [0, 1, 2])[0].splitlines()[2].split()
+    line = scheduler._result(Chain((config,)), config, records[-1])
+    assert "k =" not in line and "test comprehensiveness 0.2000, sufficiency 0.5000, " in line
+    listed = listing._table(records)
+    assert "comprehensiveness 0.2000" in listed and "macro" not in listed

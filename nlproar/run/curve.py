@@ -19,11 +19,13 @@ from nlproar.run.series import (
     Panel,
     Series,
     base_of,
+    explanation_title,
     has_curves,
     metric_title,
     model_of,
     order,
     point_of,
+    scores_of,
     study_of,
     title,
 )  # fmt: skip
@@ -64,8 +66,10 @@ def _beside(panel: Panel | None, asked: Panel) -> bool:
 
 
 def of_study(records: Iterable[Record], seeds: Collection[int]) -> list[str]:
-    """Return the tables of all curves of a study with these seeds. Records of different data never stand in one table,
-    and no mean is shown to which a seed of the study is missing."""
+    """Return the tables of all curves of a study with these seeds, and of the scores by metrics without curves.
+
+    Records of different data never stand in one table, and no mean is shown to which a seed of the study is missing.
+    """
     groups: dict[str, list[Record]] = defaultdict(list)
     for one in records:
         groups[study_of(one)].append(one)
@@ -73,7 +77,30 @@ def of_study(records: Iterable[Record], seeds: Collection[int]) -> list[str]:
     for group in groups.values():
         for _, text in of_records(group, seeds):
             tables.append(text)
+        without_curves = [one for one in group if not has_curves(point_of(one).evaluation)]
+        if without_curves:
+            tables.append(_table_of_scores(without_curves, seeds))
     return tables
+
+
+def _table_of_scores(records: Sequence[Record], of_seeds: Collection[int]) -> str:
+    """Return a table with a row for each measure and a column for each score, means over the seeds."""
+    from tabulate import tabulate
+
+    seeds = sorted({*of_seeds, *(int(one.identity["seed"]) for one in records)})
+    values: dict[str, dict[str, list[float]]] = {}  # by measure and score
+    columns: dict[str, None] = {}
+    for one in records:
+        of_measure = values.setdefault(explanation_title(one), {})
+        for name, value in scores_of(one).items():
+            column = f"{metric_title(one)}: {name}"
+            columns[column] = None
+            of_measure.setdefault(column, []).append(value)
+    rows = []
+    for measure, of_measure in values.items():
+        rows.append([measure, *(_mean(of_measure.get(column, []), len(seeds)) for column in columns)])
+    body = tabulate(rows, ["measure", *columns], tablefmt="plain", floatfmt=".3f", missingval="-")
+    return f"{_of_whom(records[0], seeds)}\n{body}"
 
 
 def of_records(records: Sequence[Record], of_seeds: Collection[int] = ()) -> list[tuple[Panel | None, str]]:
@@ -155,12 +182,17 @@ def _column_title(panel: Panel, series: Series, others: Sequence[Series]) -> str
     return f"{name} (recursive)" if panel.recursive else name
 
 
-def _heading(example: Record, panel: Panel | None, seeds: Sequence[int]) -> str:
-    metric = str(example.task["metric"]).replace("_", " ")
+def _of_whom(example: Record, seeds: Sequence[int]) -> str:
+    """Return the task, the model if it is not the usual one, and the seeds."""
     who = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean of {len(seeds)} seeds"
     model = model_of(example.config)
     which = "" if model.model_type == DEFAULT_MODEL else f", {model.name}"
-    text = f"test {metric} of {example.task['title']}{which}, {who}"
+    return f"{example.task['title']}{which}, {who}"
+
+
+def _heading(example: Record, panel: Panel | None, seeds: Sequence[int]) -> str:
+    metric = str(example.task["metric"]).replace("_", " ")
+    text = f"test {metric} of {_of_whom(example, seeds)}"
     if panel is None and example.identity["evaluation"] != DEFAULT_EVALUATION:
         text += f", {metric_title(example)}"
     if panel is not None and (panel.evaluation != "roar" or panel.unit != TOKEN):

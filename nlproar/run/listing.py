@@ -8,10 +8,18 @@ from nlproar import plugins
 from nlproar.errors import UserError
 from nlproar.flags import add_flags
 from nlproar.run import record
-from nlproar.run.config import Options, all_but
+from nlproar.run.config import DEFAULT_EVALUATION, Options, all_but
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
-from nlproar.run.series import metric_title, model_of, model_title, point_of
+from nlproar.run.series import (
+    explanation_title,
+    has_curves,
+    metric_title,
+    model_of,
+    model_title,
+    point_of,
+    scores_of,
+)
 from nlproar.script import Parser, exit_codes
 from nlproar.streams import require_output
 
@@ -36,15 +44,6 @@ def main(description: str, argv: list[str] | None = None) -> None:
         require_output()
 
 
-def _measure(one: Record) -> str:
-    """Return the measure of a record with what differs from its defaults: "gradient (transform blur)"."""
-    name = one.identity["importance_measure"]
-    if name is None:
-        return ""
-    notes = [f"{parameter.replace('_', ' ')} {value}" for parameter, value in one.identity["measure"].items()]
-    return f"{name} ({', '.join(notes)})" if notes else str(name)
-
-
 def _table(records: list[Record]) -> str:
     from tabulate import tabulate
 
@@ -52,9 +51,19 @@ def _table(records: list[Record]) -> str:
     rows = []
     for one in records:
         point = point_of(one)
-        metric = str(one.task["metric"]).replace("_", " ")
-        row = [one.identity["dataset"], model_title(model_of(one.config), models), point.seed]
-        row += [metric_title(one) if point.panel else "", _measure(one), point.level]
-        rows.append([*row, f"{metric} {one.performance:.4f}", f"{one.seconds:.0f} s", one.id])
+        is_shared_by_roar = point.series is None and point.evaluation == DEFAULT_EVALUATION
+        rows.append(
+            [
+                one.identity["dataset"],
+                model_title(model_of(one.config), models),
+                point.seed,
+                "" if is_shared_by_roar else metric_title(one),  # other metrics use that run, too
+                "" if point.series is None else explanation_title(one),
+                point.level if has_curves(point.evaluation) else "",
+                ", ".join(f"{name} {value:.4f}" for name, value in scores_of(one).items()),
+                f"{one.seconds:.0f} s",
+                one.id,
+            ]
+        )
     headers = ["task", "model", "seed", "metric", "measure", "k", "test", "time", "id"]
     return str(tabulate(rows, headers, tablefmt="plain"))

@@ -139,6 +139,16 @@ def metric_title(record: Record) -> str:
     return load_evaluation(evaluation).title(record.config) if evaluation in EVALUATIONS else evaluation
 
 
+def scores_of(record: Record) -> dict[str, float]:
+    """Return what a record says of its measure, by name: the scores of a metric without curves, such as
+    comprehensiveness; otherwise the test performance by the metric of the task."""
+    evaluation = str(record.identity["evaluation"])
+    test = record.metrics["test"]
+    names = load_evaluation(evaluation).scores if evaluation in EVALUATIONS else ()
+    found = {name: test[name] for name in names if name in test}
+    return found or {str(record.task["metric"]).replace("_", " "): record.performance}
+
+
 def explanation_title(record: Record) -> str:
     """Return the measure of a record and those of its parameters that differ from their defaults.
 

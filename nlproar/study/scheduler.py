@@ -12,6 +12,7 @@ from nlproar.run import failure
 from nlproar.run.config import Config
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
+from nlproar.run.series import has_curves, scores_of
 from nlproar.study import workers
 from nlproar.study.checkpoints import Unneeded
 from nlproar.study.display import Display
@@ -127,6 +128,6 @@ def _runs_of(lists: Iterable[Sequence[Config]]) -> list[Config]:
 
 
 def _result(chain: Chain, config: Config, done: Record) -> str:
-    metric = str(done.task["metric"]).replace("_", " ")
-    level = config.at_level
-    return f"{chain.title}, k = {level}: test {metric} {done.performance:.4f}, {duration(done.seconds)}"
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in scores_of(done).items())
+    level = f", k = {config.at_level}" if has_curves(config.evaluation) else ""
+    return f"{chain.title}{level}: test {scores}, {duration(done.seconds)}"
