@@ -302,3 +302,10 @@ def test_explaining_and_training_compute_with_the_same_settings(small_run):
     Context(config, Layout.of(config))
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_a_run_that_trains_nothing_leaves_no_folder_for_a_model(small_run):
+    config = small_run(evaluation="erasure", importance_measure="position", train_missing=True)
+    run(config)
+    layout = Layout.of(config)
+    assert not layout.checkpoint(config).exists() and layout.checkpoint(config.needs()[0]).exists()

@@ -156,6 +156,9 @@ def _carry_out(config: Config, context: Context, replaces: str | None, needs_wei
         context.forget(config)
         record.write(path, made)
         training_state.remove(layout.training_state(config))
+        if made.training is None:
+            with suppress(OSError):  # it is not empty: an earlier version left something there
+                layout.checkpoint(config).rmdir()
         return made
 
 
