@@ -602,11 +602,12 @@ def test_shares_of_importance_are_those_of_the_unmasked_model_alone(tmp_path):
     kept = {
         add("roar", "weights of roar"),
         add("roar", "weights of roar", target="predicted"),
-        add("roar", None, "position"),
+        add("roar", None, "mutual-information"),
     }
     add("masked-fine-tuning", "weights of masked-fine-tuning")
     add("roar", "weights of roar", "input-times-gradient-signed")
     add("roar", "weights of roar", transform="twin")
+    add("roar", None, "position")
     (study,) = frame.load([Layout(tmp_path)]).studies
     assert {one.id for one in study.records if results_module._has_shares(study, one)} == kept
 

@@ -24,8 +24,7 @@ from nlproar.dataset.truth import informative, rule_of
 from nlproar.evaluate.erasure import ranks
 from nlproar.evaluate.masks import Masks
 from nlproar.evaluate.of_one_model import OfOneModel, of_model, short_name
-from nlproar.explain import MEASURES, UNCHANGED
-from nlproar.explain.transform import Transform, apply
+from nlproar.explain import MEASURES, UNCHANGED, Transform, transform
 from nlproar.seeds import derive
 from nlproar.stats import truth
 
@@ -59,7 +58,7 @@ class Truth(OfOneModel):
         values = importance.of_split["test"].values
         # Else, importance without content would find the informative tokens that stand first.
         seed = derive(config.seed, "ties of the truth")
-        in_random_order = apply(_RANDOM_TIES, values, split.maskable, split.offsets, seed, split.first)
+        in_random_order = transform.apply(_RANDOM_TIES, values, split.maskable, split.offsets, seed, split.first)
         rank = ranks(in_random_order, split.maskable, split.offsets)
         found = {
             "precision": truth.precision(rank, is_informative, split.offsets),
