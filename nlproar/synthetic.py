@@ -1,9 +1,13 @@
-"""Why recursion: where features are redundant, the ranking by one model misses some that later models live on.
+"""Why ROAR is made recursive: where features are redundant, the ranking by one model misses some that later models use.
 
-Of x = a z / 10 + d η + ε / 10 with y = (z > 0), only the first four of 16 features know z, but any three features give
-it away if one of these is among them. So accuracy stays at 100 % as long as one informative feature is left beside two
-others: a ranking is as good as its worst placed informative feature. Hooker et al. 2019 (section 3), whose least
-squares Madsen et al. 2022 (appendix) replaced by logistic regression.
+Each observation has 16 features, x = a z / 10 + d η + ε / 10. z, η and ε are standard normal numbers of the
+observation. a and d are vectors of 16 coefficients, and a is 0 but for the first four features, so only these depend on
+z. The label is whether z > 0. Three features are three equations for the three unknowns z, η and ε, so any three tell z
+exactly if an informative one is among them. Accuracy therefore stays at 100 % as long as one informative feature is
+left beside two others: a ranking is as good as its worst placed informative feature.
+
+The task is that of Hooker et al. 2019 (section 3), who fit least squares. Madsen et al. 2022 (appendix) use logistic
+regression, as is done here.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
@@ -32,14 +37,18 @@ if TYPE_CHECKING:  # --help must not wait for matplotlib
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FEATURES, INFORMATIVE = 16, 4
-TRAIN, TEST = 200_000, 50_000
+FEATURES = 16
+INFORMATIVE = 4  # features, which are the first ones
+TRAIN = 200_000  # observations
+TEST = 50_000
 _MOST_OBSERVATIONS = 10**12
 _MOST_SEEDS = 300  # which have room in one figure
-_BYTES_PER_OBSERVATION = 300  # at the peak of a fit, measured
+_BYTES_PER_OBSERVATION = 300  # of memory at the peak of a fit, measured
 RANKINGS = ("truth", "recursive ROAR", "ROAR", "random", "worst case")
 
-_STYLE: dict[str, dict[str, Any]] = {  # colours of Okabe and Ito; curves coincide, so those below are drawn wider
+# In the order in which curves are drawn. Curves coincide, so those that are drawn first are wider and stay visible. The
+# colours are those of Okabe and Ito.
+_STYLE: dict[str, dict[str, Any]] = {
     "truth": {"color": "#E69F00", "marker": "o", "markersize": 9, "linewidth": 5.5},
     "worst case": {"color": "#CC79A7", "marker": "s", "markersize": 7.5, "linewidth": 4},
     "random": {"color": "#7F7F7F", "marker": "D", "markersize": 5, "linewidth": 2.6},
@@ -49,7 +58,10 @@ _STYLE: dict[str, dict[str, Any]] = {  # colours of Okabe and Ito; curves coinci
 
 
 class Data(NamedTuple):
-    """`a` and `d` are (16,), x is (observations, 16), y is (observations,) of bool."""
+    """Coefficients and observations of one seed, see the module.
+
+    a and d are (16,), x is (N, 16), and y is (N,) bool, whether z > 0.
+    """
 
     a: np.ndarray
     d: np.ndarray
@@ -70,17 +82,18 @@ class Level(NamedTuple):
 
 
 def generate(seed: int, train: int = TRAIN, test: int = TEST) -> Data:
-    """Draw a and d, and with them the observations.
+    """Draw the coefficients, and so many observations for training and for testing.
 
-    z, η and ε are one number each per observation: ε moves all features alike, like η with d = 1. Hence x has rank 3,
-    the classes can be separated, and of the directions that do so the fit, which starts at 0, finds the shortest:
-    a less its projection on d and (1, …, 1).
+    x has rank 3. Weights w separate the classes exactly if w·d = 0 and w·(1, …, 1) = 0, as η and ε then cancel, and
+    w·a > 0. The fit starts at 0 and moves only within the span of the data, so it finds the part of a that is
+    orthogonal to d and (1, …, 1).
     """
     rng = np.random.default_rng(derive(seed, "synthetic coefficients"))
     a = np.concatenate([rng.standard_normal(INFORMATIVE), np.zeros(FEATURES - INFORMATIVE)])
     d = rng.standard_normal(FEATURES)
 
     def observations(purpose: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+        # Each is (n, 1), so that its product with a or d is (n, 16).
         z, eta, epsilon = np.random.default_rng(derive(seed, purpose)).standard_normal((3, n, 1))
         return a * z / 10 + d * eta + epsilon / 10, z[:, 0] > 0
 
@@ -88,11 +101,12 @@ def generate(seed: int, train: int = TRAIN, test: int = TEST) -> Data:
 
 
 def fit(data: Data, left: Iterable[int]) -> tuple[float, np.ndarray]:
-    """Test accuracy of a logistic regression without penalty, trained with all features but `left` masked by zero,
-    and the importance |weight| of every feature, (16,).
+    """Return the test accuracy (0 to 1) of a logistic regression, and the importance |weight| of every feature, (16,).
 
-    A masked feature is as good as absent: its gradient is 0, so its weight stays at the 0 where the solver starts.
-    With all of them masked only the intercept is left: the majority class.
+    It is trained with all features but `left` masked by zero. A masked feature is as good as absent: its gradient is 0,
+    so its weight stays at the 0 where the solver starts. With all of them masked only the intercept is left, which
+    answers the majority class. There is no penalty (C = inf). The classes can be separated, so the weights would grow
+    for ever; the solver stops at its tolerance, or after 1,000 steps.
     """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
@@ -104,49 +118,59 @@ def fit(data: Data, left: Iterable[int]) -> tuple[float, np.ndarray]:
 
 
 def by_importance(importance: np.ndarray) -> np.ndarray:
-    """Features, the most important first."""
+    """Return the numbers of the features, the most important first."""
     return np.argsort(-importance, kind="stable")
 
 
 def curves(data: Data, seed: int) -> list[Level]:
-    """Of every ranking, from no feature masked to all. `seed` draws the random one.
+    """Return the levels of all `RANKINGS`, one ranking after the other, each from no masked feature to all of them.
 
-    Every ranking is one order for all observations, the random one too. "truth" orders by |a|, "worst case" is its
-    inverse: the twelve features without information first.
+    `seed` draws the random ranking. Every ranking but that of recursive ROAR is one order of the features: "truth"
+    orders by |a|, and "worst case" is its inverse, the twelve features without information first.
     """
-    refit = cache(lambda left: fit(data, left))
+    refit = cache(partial(fit, data))  # rankings that have masked the same features share a model
     everything = tuple(range(FEATURES))
-    first = by_importance(refit(everything)[1])
+    _, importance = refit(everything)
     truth = by_importance(np.abs(data.a))
-    random = np.random.default_rng(derive(seed, "synthetic random ranking")).permutation(FEATURES)
-    orders: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # from the importance of the latest model
-        "truth": lambda _: truth,
-        "recursive ROAR": by_importance,
-        "ROAR": lambda _: first,
-        "random": lambda _: random,
-        "worst case": lambda _: truth[::-1],
+    fixed_orders = {
+        "truth": truth,
+        "ROAR": by_importance(importance),
+        "random": np.random.default_rng(derive(seed, "synthetic random ranking")).permutation(FEATURES),
+        "worst case": truth[::-1],
     }
+    levels = []
+    for ranking in RANKINGS:
+        levels += _curve(seed, ranking, fixed_orders.get(ranking), refit)
+    return levels
 
-    def curve(ranking: str) -> list[Level]:
-        accuracy, importance = refit(everything)
-        levels, left = [Level(seed, ranking, 0, None, accuracy)], everything
-        while left:
-            feature = next(int(j) for j in orders[ranking](importance) if j in left)
-            left = tuple(j for j in left if j != feature)
-            accuracy, importance = refit(left)
-            levels.append(Level(seed, ranking, FEATURES - len(left), feature + 1, accuracy))
-        return levels
 
-    return [level for ranking in RANKINGS for level in curve(ranking)]
+def _curve(
+    seed: int,
+    ranking: str,
+    order: np.ndarray | None,
+    refit: Callable[[tuple[int, ...]], tuple[float, np.ndarray]],
+) -> list[Level]:
+    """Return the levels of one ranking. It masks the features in `order` (16,) or, if that is None, always the most
+    important one for the latest model."""
+    left = tuple(range(FEATURES))  # rising, so that the same features are the same key for `refit`
+    accuracy, importance = refit(left)
+    levels = [Level(seed, ranking, 0, None, accuracy)]
+    while left:
+        current_order = by_importance(importance) if order is None else order
+        feature = next(int(one) for one in current_order if one in left)
+        left = tuple(one for one in left if one != feature)
+        accuracy, importance = refit(left)
+        levels.append(Level(seed, ranking, FEATURES - len(left), feature + 1, accuracy))
+    return levels
 
 
 def run(seed: int, train: int = TRAIN, test: int = TEST) -> list[Level]:
-    """The curves of a seed, which draws everything that is random."""
+    """Return the curves of a seed, which draws everything that is random."""
     return curves(generate(seed, train, test), seed)
 
 
 def table(levels: Iterable[Level]) -> str:
-    """What each ranking masks, in order, and at which number of masked features accuracy is below 75 %."""
+    """Return, as text, what each ranking masks, in order, and at which number of masked features accuracy falls."""
     from tabulate import tabulate
 
     found: dict[tuple[int, str], list[Level]] = {}
@@ -161,19 +185,25 @@ def table(levels: Iterable[Level]) -> str:
 
 
 def falls_at(curve: Iterable[Level]) -> int:
-    """The number of masked features from which on accuracy is nearer to chance than to 100 %."""
-    return max((level.masked for level in curve if level.accuracy >= 0.75), default=-1) + 1
+    """Return how many features are masked where accuracy falls below 75 %, halfway from 100 % to chance, for good.
+
+    It is one more than the last level that reaches 75 %: 0 if no level does, and 17 if the last one does.
+    """
+    last_above = max((level.masked for level in curve if level.accuracy >= 0.75), default=-1)
+    return last_above + 1
 
 
 def draw(levels: Sequence[Level]) -> Figure:
-    """Accuracy against the number of masked features, one line a ranking, one panel a seed."""
+    """Return the figure of accuracy against the number of masked features: a line for each ranking, a panel for each
+    seed."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
     seeds = sorted({level.seed for level in levels})
     columns = min(len(seeds), 3)
     rows = math.ceil(len(seeds) / columns)
-    figure = Figure(figsize=(max(2.6 * columns, 5), 2.4 * rows + 0.4), layout="constrained")
+    width = max(2.6 * columns, 5)  # inches, of which the legend needs 5
+    figure = Figure(figsize=(width, 2.4 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1))  # all panels share this axis
     lowest = min(level.accuracy for level in levels)  # of few test observations it can be far below chance
@@ -183,7 +213,7 @@ def draw(levels: Sequence[Level]) -> Figure:
         axes.set_title(f"seed {seed}", fontsize=9)
     for axes in panels[:, 0]:
         axes.set_ylabel("test accuracy", fontsize=9)
-    for axes in panels.flat[len(seeds) :]:
+    for axes in panels.flat[len(seeds) :]:  # places without a seed
         axes.set_axis_off()
     lines, names = panels[0, 0].get_legend_handles_labels()
     figure.legend(
@@ -205,7 +235,10 @@ def _panel(axes: Axes, levels: Sequence[Level]) -> None:
 
 
 def write(layout: Layout, levels: Sequence[Level]) -> list[str]:
-    """tables/synthetic.csv, plots/synthetic.pdf and .png; the same numbers give the same bytes. Returns the paths."""
+    """Write tables/synthetic.csv, plots/synthetic.pdf and plots/synthetic.png, and return their paths.
+
+    The same numbers give the same bytes.
+    """
     from matplotlib import rc_context
 
     paths = [layout.tables / "synthetic.csv", layout.plots / "synthetic.pdf", layout.plots / "synthetic.png"]
@@ -214,9 +247,11 @@ def write(layout: Layout, levels: Sequence[Level]) -> list[str]:
     with whole_file(paths[0]) as file:
         file.write(text.getvalue().encode())
     figure = draw(levels)
-    for path, metadata in zip(paths[1:], ({"CreationDate": None}, {}), strict=True):
-        with whole_file(path) as file, rc_context({"pdf.fonttype": 42}):  # text stays text
-            figure.savefig(file, format=path.suffix[1:], dpi=200, metadata=metadata)
+    without_date = {".pdf": {"CreationDate": None}, ".png": {}}
+    for path in paths[1:]:
+        # Fonts of type 42 are TrueType, so that text in the PDF can be selected and searched.
+        with whole_file(path) as file, rc_context({"pdf.fonttype": 42}):
+            figure.savefig(file, format=path.suffix[1:], dpi=200, metadata=without_date[path.suffix])
     return [str(path) for path in paths]
 
 
@@ -226,13 +261,14 @@ def main(description: str, argv: list[str] | None = None) -> None:
         flags = _parse(description, argv)
         layout = Layout.at(getattr(flags, "persistent_dir", None))
         show_log()
+        # The lock is held from the start, so that two commands do not fit the same models and overwrite each other.
         with lock(layout.tables / "synthetic.csv"):
             processes = min(len(flags.seed), process.available_cores())
             _check_memory(flags.train + flags.test, processes)
             curves_of_seeds = process.in_processes(
                 processes, partial(run, train=flags.train, test=flags.test), flags.seed
             )
-            levels = [level for curves_of_seed in curves_of_seeds for level in curves_of_seed]
+            levels = list(itertools.chain.from_iterable(curves_of_seeds))
             paths = write(layout, levels)
         print(table(levels), *paths, sep="\n")
 
@@ -252,7 +288,7 @@ def _parse(description: str, argv: list[str] | None) -> argparse.Namespace:
     flags = parser.parse_args(argv)
     check_range("--train", flags.train, 100, _MOST_OBSERVATIONS)
     check_range("--test", flags.test, 1, _MOST_OBSERVATIONS)
-    for seed in flags.seed:
+    for seed in flags.seed:  # raises UserError for a seed that no run may have
         choose(Seed(), {"seed": seed})
     flags.seed = sorted(set(flags.seed))
     if len(flags.seed) > _MOST_SEEDS:
@@ -261,7 +297,7 @@ def _parse(description: str, argv: list[str] | None) -> argparse.Namespace:
 
 
 def _check_memory(observations: int, processes: int) -> None:
-    """Raises UserError if so many observations, in each of so many processes at a time, do not fit into memory."""
+    """Raise UserError if so many observations, in each of so many processes at a time, do not fit into memory."""
     needed = observations * _BYTES_PER_OBSERVATION * processes
     there = process.physical_memory()
     if needed > there:
