@@ -22,20 +22,24 @@ from nlproar.errors import UserError
 from nlproar.fingerprints import fingerprint
 from nlproar.progress import stage
 
+# `find` and `read` stand here, so that callers need one module.
 __all__ = ["find", "from_file", "from_training_data", "identity", "initial_embedding", "no_vectors", "read"]
 
 log = logging.getLogger(__name__)
 
-CUT_VERSION = 2  # raise it when another reading of the same file gives other vectors
-_LONGEST_NAME = 50  # characters of a file of vectors in the name of its cache
+_NOT_ANNOUNCED = -1  # in an array, which holds no None
+CUT_VERSION = 2  # raise it when `vector_text.read` finds other vectors in the same file
+_LONGEST_NAME = 50  # characters of a file of vectors in the name of its cache, which has at most 255 bytes
 
 
 def initial_embedding(known: np.ndarray, vectors: np.ndarray, unknown: str, seed: int) -> np.ndarray:
-    """(V, E) float32, the embedding a model starts from; the row of [PAD] is zero.
+    """Return the embedding that a model starts from, (V, E) float32.
 
-    Rows that are not `known` (V,) get zeros or, where `unknown` is "normal", standard normal draws from `seed`.
+    `known` (V,) bool says which rows of `vectors` (V, E) float32 are given. The other rows are zero if `unknown` is
+    "zeros", and standard normal draws from `seed` if it is "normal". The row of [PAD] is zero.
     """
     draws = np.zeros_like(vectors)
+    # A row is drawn for every word, so what a word gets does not depend on which others are known.
     if unknown == "normal":
         draws = np.random.default_rng(seed).standard_normal(vectors.shape).astype(np.float32)
     embedding = np.where(known[:, None], vectors, draws)
@@ -44,80 +48,101 @@ def initial_embedding(known: np.ndarray, vectors: np.ndarray, unknown: str, seed
 
 
 def no_vectors(vocabulary: Vocabulary, dimensions: int) -> storage.Arrays:
-    """None is known: for embeddings that are drawn."""
-    return {"known": np.zeros(len(vocabulary), bool), "vectors": np.zeros((len(vocabulary), dimensions), np.float32)}
+    """Return `known` (V,) bool, all False, and `vectors` (V, E) float32, all zero, for a vocabulary of V entries and E
+    `dimensions`: the start of an embedding that is drawn."""
+    size = len(vocabulary)
+    return {"known": np.zeros(size, bool), "vectors": np.zeros((size, dimensions), np.float32)}
 
 
 def from_file(file: Path, vocabulary: Vocabulary, cache_dir: Path) -> storage.Arrays:
-    """The vectors in `file` of the words of `vocabulary`, read once; a warning if the file seems to be incomplete."""
+    """Return the vectors in `file` of the words of `vocabulary`, in the form of `no_vectors`.
+
+    The file is read once, and what was found is kept in `cache_dir`. A file that seems to be incomplete is warned of.
+    """
     arrays = _cut(file, vocabulary, cache_dir)
-    _compare_counts(file, *arrays["counts"].tolist())
+    words, announced = arrays["counts"].tolist()
+    _compare_counts(file, words, None if announced == _NOT_ANNOUNCED else announced)
     known = arrays["known"].sum()
     log.info("%s of %s words have a vector in %s", f"{known:,}", f"{len(vocabulary.words):,}", file.name)
     return {"known": arrays["known"], "vectors": arrays["vectors"]}
 
 
 def _cut(file: Path, vocabulary: Vocabulary, cache_dir: Path) -> storage.Arrays:
-    """What `vector_text.read` finds in `file`: from the cache, or read and put there.
+    """Return what `vector_text.read` finds in `file`: from the cache, or read and put there.
 
-    `counts` (2,) int64 is the number of words in the file, and the number that its header announces or -1.
+    `counts` (2,) int64 is the number of words in the file, and the number that its header announces or, without a
+    header, `_NOT_ANNOUNCED`.
     """
     key = {
         "version": CUT_VERSION,
         "file": fingerprint(file, cache_dir),
         "words": storage.digest(vocabulary.words),
     }
-    path = cache_dir / "vectors" / f"{file.name.partition('.')[0][:_LONGEST_NAME]}-{storage.digest(key)[:8]}.npz"
+    stem = file.name.partition(".")[0][:_LONGEST_NAME]
+    path = cache_dir / "vectors" / f"{stem}-{storage.digest(key)[:8]}.npz"
 
     def make() -> storage.Arrays:
         text = read(file, vocabulary)
-        announced = -1 if text.announced is None else text.announced
+        announced = _NOT_ANNOUNCED if text.announced is None else text.announced
         return {"known": text.known, "vectors": text.vectors, "counts": np.array([text.lines, announced])}
 
     return storage.cached(path, key, make)
 
 
-def _compare_counts(file: Path, words: int, announced: int) -> None:
-    """Warn of a file with another number of words than its header, or its publisher, says."""
-    if announced not in (-1, words):
+def _compare_counts(file: Path, words: int, announced: int | None) -> None:
+    """Warn of a file with another number of words than its first line announces (None if there is no such line), or
+    than the published file of this name has."""
+    if announced is not None and announced != words:
         log.warning(
             "%s: its first line announces %s words, and it has %s%s", file, f"{announced:,}", f"{words:,}",
             "; is it cut off?" if words < announced else "",
         )  # fmt: skip
     published = published_lines(file)
-    if published not in (None, words):
+    if published is not None and published != words:
         log.warning("%s has %s words, the published file has %s", file, f"{words:,}", f"{published:,}")
 
 
 def from_training_data(dataset: Dataset, name: str, dimensions: int, seed: int, cache_dir: Path) -> storage.Arrays:
-    """Word2vec of the words of the training split, trained once. `name` is for the file."""
+    """Return the vectors of word2vec, in the form of `no_vectors`, which are trained once.
+
+    `name`, that of the task, is a part of the name of the cache and decides nothing.
+    """
     key = _word2vec_key(dataset, dimensions, seed)
     path = cache_dir / "vectors" / f"word2vec_{name}-{storage.digest(key)[:8]}.npz"
     return storage.cached(path, key, partial(train_word2vec, dataset, dimensions, seed))
 
 
 def _word2vec_key(dataset: Dataset, dimensions: int, seed: int) -> dict[str, Any]:
-    """Everything that decides what word2vec learns."""
-    return {"version": 1, "data": dataset.digest, "dimensions": dimensions, "seed": seed}
+    """Return what identifies the vectors of word2vec. `data` is the digest of all splits, although it sees only one."""
+    return {
+        "version": 1,  # raise it when `train_word2vec` changes
+        "data": dataset.digest,
+        "dimensions": dimensions,
+        "seed": seed,
+    }
 
 
 def identity(
     name: str, file: str | None, dataset: Dataset, dimensions: int, seed: int, raw_dir: Path, cache_dir: Path
 ) -> str | None:
-    """Twelve digits that tell the initial vectors of two runs apart; None where they are drawn at random.
+    """Return twelve hexadecimal digits that tell the initial vectors of two runs apart; None for drawn ones.
 
-    `name` and `file` are `vectors` and `vectors_file` of the run's configuration, `seed` is the seed that its vectors
-    are made with. Vectors from a file are known by the words of `dataset` that have one and by their numbers, so the
-    same vectors are the same in a zip archive, compressed with gzip, or unpacked. Word2vec is known by its training
-    data and its parameters. Raises UserError where the file is not there: this function downloads nothing.
+    `name` and `file` are `vectors` and `vectors_file` of the configuration of a run. `dimensions` and `seed` matter for
+    word2vec only. A file that is not in the cache yet is read once, which can take minutes.
+
+    Vectors from a file are known by the words of `dataset` that have one and by their numbers, so the same vectors are
+    the same in a zip archive, compressed with gzip, or unpacked. Word2vec is known by its data and its parameters.
+    Raises UserError where the file is not there: this function downloads nothing.
     """
     if name == "random":
         return None
     if name == "word2vec":
         return storage.digest(_word2vec_key(dataset, dimensions, seed))[:12]
-    place = Path(file) if file else placed(str(name), raw_dir, cache_dir)
-    if place is None or not place.is_file():
-        raise UserError(f"the vectors {name} are not there: {place or raw_dir / VECTORS[str(name)].folder}")
+    place = Path(file) if file else placed(name, raw_dir, cache_dir)
+    if place is None:
+        raise UserError(f"the vectors {name} are not there: {raw_dir / VECTORS[name].folder}")
+    if not place.is_file():
+        raise UserError(f"the vectors {name} are not there: {place}")
     arrays = _cut(place, dataset.vocabulary, cache_dir)
     state = hashlib.sha256(str(arrays["vectors"].shape).encode())
     state.update(arrays["known"].tobytes())
@@ -136,7 +161,7 @@ def train_word2vec(dataset: Dataset, dimensions: int, seed: int) -> storage.Arra
     corpus = _Sentences(dataset)
     model = Word2Vec(vector_size=dimensions, window=10, min_count=2, workers=1, seed=seed % 2**32)
     with stage("training word2vec", model.epochs * len(dataset.splits["train"]), "observations") as bar:
-        model.build_vocab(corpus)
+        model.build_vocab(corpus)  # the bar counts the passes of the training, and not this one
         if not len(model.wv):
             raise UserError("no word occurs twice in the training split, so word2vec learns nothing; choose --vectors")
         corpus.on_observation = lambda: bar.update(1)
@@ -150,7 +175,10 @@ def train_word2vec(dataset: Dataset, dimensions: int, seed: int) -> storage.Arra
 
 
 class _Sentences:
-    """The training observations as lists of words, from the start at every pass."""
+    """The training observations as lists of words, without special tokens.
+
+    gensim goes through them once for the vocabulary and once for each epoch, so each pass starts anew.
+    """
 
     def __init__(self, dataset: Dataset) -> None:
         self.split = dataset.splits["train"]
