@@ -14,21 +14,21 @@ from nlproar.report.frame import Study, own_panel, panels
 from nlproar.run.record import Record
 from nlproar.run.series import Panel, Series, explains_unmasked, has_curves, order, point_of, title
 
-OBSERVATIONS = 4
-SHADES = 9  # importance is shown as 0 to 9, of the largest in the observation
+OBSERVATIONS = 4  # that the page shows of a study
+SHADES = 9  # shares of the largest importance are rounded to 0, ..., 9, so that a token takes one digit
 
 
 class Shown(NamedTuple):
     """Some observations at one level: an array for each, of the tokens that can be masked."""
 
-    importance: list[np.ndarray]  # by which the tokens that are masked were chosen
-    masked: list[np.ndarray]  # bool
+    importance: list[np.ndarray]  # (T,) of each observation: by it the masked tokens were chosen
+    masked: list[np.ndarray]  # (T,) bool of each observation
 
 
 class Curve(NamedTuple):
-    """What the records of one curve were made with."""
+    """A measure, and what its records at each level were made with."""
 
-    name: str
+    name: str  # the measure, and what tells it from the others
     measure: str
     levels: Mapping[int, Shown | Gone]  # Gone says why a level cannot be shown
 
@@ -38,7 +38,7 @@ class Group(NamedTuple):
 
     name: str  # "Recursive ROAR, quantile"
     unit: str  # of levels: "%", "tokens" or "words"
-    levels: list[int]  # of all records, from 0
+    levels: list[int]  # that any curve has, rising, 0 included
     curves: list[Curve]
 
 
@@ -112,14 +112,18 @@ def group(caches: Caches, panel: Panel, curves: Mapping[Series, Mapping[int, Rec
     levels = {0} | {k for records in curves.values() for k in records}
     shown = []
     for series in sorted(curves, key=lambda one: order(one, MEASURES)):
-        shown.append(Curve(title(series, curves), series.measure, _levels(caches, curves[series], rows)))
+        name = title(series, list(curves))
+        shown.append(Curve(name, series.measure, _levels(caches, curves[series], rows)))
     unit = "%" if panel.strategy == "quantile" else f"{panel.unit}s"
     return Group(f"{panel.title}, {panel.strategy or 'count'}", unit, sorted(levels), shown)
 
 
 def _levels(caches: Caches, records: Mapping[int, Record], rows: list[int]) -> dict[int, Shown | Gone]:
-    """Return what the records of a curve were made with, by level. Level 0, at which nothing is masked, is among them
-    if the importance of the unmasked model is that of a record."""
+    """Return what the records of a curve were made with, by level.
+
+    Level 0 is added if a record was masked by the importance of the unmasked model: it shows that importance, and
+    nothing masked.
+    """
     split = caches.require_dataset().splits["test"]
     levels: dict[int, Shown | Gone] = {}
     for k, one in sorted(records.items()):
@@ -129,10 +133,11 @@ def _levels(caches: Caches, records: Mapping[int, Record], rows: list[int]) -> d
         except Gone as reason:
             levels[k] = reason
             continue
-        values = [_tokens(split, importance, row) for row in rows]
-        levels[k] = Shown(values, [_tokens(split, masked, row) for row in rows])
+        of_rows = [_tokens(split, importance, row) for row in rows]
+        levels[k] = Shown(of_rows, [_tokens(split, masked, row) for row in rows])
+        # The lowest such level gives level 0: the first one of Recursive ROAR, and any one of ROAR.
         if 0 not in levels and explains_unmasked(one):
-            levels[0] = Shown(values, [np.zeros(len(own), bool) for own in values])
+            levels[0] = Shown(of_rows, [np.zeros(len(own), bool) for own in of_rows])
     return levels
 
 
@@ -165,27 +170,36 @@ def _gone_levels(curve: Curve) -> dict[str, tuple[int, ...]]:
 
 
 def choose(split: Split) -> list[int]:
-    """Observations of the second quarter by length, evenly from all over the split: nobody's choice."""
+    """Return the numbers of at most `OBSERVATIONS` observations of a split.
+
+    They are between the 25 % and the 50 % quantile of length, so they are short enough to read, and evenly spaced over
+    the split, so that nobody has selected them.
+    """
     low, high = np.quantile(split.lengths, [0.25, 0.5])
-    fitting = np.flatnonzero((split.lengths >= low) & (split.lengths <= high) & (split.lengths > 2))
+    is_fitting = (split.lengths >= low) & (split.lengths <= high)
+    has_words = split.lengths > 2  # more than [CLS] and [EOS]
+    fitting = np.flatnonzero(is_fitting & has_words)
     chosen = np.linspace(0, len(fitting) - 1, min(OBSERVATIONS, len(fitting))).round().astype(int)
     return [int(row) for row in fitting[chosen]]
 
 
 def observation(caches: Caches, row: int) -> dict[str, Any]:
-    """Return number, label, tokens and query of an observation of the test split, as texts; its tokens are those that
-    can be masked."""
+    """Return number, label, tokens and query of an observation of the test split, as texts.
+
+    Its tokens are those that can be masked: `Vocabulary.decode` leaves out the same ones as `_tokens` does.
+    """
     dataset = caches.require_dataset()
-    split, vocabulary = dataset.splits["test"], dataset.vocabulary
+    split = dataset.splits["test"]
+    vocabulary = dataset.vocabulary
     labels = caches.study.task["labels"]
     label = int(split.label[row])
     query: list[str] = []
     if split.query_tokens is not None and split.query_offsets is not None:
-        query = vocabulary.decode(split.query_tokens[slice(*split.query_offsets[row : row + 2])])
+        query = vocabulary.decode(split.query_tokens[_place(split.query_offsets, row)])
     return {
         "number": row,
-        "label": labels[label] if label < len(labels) else f"number {label}",
-        "tokens": vocabulary.decode(split.tokens[slice(*split.offsets[row : row + 2])]),
+        "label": labels[label] if label < len(labels) else f"number {label}",  # an edited record may name fewer labels
+        "tokens": vocabulary.decode(split.tokens[_place(split.offsets, row)]),
         "query": query,
     }
 
@@ -201,18 +215,29 @@ def _as_json(one: Group) -> dict[str, Any]:
 def _level(level: Shown | Gone) -> dict[str, Any]:
     if isinstance(level, Gone):
         return {"gone": True}
-    shades = [_digits(np.round(SHADES * shares(own))) for own in level.importance]
+    shades = []
+    for importance in level.importance:
+        rounded = np.round(SHADES * shares(importance))
+        shades.append(_digits(rounded))
     return {"shade": shades, "masked": [_digits(own) for own in level.masked]}
 
 
+def _place(offsets: np.ndarray, row: int) -> slice:
+    """Return where the tokens of observation `row` stand."""
+    return slice(offsets[row], offsets[row + 1])
+
+
 def _tokens(split: Split, values: np.ndarray, row: int) -> np.ndarray:
-    """Those of observation `row` that can be masked."""
-    place = slice(*split.offsets[row : row + 2])
+    """Return the values (S,) of a split at the tokens of observation `row` that can be masked, (T,)."""
+    place = _place(split.offsets, row)
     return np.asarray(values[place][split.maskable[place]])
 
 
 def shares(importance: np.ndarray) -> np.ndarray:
-    """Return the importance of the tokens of an observation as shares of the largest, 0 to 1; (S,) each."""
+    """Return importance (T,) of the tokens of one observation as shares of the largest, (T,) from 0 to 1.
+
+    Negative importance, as signed measures have, becomes 0. All are 0 if no token has a positive one.
+    """
     most = importance.max(initial=0)
     if most <= 0:
         return np.zeros(len(importance))

@@ -20,6 +20,7 @@ from nlproar.stats.intervals import Interval, t_interval, within
 if TYPE_CHECKING:
     from nlproar.report.results import Results
 
+# Stages of a run, as `Context.timed` names them. A stage that is not here is missing from the cost.
 STAGES = ("encode", "explain", "mask", "vectors", "train", "test")
 
 
@@ -52,37 +53,43 @@ def _racu_cell(row: Any) -> str:
 
 
 def side_by_side(found: pd.DataFrame, studies: Sequence[Study]) -> dict[str, pd.DataFrame]:
-    """For each data set with more than one study, such as those of several models, RACU with a column per study.
+    """Return, by the name of the data set, a table for each data set with more than one study, such as those of several
+    models. `found` is the result of `summary.racu`.
 
-    Published values have a column for each published model, after the studies that they stand beside.
+    It has a row for each masking and measure, a column for each study with its RACU in per cent, and a column for each
+    published model, after the studies that its values stand beside.
     """
     tables = {}
-    by_label = {study.label: study for study in studies}
     for dataset in dict.fromkeys(study.dataset for study in studies):
         own = [study for study in studies if study.dataset == dataset]
-        if len(own) < 2:
-            continue
-        rows: dict[tuple[str, str], dict[str, str]] = {}
-        has_published = set()
-        for row in found[found["study"].isin([study.label for study in own])].itertuples():
-            study = by_label[row.study]
-            cells = rows.setdefault((row.masking, row.series), {})
-            cells[_column(study)] = _racu_cell(row)
-            theirs = published.racu(study, row.measure, row.series, row.strategy, row.masking)
-            if theirs is not None:
-                column = _published_column(study)
-                cells[column] = theirs._replace(of_model=None).cell  # the column says whose it is
-                has_published.add(column)
-        columns = _columns_side_by_side(own, has_published)
-        if rows:
-            lines = []
-            for (masking, series), cells in rows.items():
-                line = {"masking": masking, "measure": series}
-                for column in columns:
-                    line[column] = cells.get(column, NOTHING)
-                lines.append(line)
-            tables[dataset] = pd.DataFrame(lines)
+        of_dataset = found[found["study"].isin([study.label for study in own])]
+        if len(own) > 1 and len(of_dataset):
+            tables[dataset] = _table_side_by_side(of_dataset, own)
     return tables
+
+
+def _table_side_by_side(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
+    """Return the table of the studies of one data set, see `side_by_side`."""
+    by_label = {study.label: study for study in studies}
+    rows: dict[tuple[str, str], dict[str, str]] = {}  # masking and measure -> column -> cell
+    has_published = set()
+    for row in found.itertuples():
+        study = by_label[row.study]
+        cells = rows.setdefault((row.masking, row.series), {})
+        cells[_column(study)] = _racu_cell(row)
+        theirs = published.racu(study, row.measure, row.series, row.strategy, row.masking)
+        if theirs is not None:
+            column = _published_column(study)
+            cells[column] = theirs._replace(of_model=None).cell  # the column says whose it is
+            has_published.add(column)
+    columns = _columns_side_by_side(studies, has_published)
+    lines = []
+    for (masking, series), cells in rows.items():
+        line = {"masking": masking, "measure": series}
+        for column in columns:
+            line[column] = cells.get(column, NOTHING)
+        lines.append(line)
+    return pd.DataFrame(lines)
 
 
 def _columns_side_by_side(studies: Sequence[Study], has_published: set[str]) -> list[str]:
@@ -94,7 +101,8 @@ def _columns_side_by_side(studies: Sequence[Study], has_published: set[str]) -> 
     for study in studies:
         columns.append(_column(study))
         theirs = _published_column(study)
-        if theirs in columns:  # it stood behind an earlier study, and moves behind this one
+        # It stood behind an earlier study, and moves behind this one; so in the end it stands behind the last one.
+        if theirs in columns:
             columns.remove(theirs)
         if theirs in has_published:
             columns.append(theirs)
@@ -139,38 +147,55 @@ def differences(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def tasks(studies: Sequence[Study], caches: Sequence[Caches]) -> pd.DataFrame:
-    """What each study's task is and what its models reach, in per cent: one row per study, NaN where unknown."""
+    """Return what the task of each study is, and what its models reach: a row for each study.
+
+    Columns: study, model, metric; vocabulary (words and special tokens); train, val, test (observations); parameters
+    (of the model, NA if unknown); mean length (tokens of a training observation that can be masked, NaN if the data
+    are not cached); majority class; unmasked and fully masked, each with low, high and seeds; and a column for each
+    published source, such as "unmasked, Jain & Wallace 2019". Performance is in per cent.
+    """
     rows = []
     for study, cache in zip(studies, caches, strict=True):
-        sizes = study.records[0].data
-        unmasked = _performance(study, 0)
-        masked = _performance(study, 100)
+        described = study.records[0].data  # it is the same in all records of a study
         row: dict[str, Any] = {"study": study.label, "model": study.model, "metric": metric_name(study.metric)}
-        row["vocabulary"] = sizes["vocabulary"]
-        row |= {name: sizes["observations"][name] for name in ("train", "val", "test")}
+        row["vocabulary"] = described["vocabulary"]
+        for split in ("train", "val", "test"):
+            row[split] = described["observations"][split]
         row["parameters"] = study.parameters
-        length = majority = np.nan
+        row["mean length"] = np.nan
+        row["majority class"] = np.nan
         if cache.dataset:
-            train, test = cache.dataset.splits["train"], cache.dataset.splits["test"]
-            length = train.maskable.sum() / len(train)
-            majority = 100 * majority_performance(train.label, test.label, study.metric)
-        row |= {"mean length": length, "majority class": majority}
-        for name, ours, quantity in (("unmasked", unmasked, "unmasked"), ("fully masked", masked, "masked")):
-            row |= {name: ours.mean, f"{name} low": ours.low, f"{name} high": ours.high, f"{name} seeds": ours.n}
-            for theirs in published.performance(study, quantity):
-                row[f"{name}, {theirs.source}"] = theirs.percent
+            train = cache.dataset.splits["train"]
+            test = cache.dataset.splits["test"]
+            row["mean length"] = train.maskable.sum() / len(train)
+            row["majority class"] = 100 * majority_performance(train.label, test.label, study.metric)
+        row |= _reached(study, "unmasked", 0, "unmasked")
+        row |= _reached(study, "fully masked", 100, "masked")
         rows.append(row)
     return pd.DataFrame(rows).astype({"parameters": "Int64"})
 
 
+def _reached(study: Study, name: str, k: int, quantity: str) -> dict[str, Any]:
+    """Return the columns of `tasks` for what the models of level `k` reach. `quantity` is its name among the published
+    values."""
+    ours = _performance(study, k)
+    row = {name: ours.mean, f"{name} low": ours.low, f"{name} high": ours.high, f"{name} seeds": ours.n}
+    for theirs in published.performance(study, quantity):
+        row[f"{name}, {theirs.source}"] = theirs.percent
+    return row
+
+
 def _performance(study: Study, k: int) -> Interval:
-    """In per cent, with bounds within 0 and 100."""
+    """Return the mean and 95 % t interval over seeds of the test performance at k = 0 or k = 100 %, in per cent.
+
+    The bounds are cut to 0 and 100. All is NaN if no seed has this level.
+    """
     values = [100 * one.metrics["test"][study.metric] for one in study.at(k)]
     return within(t_interval(np.array(values)), 0, 100)
 
 
 def tasks_to_read(found: pd.DataFrame) -> pd.DataFrame:
-    """The same for reading."""
+    """Return the table of `tasks` as a reader wants it: numbers with one decimal, and a dash where nothing is known."""
     shown = pd.DataFrame({"task": found["study"], "model": found["model"]})
     shown["parameters"] = [NOTHING if pd.isna(n) else f"{n:,}" for n in found["parameters"]]
     shown["vocabulary"] = [f"{n:,}" for n in found["vocabulary"]]
@@ -240,26 +265,35 @@ def sparsity_to_read(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {f"sparsity_{strategy}": _by_level(part, keys, "level", "share", strategy) for strategy, part in parts}
 
 
-def _by_level(found: pd.DataFrame, keys: Mapping[str, str], level: str, value: str, strategy: str) -> pd.DataFrame:
-    """Return a row for each combination of `keys`, which are renamed to their values, and a column for each level.
+def _by_level(
+    found: pd.DataFrame, names: Mapping[str, str], level_column: str, value_column: str, strategy: str
+) -> pd.DataFrame:
+    """Return a row for each curve and a column for each level, in per cent.
 
-    Columns of `found` are `level`, `value` (1 is all), its bounds low and high, and n, the number of seeds.
+    `names` maps the columns of `found` that tell a curve from the others to what they are called in the result.
+    `level_column` and `value_column` are two of its columns: the level, and a share from 0 to 1. The others are low and
+    high (0 to 1), and n, the number of seeds.
     """
-    levels = sorted(found[level].unique())
-    noun = "tokens"
-    if "masking" in found:
-        nouns = {noun_of_levels(masking) for masking in found["masking"]}
-        if nouns == {"words"}:  # where there are both, the masking says which rows are by word
-            noun = "words"
+    levels = sorted(found[level_column].unique())
+    noun = _noun(found)
     rows = []
-    for key, group in found.groupby(list(keys), sort=False):
-        row = dict(zip(keys.values(), key, strict=True))
-        row["seeds"] = _range(group["n"])
-        by_level = {one[level]: one for one in group.to_dict("records")}
+    for key, curve in found.groupby(list(names), sort=False):
+        row = dict(zip(names.values(), key, strict=True))
+        row["seeds"] = _range(curve["n"])
+        points = {point[level_column]: point for point in curve.to_dict("records")}
         for k in levels:
-            row[_level_name(k, strategy, noun)] = _per_cent(by_level.get(k), value)
+            row[_level_name(k, strategy, noun)] = _per_cent(points.get(k), value_column)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _noun(found: pd.DataFrame) -> str:
+    """Return what the levels of a table count: words if every row counts words. Where there are both, the masking of a
+    row says it ("ROAR by word")."""
+    if "masking" not in found:
+        return "tokens"
+    nouns = {noun_of_levels(masking) for masking in found["masking"]}
+    return "words" if nouns == {"words"} else "tokens"
 
 
 def _range(numbers: pd.Series) -> str:
@@ -282,27 +316,31 @@ def _per_cent(row: Mapping[str, Any] | None, value: str) -> str:
 
 
 def converging(found: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
-    """Return what `convergence` measured, by the label of the study: a row for each study, rule and number of points.
+    """Return what `convergence` measured, a row for each study, rule and number of points. `found` has it by the label
+    of the study.
 
-    Columns: seconds of explaining the observations; absolute and relative error; rank error among the top token, the
-    tokens of each of `convergence.TOPS`, and all tokens (see `nlproar.explain.path_error`).
+    Columns: study, rule, points (on the path); seconds (of explaining the first test observations); absolute and
+    relative error; rank error among the top token, the tokens of each of `convergence.TOPS`, and all tokens (see
+    `nlproar.explain.path_error`).
     """
     rows = []
     for study, errors in found.items():
-        for i, rule in enumerate(convergence.RULES):
-            for j, points in enumerate(convergence.POINTS):
+        for rule_index, rule in enumerate(convergence.RULES):
+            for points_index, points in enumerate(convergence.POINTS):
+                place = rule_index, points_index  # in arrays of (rules, points), see `convergence.SHAPES`
                 row: dict[str, Any] = {"study": study, "rule": rule, "points": points}
                 for column, array in _OF_CONVERGENCE.items():
-                    row[column] = errors[array][i, j]
-                row[_rank_error("top 1 token")] = errors["top_differs"][i, j]
-                for place, top in enumerate(convergence.TOPS):
-                    row[_rank_error(top)] = errors["rank_error_at_top"][i, j, place]
-                row[_rank_error("all tokens")] = errors["rank_error"][i, j]
+                    row[column] = errors[array][place]
+                row[_rank_error("top 1 token")] = errors["top_differs"][place]
+                for top_index, top in enumerate(convergence.TOPS):
+                    row[_rank_error(top)] = errors["rank_error_at_top"][*place, top_index]
+                row[_rank_error("all tokens")] = errors["rank_error"][place]
                 rows.append(row)
     ranks = [_rank_error(name) for name in ("top 1 token", *convergence.TOPS, "all tokens")]
     return pd.DataFrame(rows, columns=["study", "rule", "points", *_OF_CONVERGENCE, *ranks])
 
 
+# A column of the table of convergence -> the array that it is taken from.
 _OF_CONVERGENCE = {"seconds": "seconds", "absolute error": "absolute_error", "relative error": "error"}
 
 
