@@ -181,7 +181,7 @@ CASES = (
             r"_m-gradient_r-0-37914ce5\.json is left as it is: .*\(metrics\.test\.accuracy is missing\)",
             r"8 records converted, 2 left as they are",
             r"note: 2 records were left out: .*_k-50_.*\.json is a record of an earlier version; .*: nlproar migrate",
-            r"gradient, seed 0: no record of k = 50 %",
+            r"gradient \(riemann samples 3\), seed 0: no record of k = 50 %",
             r"written: p/report\.html",
         ),
     ),
@@ -195,7 +195,7 @@ CASES = (
         says=(
             r"_s-0_k-0-3d70d346\.json is left as it is: .*\(durations is missing\)",
             r"note: 1 record was left out: .*_s-0_k-0-3d70d346\.json is a record of an earlier version",
-            r"gradient, seed 0: no record of k = 0 %",
+            r"gradient \(riemann samples 3\), seed 0: no record of k = 0 %",
             r"written: p/report\.html",
         ),
     ),

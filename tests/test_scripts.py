@@ -64,7 +64,7 @@ def test_a_run_says_what_it_does_and_where_the_record_is(undisturbed):
         assert words in done.stderr
     path = done.stdout.splitlines()[0].removeprefix("record: ")
     assert Path(path).name.removesuffix(".json") in found
-    assert "test: accuracy" in done.stdout and "integrated-gradient (recursive)" in done.stdout
+    assert "test: accuracy" in done.stdout and "integrated-gradient (riemann samples 3) (recursive)" in done.stdout
     assert "\r" not in done.stderr  # plain lines where there is no terminal
 
 

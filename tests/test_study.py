@@ -67,7 +67,7 @@ def test_a_study_makes_every_record_and_ends_in_the_curve(undisturbed):
     assert len(found) == 2 + 2 * 2
     title, head, *rows = done.stdout.splitlines()
     assert title == "test accuracy of bAbI-1, seed 0, quantile"
-    assert "random" in head and "integrated-gradient (recursive)" in head
+    assert "random" in head and "integrated-gradient (riemann samples 3) (recursive)" in head
     assert [row.split()[0] for row in rows] == ["0", "20", "40", "100"] and "-" not in "".join(rows)
     lines = [line for line in done.stderr.splitlines() if "/6 runs, " in line]
     assert len(lines) == 6 and lines[-1].startswith("6/6 runs, 0 s left") and "\r" not in done.stderr
