@@ -34,7 +34,7 @@ try:
     import shlex
     import tempfile
     from collections.abc import Iterator, Sequence
-    from dataclasses import asdict, dataclass, replace
+    from dataclasses import asdict, dataclass
     from itertools import zip_longest
     from pathlib import Path
     from typing import TYPE_CHECKING, Any
@@ -103,15 +103,10 @@ def collect(
         of_command = _records(layout, command)
         records |= of_command
         printed += curve.of_study(of_command.values(), {int(one.identity["seed"]) for one in of_command.values()})
-    studies = []
-    for study in frame.load([layout], metric_shown).studies:
-        own = tuple(one for one in study.records if one.id in records)
-        if not own:
-            continue
-        kept = replace(study, records=own)
-        if metric_shown not in (None, kept.metric):
+    studies = frame.of_runs(frame.load([layout], metric_shown).studies, records)
+    for study in studies:
+        if metric_shown not in (None, study.metric):
             raise UserError(f"--metric-shown {metric_shown}: not all records of {study.label} have it")
-        studies.append(kept)
     reported = results.collect(frame.Found(studies, {}), "cpu", None)
     known = reported.scores.dropna(subset=["score"])
     turned = known.loc[known["faithful"] != known["score"], "metric"]

@@ -10,8 +10,6 @@ try:
     from nlproar.interrupts import end_at_ctrl_c
 
     end_at_ctrl_c()
-    from dataclasses import replace
-
     from nlproar.run.layout import Layout
     from nlproar.script import exit_codes
     from nlproar.study import cli
@@ -31,12 +29,9 @@ def main() -> None:
 
         grid, flags = cli.parse(__doc__, arguments)
         ids = {config.id for chain in grid.chains() for config in chain.configs}
-        studies = []
-        for study in frame.load([Layout.at(getattr(flags, "persistent_dir", None))]).studies:
-            own = tuple(one for one in study.records if one.id in ids)
-            if own:
-                studies.append(replace(study, records=own))
-        costs = agreement.cost(studies)[["study", "metric", "runs", "trainings", "cpu_seconds"]]
+        found = frame.load([Layout.at(getattr(flags, "persistent_dir", None))])
+        costs = agreement.cost(frame.of_runs(found.studies, ids))
+        costs = costs[["study", "metric", "runs", "trainings", "cpu_seconds"]]
         highest = costs.groupby("study")["cpu_seconds"].transform("max")
         costs["of the most expensive"] = costs["cpu_seconds"] / highest
         print(costs.to_string(index=False, float_format="{:.3f}".format))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -308,6 +308,16 @@ def _short(text: str) -> str:
         return text
     half = _LONGEST_NOTE // 2
     return f"{text[:half]}...{text[-half:]}"
+
+
+def of_runs(studies: Iterable[Study], ids: Container[str]) -> list[Study]:
+    """Return the studies with the records of these runs only, by their ids. A study without any of them is left out."""
+    found = []
+    for study in studies:
+        records = tuple(one for one in study.records if one.id in ids)
+        if records:
+            found.append(replace(study, records=records))
+    return found
 
 
 def points(studies: Iterable[Study]) -> pd.DataFrame:

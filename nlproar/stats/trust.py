@@ -69,8 +69,8 @@ def pairs_are_above(means_of_pairs: np.ndarray, values: np.ndarray) -> bool | No
     `means_of_pairs` (N,) has for each of N seeds the mean over its pairs with the N - 1 other seeds, and `values` (N,)
     one value of each seed. Pairs share seeds and are not independent, so the standard error is that of a jackknife
     which leaves out one seed after the other, and the t test, at the 5 per cent level, has N - 1 degrees of freedom
-    (Arvesen 1969, "Jackknifing U-statistics", Annals of Mathematical Statistics 40). None for fewer than three seeds,
-    which have one pair when one of them is left out, and where a value is missing.
+    (Arvesen 1969, "Jackknifing U-statistics", Annals of Mathematical Statistics 40). None where a value is missing, and
+    for fewer than three seeds: of two, no pair is left without one of them.
     """
     seeds = len(values)
     if seeds < 3 or np.isnan(means_of_pairs).any() or np.isnan(values).any():
