@@ -23,6 +23,7 @@ from nlproar.masking import mask_at_random, mask_most_important
 from nlproar.model import train
 from nlproar.model.classifier import Classifier, Prediction, View
 from nlproar.run import context as context_module
+from nlproar.run.config import from_identity, resolve
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
 
@@ -92,14 +93,19 @@ class Lookup(Classifier):
         return Prediction(torch.stack([0 * found, 4 * found - 2], dim=1), None)
 
 
-def changes(importance, of_class, starts=None):
-    """Of two texts, of which the first has the word at its beginning."""
-    tokens, offsets = flat([7, 5, 5, 5], [5, 5, 5, 5])
-    split = Split(tokens, offsets, np.array([0, 0]))
+def explained_texts(importance, *texts):
+    """What a run knows of test texts and of the importance of their tokens, one text after the other."""
+    tokens, offsets = flat(*texts)
+    split = Split(tokens, offsets, np.zeros(len(texts), np.int64))
     values = np.zeros(len(tokens), np.float32)
     values[split.maskable] = importance
     context = SimpleNamespace(dataset=SimpleNamespace(splits={"test": split}))
-    explained = SimpleNamespace(of_split={"test": SimpleNamespace(values=values)})
+    return context, SimpleNamespace(of_split={"test": SimpleNamespace(values=values)})
+
+
+def changes(importance, of_class, starts=None):
+    """Of two texts, of which the first has the word at its beginning."""
+    context, explained = explained_texts(importance, [7, 5, 5, 5], [5, 5, 5, 5])
     return erasure.changes(Lookup(), context, explained, of_class, starts)
 
 
@@ -127,6 +133,16 @@ def test_by_word_the_word_that_counts_is_removed_whole_also_where_another_of_its
     found = changes(spread, "predicted", starts)
     assert np.allclose(found["comprehensiveness"], [[HIGH - LOW] * 5, [0] * 5])
     assert np.allclose(found["sufficiency"], 0)
+
+
+def test_over_all_numbers_of_tokens_the_change_is_whole_from_the_one_on_that_removes_the_word():
+    texts = ([7, 5, 5, 5], [7, 5], [5, 5, 5], [])
+    context, first = explained_texts([9, 1, 1, 1, 9, 1, 1, 1, 1], *texts)
+    context, last = explained_texts([0, 1, 1, 1, 0, 1, 1, 1, 1], *texts)
+    found = normalised_erasure.mean_change(Lookup(), context, first, "predicted")
+    assert np.allclose(found, [HIGH - LOW, HIGH - LOW, 0, 0])
+    found = normalised_erasure.mean_change(Lookup(), context, last, "predicted")
+    assert np.allclose(found, [(HIGH - LOW) / 4, (HIGH - LOW) / 2, 0, 0])
 
 
 def test_of_the_gold_class_the_probability_can_rise():
@@ -329,10 +345,18 @@ def test_erasure_is_put_between_its_limits():
 @pytest.mark.slow
 def test_normalised_erasure_is_one_for_its_own_search_and_zero_for_the_opposite(small_run, monkeypatch):
     monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 300, "test": 15})  # the search takes a second a text
-    flags = {"evaluation": "normalised-erasure", "train_missing": True, "beams": 1}
-    flags["target"] = "predicted"
+    flags = {"evaluation": "normalised-erasure", "train_missing": True, "beams": 1, "target": "predicted"}
     (name,) = normalised_erasure.NormalisedErasure.scores
     most = run(small_run(importance_measure="beam-search", **flags)).metrics["test"][name]
     least = run(small_run(importance_measure="least-beam-search", **flags)).metrics["test"][name]
     random = run(small_run(importance_measure="random", **flags)).metrics["test"][name]
-    assert most > 0.9 and abs(least) < 0.1 and least < random < most
+    assert most == pytest.approx(1) and least == pytest.approx(0) and 0 < random < 1
+
+
+def test_the_number_of_beams_is_that_of_the_limits_and_of_the_measure_and_part_of_the_name():
+    usual = resolve("sst", evaluation="normalised-erasure", importance_measure="beam-search")
+    wide = resolve("sst", evaluation="normalised-erasure", importance_measure="beam-search", beams=5)
+    assert wide.parameters.beams == wide.measure.beams == 5
+    assert wide.id != usual.id and from_identity(wide.identity) == wide
+    assert wide.rules.title(wide.values) == "Normalised erasure, 5 beams"
+    assert usual.rules.title(usual.values) == "Normalised erasure"

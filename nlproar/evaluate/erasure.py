@@ -90,40 +90,83 @@ class Erasure(OfOneModel):
         return with_unit(f"Erasure{of_model(values)}{of_class}", values)
 
 
+class Answers:
+    """What a model says about the test texts, whole and without their most important tokens.
+
+    With `starts` (S,) bool, which says where words of the test split begin, whole words are removed.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        context: Context,
+        importance: Importance,
+        of_class: str,
+        starts: np.ndarray | None = None,
+    ) -> None:
+        self._model = model
+        self._split = split = context.dataset.splits["test"]
+        self._rank = ranks(importance.of_split["test"].values, split.maskable, split.offsets, starts)
+        can_be_counted = split.maskable
+        if starts is not None:
+            can_be_counted = split.maskable & starts  # the first token stands for its word
+        self.available = np.add.reduceat(can_be_counted, split.offsets[:-1])  # (N,) tokens, or words, of each text
+        whole = self._probabilities(np.zeros(len(split.tokens), bool))
+        self._chosen = whole.argmax(axis=1) if of_class == "predicted" else split.label
+        self._whole = self._of_chosen(whole)
+
+    def without(self, count: np.ndarray) -> np.ndarray:
+        """Return by how much the probability falls, (N,), when the `count` (N,) most important tokens are removed."""
+        return self._fall(self._is_among(count))
+
+    def only(self, count: np.ndarray) -> np.ndarray:
+        """Return by how much the probability falls, (N,), when all but the `count` (N,) most important ones are
+        removed."""
+        return self._fall(~self._is_among(count))
+
+    def _is_among(self, count: np.ndarray) -> np.ndarray:
+        """Return whether each token is among the `count` (N,) most important ones of its text, (S,) bool."""
+        is_among: np.ndarray = self._rank < np.repeat(count, self._split.lengths)
+        return is_among
+
+    def _fall(self, removed: np.ndarray) -> np.ndarray:
+        """Return by how much the probability falls, (N,), when the tokens in `removed` (S,) bool are removed."""
+        left = self._of_chosen(self._probabilities(self._split.maskable & removed))
+        fall: np.ndarray = self._whole - left
+        return fall
+
+    def _of_chosen(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the probability of the chosen class of each text, (N,), of those of all classes, (N, C)."""
+        chosen: np.ndarray = np.take_along_axis(probabilities, self._chosen[:, None], axis=1)[:, 0]
+        return chosen
+
+    def _probabilities(self, mask: np.ndarray) -> np.ndarray:
+        """Return the probability of every class, (N, C) float64, with [MASK] where `mask` (S,) is true."""
+        from nlproar.model.train import predict
+
+        logits = predict(self._model, self._split.masked(mask)).double()
+        probabilities: np.ndarray = logits.softmax(dim=1).numpy()
+        return probabilities
+
+
 def changes(
     model: Classifier, context: Context, importance: Importance, of_class: str, starts: np.ndarray | None = None
 ) -> storage.Arrays:
     """Return comprehensiveness and sufficiency of every test observation, (N, bins) float64 each.
 
-    With `starts` (S,) bool, which says where words of the test split begin, whole words are removed.
+    See `Answers` for `starts`.
     """
-    from nlproar.model.train import predict
-
-    split = context.dataset.splits["test"]
-    rank = ranks(importance.of_split["test"].values, split.maskable, split.offsets, starts)
-    can_be_counted = split.maskable
-    if starts is not None:
-        can_be_counted = split.maskable & starts  # the first token stands for its word
-    available = np.add.reduceat(can_be_counted, split.offsets[:-1])  # (N,) tokens, or words, that can be masked
-
-    def probabilities(mask: np.ndarray) -> np.ndarray:
-        logits = predict(model, split.masked(mask)).double()
-        found: np.ndarray = logits.softmax(dim=1).numpy()
-        return found
-
-    whole = probabilities(np.zeros(len(split.tokens), bool))
-    chosen = whole.argmax(axis=1) if of_class == "predicted" else split.label
-    rows = np.arange(len(split))
-    comprehensiveness = np.zeros((len(split), len(BINS)))
-    sufficiency = np.zeros((len(split), len(BINS)))
-    for column, share in enumerate(BINS):
-        count = -(-share * available // 100)  # rounded up
-        is_top = rank < np.repeat(count, split.lengths)
-        without = probabilities(split.maskable & is_top)
-        only = probabilities(split.maskable & ~is_top)
-        comprehensiveness[:, column] = whole[rows, chosen] - without[rows, chosen]
-        sufficiency[:, column] = whole[rows, chosen] - only[rows, chosen]
-    return {"comprehensiveness": comprehensiveness, "sufficiency": sufficiency}
+    answers = Answers(model, context, importance, of_class, starts)
+    comprehensiveness = []
+    sufficiency = []
+    for share in BINS:
+        count = -(-share * answers.available // 100)  # rounded up
+        comprehensiveness.append(answers.without(count))
+        sufficiency.append(answers.only(count))
+    return {
+        "comprehensiveness": np.stack(comprehensiveness, axis=1),
+        "sufficiency": np.stack(sufficiency, axis=1),
+    }
 
 
 def ranks(

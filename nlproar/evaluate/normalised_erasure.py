@@ -4,39 +4,55 @@
 How far the probability of a class can fall differs from model to model and from text to text, so comprehensiveness of
 two models cannot be compared. Here each observation is put on a scale of its own: 0 is the order of tokens that changes
 the prediction the least, and 1 the one that changes it the most, both as beam search finds them
-(`nlproar.explain.beam_search`). The search looks at the mean change over all numbers of tokens, and comprehensiveness
-is the mean over five shares of them. A value outside of [0, 1] means that the order of the limit is not the best one
-for these shares, or that the search missed the limit.
+(`nlproar.explain.beam_search`).
+
+Comprehensiveness is here the mean over all numbers of removed tokens, 1 to n of a text with n tokens, as in the paper
+and in the search. That of `nlproar.evaluate.erasure` is the mean over five shares of the tokens. A value outside of
+[0, 1] means that the search missed the limit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from nlproar import storage
-from nlproar.evaluate.erasure import BINS, Erasure, changes
+from nlproar.evaluate.erasure import Answers, Erasure, ErasureParameters
 from nlproar.evaluate.masks import Masks
 from nlproar.evaluate.of_one_model import of_model, short_name
 from nlproar.evaluate.unit import with_unit, word_starts
 from nlproar.explain import UNCHANGED, Beams
+from nlproar.flags import flag
 
 if TYPE_CHECKING:
     from nlproar.explain.importance import Importance
+    from nlproar.model.classifier import Classifier
     from nlproar.run.config import Config
     from nlproar.run.context import Context
     from nlproar.run.record import Record
 
-_VERSION = 1  # raise it when the values of observations change
+_VERSION = 2  # raise it when the values of observations change
 SMALLEST_RANGE = 1e-3  # of probability: a text whose prediction no order changes by more says nothing
+
+
+_BEAMS = Beams().beams  # the default of the search
+
+
+@dataclass(frozen=True)
+class NormalisedErasureParameters(ErasureParameters):
+    """Those of erasure, and how far the limits are searched. `beam-search` as a measure has the same flag."""
+
+    beams: int = flag(_BEAMS, "how many orders of masking beam search keeps", limits=(1, 1000))
 
 
 class NormalisedErasure(Erasure):
     """The mean over the test observations of normalised comprehensiveness."""
 
+    Parameters = NormalisedErasureParameters
+    version = 2  # the first one took five shares of the tokens
     slow = True  # the search
     scores: ClassVar[Mapping[str, bool]] = {"normalised comprehensiveness": True}
 
@@ -56,7 +72,6 @@ class NormalisedErasure(Erasure):
             "importance": [one.digest for one in (importance, least, most)],
             "weights": context.weights(trained),
             "class": of_class,
-            "bins": list(BINS),
         }
 
         starts = word_starts(config, context.dataset.splits["test"])
@@ -64,8 +79,7 @@ class NormalisedErasure(Erasure):
         def make() -> storage.Arrays:
             values = []
             for one in (importance, least, most):
-                found = changes(model, context, one, of_class, starts)
-                values.append(found["comprehensiveness"].mean(axis=1))
+                values.append(mean_change(model, context, one, of_class, starts))
             return {"normalised": normalise(*values)}
 
         with context.timed("test"):
@@ -80,8 +94,9 @@ class NormalisedErasure(Erasure):
 
     def _limit(self, config: Config, context: Context, measure: str) -> Importance:
         """Return the order of tokens that reaches a limit of the class whose probability is compared."""
-        target = config.parameters.erasure_class
-        reference = replace(config, importance_measure=measure, measure=Beams(target=target), transform=UNCHANGED)
+        own = config.parameters
+        search = Beams(target=own.erasure_class, beams=own.beams)
+        reference = replace(config, importance_measure=measure, measure=search, transform=UNCHANGED)
         return context.importance(reference, self.trained(config), Masks.nothing(context.dataset), ("test",))
 
     def name_parts(self, config: Config) -> list[str]:
@@ -93,7 +108,25 @@ class NormalisedErasure(Erasure):
     def title(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.title`."""
         of_class = ", gold class" if values.get("erasure_class") == "gold" else ""
-        return with_unit(f"Normalised erasure{of_model(values)}{of_class}", values)
+        beams = values.get("beams", _BEAMS)
+        of_beams = f", {beams} beams" if beams != _BEAMS else ""
+        return with_unit(f"Normalised erasure{of_model(values)}{of_class}{of_beams}", values)
+
+
+def mean_change(
+    model: Classifier, context: Context, importance: Importance, of_class: str, starts: np.ndarray | None = None
+) -> np.ndarray:
+    """Return comprehensiveness of every test observation, (N,) float64, as a mean over all numbers of removed tokens.
+
+    A text without a token that can be removed has 0. See `Answers` for `starts`.
+    """
+    answers = Answers(model, context, importance, of_class, starts)
+    total = np.zeros(len(answers.available))
+    for count in range(1, answers.available.max(initial=0) + 1):
+        change = answers.without(np.full_like(answers.available, count))
+        total += np.where(count <= answers.available, change, 0.0)
+    mean: np.ndarray = total / np.maximum(answers.available, 1)
+    return mean
 
 
 def normalise(value: np.ndarray, least: np.ndarray, most: np.ndarray) -> np.ndarray:
