@@ -151,6 +151,25 @@ def test_without_a_level_of_random_masking_no_measure_has_racu(tmp_path):
     assert set(numbers(tmp_path)["problem"]) == {"random k = 60 missing"}
 
 
+def panel_of(**levels):
+    """A panel without recursion whose series have these levels at the only seed."""
+    rows = [{"series": name, "measure": name, "k": k} for name, own in levels.items() for k in own]
+    return pd.DataFrame(rows).assign(strategy="quantile", step=float("nan"))
+
+
+def test_two_studies_with_different_steps_each_have_their_own_levels():
+    fine, coarse = list(range(0, 101, 10)), list(range(0, 101, 20))
+    assert summary.grid(panel_of(random=fine, gradient=coarse)) == {"random": coarse, "gradient": coarse}
+    found = summary.grid(panel_of(random=fine, gradient=coarse, attention=fine))
+    assert found == {"random": fine, "gradient": coarse, "attention": fine}
+
+
+def test_a_curve_that_ends_early_or_has_a_gap_at_every_seed_still_lacks_levels():
+    fine = list(range(0, 101, 10))
+    for unfinished in ([0, 10, 20, 100], [0, 10, 20, 40, 50, 60, 70, 80, 90, 100], [0, 100]):
+        assert summary.grid(panel_of(random=fine, gradient=unfinished))["gradient"] == fine
+
+
 def test_the_line_of_a_curve_breaks_at_a_missing_level(tmp_path):
     from matplotlib.figure import Figure
 

@@ -17,8 +17,9 @@ PANEL = ["study", "strategy", "masking"]  # what is drawn in one coordinate syst
 def grid(panel: pd.DataFrame) -> dict[str, list[int]]:
     """Return the levels that each series of a panel should have, in order.
 
-    These are the steps of a recursive series. Any other one should have every level that one of them has at any seed.
-    Random masking needs the levels of all others.
+    These are the steps of a recursive series, and the levels of any other one whose levels are evenly spaced from 0 to
+    100 %: it may come from a study with another distance between its levels than that of its neighbours. Any other
+    series should have every level that one of them has at any seed. Random masking needs the levels of all others.
     """
     is_quantile = panel["strategy"].iloc[0] == "quantile"
     top = 100 if is_quantile else int(panel["k"].max())
@@ -33,12 +34,24 @@ def grid(panel: pd.DataFrame) -> dict[str, list[int]]:
     levels = {}
     needed: set[int] = set()
     for (series, step), _ in others.groupby(["series", "step"], dropna=False):
-        inner = seen if pd.isna(step) else set(range(0, top + 1, int(step)))
-        levels[series] = sorted(ends | inner)
-        needed |= ends | inner
+        own = ends | set(others.loc[others["series"] == series, "k"].astype(int))
+        if not pd.isna(step):
+            expected = ends | set(range(0, top + 1, int(step)))
+        elif is_quantile and _are_even(own):
+            expected = own
+        else:
+            expected = ends | seen
+        levels[series] = sorted(expected)
+        needed |= expected
     if not levels:
         needed = ends | set(panel.loc[is_random, "k"].astype(int))
     return {BASELINE: sorted(needed), **levels}
+
+
+def _are_even(levels: Iterable[int]) -> bool:
+    """Return whether there are levels between the ends, all at the same distance."""
+    distances = np.diff(sorted(levels))
+    return len(distances) > 1 and bool((distances == distances[0]).all())
 
 
 def panels(points: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
