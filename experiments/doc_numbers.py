@@ -1,9 +1,10 @@
 """The numbers that README.md and docs/ show: from the records of a study to a file, and from the file into the text.
 
 collect --name NAME --persistent-dir DIR [--command "nlproar study ..."] [--figure PICTURE=FILE] [--metric-shown METRIC]
+        [--view VIEW ...]
     Read the records of the study that the commands name, and write docs/numbers/NAME.json. Without --command the
-    commands are those of the file as it is, and so is the test metric. Files that a command names are looked for in
-    the current folder.
+    commands are those of the file as it is, and so are the test metric and the views. Files that a command names are
+    looked for in the current folder. With --view, the file holds what these views need and nothing else.
 write
     Put what the files of docs/numbers/ say between the markers of README.md and docs/*.md.
 check
@@ -11,8 +12,11 @@ check
 
 A marker in a text is one of these:
     <!-- numbers: NAME VIEW --> ... <!-- end -->
-        VIEW is scores or ranks (of each measure by each metric), printed (what the study prints at its end), a table of
-        the file such as agreement_taus or trust, or section for the commands and most tables, each with a sentence.
+        VIEW is scores or ranks (of each measure by each metric), printed (what the study prints at its end), commands
+        (what makes the study), a table of the file such as agreement_taus or trust, or section for the commands and
+        most tables, each with a sentence.
+    <!-- numbers: NAME VIEW where COLUMN is VALUE or VALUE --> ... <!-- end -->
+        The rows of such a table that have one of these values in a column.
     <!-- number: NAME | METRIC | MEASURE | FIELD --> ... <!-- end -->
         One number within a line. FIELD is score, interval or rank, and METRIC is named as in the table of scores.
 """
@@ -33,7 +37,7 @@ try:
     import re
     import shlex
     import tempfile
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from dataclasses import asdict, dataclass
     from itertools import zip_longest
     from pathlib import Path
@@ -64,7 +68,9 @@ _DIGITS = 6  # decimals that are kept of a value
 _MARKED = re.compile(r"(<!-- (numbers?): ([^>]+?) -->)((?:(?!<!-- number).)*?)(<!-- end -->)", re.DOTALL)
 _BEGIN = re.compile(r"<!-- numbers?:")
 _INLINE_AT_BEGINNING = re.compile(r"^ *<!-- number:", re.MULTILINE)
+_FILTER = re.compile(r"(\S+) where (.+?) is (.+)")
 _FIELDS = ("score", "interval", "rank")
+_NO_TABLES = ("scores", "ranks", "printed", "commands")  # views that are not tables of the report
 
 
 @dataclass(frozen=True)
@@ -82,18 +88,24 @@ class Numbers:
     tables: dict[str, list[dict[str, str]]]  # in words, as the report shows them, see `_tables`
     figures: dict[str, dict[str, str]]  # by path in the repository: the picture of the report, and the file's sha256
     metric_shown: str | None = None  # the test metric of curves and RACU; None for that of each task
+    views: list[str] | None = None  # those that the file has what they need for; None for all
 
 
 # From records to a file.
 
 
 def collect(
-    layout: Layout, commands: Sequence[str], figures: dict[str, str], metric_shown: str | None = None
+    layout: Layout,
+    commands: Sequence[str],
+    figures: dict[str, str],
+    metric_shown: str | None = None,
+    views: Sequence[str] | None = None,
 ) -> Numbers:
     """Return the numbers of a study from its records, as the report computes them.
 
-    `figures` names pictures of the report by the files in the repository that they are written to. Raises UserError if
-    a run of the study is not done, or does not have the test metric `metric_shown`.
+    `figures` names pictures of the report by the files in the repository that they are written to. With `views` only
+    what these need is kept. Raises UserError if a run of the study is not done, does not have the test metric
+    `metric_shown`, or if there is nothing to see in one of the views.
     """
     from nlproar.report import frame, results
 
@@ -111,6 +123,14 @@ def collect(
     known = reported.scores.dropna(subset=["score"])
     turned = known.loc[known["faithful"] != known["score"], "metric"]
     seeds = sorted({seed for study in studies for seed in study.seeds})
+    tables = _tables(reported)
+    scores = _rows(reported.agreement)
+    lines = "\n\n".join(printed).splitlines()
+    if views is not None:
+        _check_views(views, tables)
+        tables = {name: table for name, table in tables.items() if name in views}
+        scores = scores if {"scores", "ranks"} & set(views) else []
+        lines = lines if "printed" in views else []
     return Numbers(
         commands=list(commands),
         date=datetime.date.today().isoformat(),
@@ -118,12 +138,21 @@ def collect(
         runs=len(records),
         seeds=seeds,
         low_is_good=list(dict.fromkeys(turned)),
-        printed="\n\n".join(printed).splitlines(),
-        scores=_rows(reported.agreement),
-        tables=_tables(reported),
+        printed=lines,
+        scores=scores,
+        tables=tables,
         figures=_draw(reported, figures),
         metric_shown=metric_shown,
+        views=None if views is None else list(views),
     )
+
+
+def _check_views(views: Sequence[str], tables: Mapping[str, Any]) -> None:
+    """Raise UserError for a view that does not exist, or that would be empty."""
+    known = [*_NO_TABLES, *tables]
+    for view in views:
+        if view not in known:
+            raise UserError(f"--view {view}: there is nothing to see in it; choose from {', '.join(known)}")
 
 
 def _records(layout: Layout, command: str) -> dict[str, Record]:
@@ -244,15 +273,42 @@ def render(marker: str, words: str) -> str:
 
 def _view(numbers: Numbers, view: str) -> str:
     """Return what a view shows, without an empty line at its ends."""
+    filtered = _FILTER.fullmatch(view)
+    if filtered is not None:
+        view, column, values = filtered.groups()
+        return _markdown(_rows_with(_table(numbers, view), column, values.split(" or ")))
     if view == "section":
         return _section(numbers)
+    if view == "commands":
+        return _commands(numbers)
     if view == "printed":
         return "\n".join(["```", *numbers.printed, "```"])
+    return _markdown(_table(numbers, view))
+
+
+def _table(numbers: Numbers, view: str) -> list[dict[str, str]]:
+    """Return the rows of a view that is a table. Raises UserError if there is no such view."""
     tables = {"scores": _by_metric(numbers, "scores"), "ranks": _by_metric(numbers, "ranks"), **numbers.tables}
     if not tables.get(view):
         there = [name for name, rows in tables.items() if rows]
-        raise UserError(f"there is no view {view!r}; choose from {', '.join(['section', 'printed', *there])}")
-    return _markdown(tables[view])
+        known = ["section", "printed", "commands", *there]
+        raise UserError(f"there is no view {view!r}; choose from {', '.join(known)}")
+    return tables[view]
+
+
+def _rows_with(rows: list[dict[str, str]], column: str, values: Sequence[str]) -> list[dict[str, str]]:
+    """Return the rows that have one of `values` in a column. Raises UserError if no row has."""
+    if column not in rows[0]:
+        raise UserError(f"there is no column {column!r}; choose from {', '.join(rows[0])}")
+    found = [row for row in rows if row[column] in values]
+    if not found:
+        raise UserError(f"no row has {' or '.join(values)} in the column {column!r}")
+    return found
+
+
+def _commands(numbers: Numbers) -> str:
+    """Return what makes the study, for a shell."""
+    return "\n".join(["```bash", *map(_wrapped, numbers.commands), "```"])
 
 
 def _markdown(rows: list[dict[str, str]]) -> str:
@@ -327,10 +383,7 @@ _BY_THEMSELVES = ("racu", "differences", "trust", "trust_truth", "trust_plan", "
 
 def _section(numbers: Numbers) -> str:
     """Return the commands, where the numbers come from, and every table below a sentence."""
-    lines = ["```bash"]
-    for command in numbers.commands:
-        lines.append(_wrapped(command))
-    lines += ["```", ""]
+    lines = [_commands(numbers), ""]
     seeds = "1 seed" if len(numbers.seeds) == 1 else f"{len(numbers.seeds)} seeds"
     made_with = "; ".join(numbers.made_with)
     lines.append(f"Collected on {numbers.date} from {numbers.runs} runs with {seeds}, made with {made_with}.")
@@ -450,6 +503,8 @@ def _parser() -> Parser:
     about = "also draw a picture of the report, such as agreement=docs/sst_agreement.png; may be given several times"
     add("--figure", action="append", metavar="PICTURE=FILE", help=about)
     add("--metric-shown", metavar="METRIC", help="the test metric of curves and RACU (default: that of each task)")
+    about = "keep what this view needs, and nothing that no view asks for; may be given several times"
+    add("--view", action="append", metavar="VIEW", help=about)
     commands.add_parser("write", description="From the files into the texts.")
     commands.add_parser("check", description="Compare the texts with the files.")
     return found
@@ -469,7 +524,8 @@ def _collect(flags: argparse.Namespace) -> None:
             raise UserError(f"--figure {asked}: name a picture and a file, as in agreement=docs/sst_agreement.png")
         figures[path] = picture
     shown = flags.metric_shown or (before.metric_shown if before else None)
-    numbers = collect(Layout.at(flags.persistent_dir), commands, figures, shown)
+    views = flags.view or (before.views if before else None)
+    numbers = collect(Layout.at(flags.persistent_dir), commands, figures, shown, views)
     print(f"written: {save(flags.name, numbers).relative_to(ROOT)}")
 
 

@@ -168,13 +168,40 @@ def test_another_test_metric_is_kept_in_the_file(copy, tmp_path, capsys):
     assert "--metric-shown magic: not all records of " in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_a_file_holds_what_the_views_that_were_asked_for_need(collected, made, capsys):
+    words = ("--name", "sst-part", "--persistent-dir", made / "p", "--command", STUDY)
+    collect(*words, "--view", "differences", "--view", "commands")
+    part = doc_numbers.load("sst-part")
+    assert list(part.tables) == ["differences"] and part.scores == part.printed == []
+    assert part.tables["differences"] == doc_numbers.load("sst-made").tables["differences"]
+    assert doc_numbers.render("numbers", "sst-part commands").replace(" \\\n ", "").split("\n")[3] == STUDY
+    collect(*words[:4])
+    assert doc_numbers.load("sst-part") == part
+    with pytest.raises(SystemExit, match="2"):
+        collect(*words, "--view", "magic")
+    assert "--view magic: there is nothing to see in it; choose from scores, " in capsys.readouterr().err
+
+
+def test_a_view_shows_the_rows_with_some_values_in_a_column():
+    rows = doc_numbers.load("sst-trust").tables["trust"]
+    flags = [row for row in rows if row["verdict"] == "FLAG"]
+    text = doc_numbers.render("numbers", "sst-trust trust where verdict is FLAG or no")
+    assert text.count(" FLAG |") == len(flags) > 0 and text.count("\n|") == 2 + len(flags)
+
+
 @pytest.mark.parametrize(
     ("marker", "words"),
     [
         ("<!-- numbers: quick-start printed -->", "has no end"),
         (
             "<!-- numbers: quick-start magic --><!-- end -->",
-            "no view 'magic'; choose from section, printed, curves_count",
+            "no view 'magic'; choose from section, printed, commands, curves_count",
+        ),
+        ("<!-- numbers: sst-trust trust where magic is yes --><!-- end -->", "no column 'magic'; choose from metric,"),
+        (
+            "<!-- numbers: sst-trust trust where verdict is odd or even --><!-- end -->",
+            "no row has odd or even in the column 'verdict'",
         ),
         ("<!-- numbers: magic printed --><!-- end -->", "no numbers 'magic'; there are "),
         ("Of <!-- number: quick-start --><!-- end -->", "a name, a metric, a measure and a field"),
