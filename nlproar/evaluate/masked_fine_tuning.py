@@ -32,6 +32,7 @@ class MaskedFineTuning(Roar):
     """Test performance of one model, which knows masked data, against the level of masking."""
 
     splits = ("val", "test")
+    masks_at_random = True
 
     def needs(self, config: Config) -> list[Config]:
         """See `Evaluation.needs`: the model of k = 0, which every level tests."""
@@ -48,7 +49,7 @@ class MaskedFineTuning(Roar):
         """See `Evaluation.carry_out`: train at k = 0, else explain, mask and test."""
         importance, masks = self.explain_and_mask(config, context)
         if config.at_level == 0:
-            return self.train_and_test(config, context, masks, importance, mask_at_random=True)
+            return self.train_and_test(config, context, masks, importance)
         (trained_run,) = self.needs(config)
         metrics = context.test(config, context.load_model(trained_run), masks)
         return context.record(config, metrics, masks, importance=importance, model_of=trained_run)

@@ -78,13 +78,20 @@ class Roar(Evaluation):
     """Test performance of models that are trained and tested on masked data, against the level of masking."""
 
     Parameters = Level
+    trains_on_masks = True
     splits: ClassVar[tuple[str, ...]] = SPLITS  # the splits whose tokens are explained and masked
+    masks_at_random: ClassVar[bool] = False  # True: its one model is trained on data that are masked at random
 
     def canonical(self, config: Config) -> Config:
         """See `Evaluation.canonical`."""
         level: Level = config.parameters
         step = level.recursive_step_size or usual_step(level.roar_strategy)
         _check_percentage(level)
+        if not config.recipe.is_trained and (level.k > 0 or self.masks_at_random):
+            raise UserError(
+                f"--as-is: {config.evaluation} trains models on masked data; choose a --metric that trains none,"
+                " such as erasure or leave-one-out"
+            )
 
         if level.k == 0:
             # No token is masked, and the strategy does not matter.
@@ -157,10 +164,9 @@ class Roar(Evaluation):
         context: Context,
         masks: Masks,
         importance: Importance | None,
-        mask_at_random: bool = False,
     ) -> Record:
         """Train a model on the data with `masks`, save it, and return the record of the run."""
-        model, trained = context.train(config, masks, mask_at_random)
+        model, trained = context.train(config, masks, self.masks_at_random)
         metrics = context.test(config, model, masks)
         weights = context.save(config, model, masks)
         return context.record(config, metrics, masks, trained, importance, weights)

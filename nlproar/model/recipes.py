@@ -39,6 +39,11 @@ class Recipe:
         """Whether the model starts from files besides the data."""
         return False
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model is trained, and not used as it is."""
+        return True
+
     def completed(self, layout: Layout) -> Recipe:
         """Return the recipe with everything filled in that its values stand for. Raises UserError if that fails."""
         return self
@@ -205,15 +210,23 @@ class TransformerRecipe(Recipe):
     learning_rate: float = flag(0.0, "learning rate (default: rnn 0.001, transformer 2e-5)", limits=(1e-9, 10))
     weight_decay: float = flag(0.01, "weight decay (default: rnn 1e-5, transformer 0.01)", limits=(0, 1))
     warm_up: float = flag(0.06, "share of the steps in which the learning rate of a transformer rises", limits=(0, 1))
+    as_is: bool = flag(False, "use a transformer that can classify already as it is, without training")
     bf16: bool = flag(False, "train and test a transformer in bfloat16 where autocast does; its weights stay float32")
     named: str | None = None
     folder: str | None = None
     tokenizer: str | None = None  # checksum of its files
     longest: int = 10**6  # tokens that the model takes
 
+    @property
+    def is_trained(self) -> bool:
+        """See `Recipe.is_trained`."""
+        return not self.as_is
+
     def completed(self, layout: Layout) -> TransformerRecipe:
         """Locate the model, which may be downloaded, and fill in what depends on it."""
         filled = self._filled()
+        if self.as_is and self.model == TINY:
+            raise UserError(f"--as-is: {TINY} has random weights until it is trained; name a model that can classify")
         if self.model == TINY or self.named is not None or is_identified(self.model):
             return filled
         found, folder = locate(self.model, layout)

@@ -61,7 +61,7 @@ class Training:
 
     parameters: int  # number of parameters of the model
     epochs: list[Epoch]
-    best_epoch: int  # counted from 1
+    best_epoch: int  # counted from 1; 0 for a model that is used as it is
     earlier_epochs: int = 0  # how many of `epochs` were trained by an earlier process
 
     @property
@@ -132,6 +132,15 @@ def fit(
     return _train(learner, device, dropout_seed=derive(seed, "dropout"))
 
 
+def as_it_is(model: Classifier) -> Training:
+    """Return the course of no training."""
+    return Training(_count_parameters(model), epochs=[], best_epoch=0)
+
+
+def _count_parameters(model: Classifier) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def _train(learner: _Learner, device: torch.device, dropout_seed: int) -> Training:
     """Train the epochs that an earlier process has not trained, and leave the model with its best weights."""
     model = learner.model
@@ -146,8 +155,7 @@ def _train(learner: _Learner, device: torch.device, dropout_seed: int) -> Traini
             _train_epochs(learner, device)
     model.load_state_dict(learner.best_weights)
     model.to(device)  # Lightning leaves it on the CPU
-    number_of_parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Training(number_of_parameters, learner.epochs, learner.best_epoch, earlier_epochs)
+    return Training(_count_parameters(model), learner.epochs, learner.best_epoch, earlier_epochs)
 
 
 def _train_epochs(learner: _Learner, device: torch.device) -> None:

@@ -7,6 +7,7 @@ E embedding, C classes.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -30,6 +31,8 @@ from nlproar.seeds import derive
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
+log = logging.getLogger(__name__)
+
 TOLERANCE = 1e-3  # of the checks: a share of the largest of the numbers that are compared
 
 _CHECKED = 4  # observations of the batch on which a model is checked
@@ -45,6 +48,8 @@ class Transformer(Classifier):
 
     With `bf16` the network computes under autocast in bfloat16, in training and tests. Its weights, its outputs and the
     gradients at the embeddings are float32. It is explained in float32, see `to_full_precision`.
+
+    `class_order` (C,) holds the number that the model itself gives to each class of the task; None if it is the same.
     """
 
     evaluation_tokens: ClassVar[int] = 8192
@@ -53,7 +58,13 @@ class Transformer(Classifier):
     permutation: Tensor
 
     def __init__(
-        self, config: dict[str, Any], vocabulary_size: int, longest: int, query_type: int, bf16: bool = False
+        self,
+        config: dict[str, Any],
+        vocabulary_size: int,
+        longest: int,
+        query_type: int,
+        bf16: bool = False,
+        class_order: list[int] | None = None,
     ) -> None:
         super().__init__()
         of_type = CONFIG_MAPPING[config["model_type"]]
@@ -61,6 +72,7 @@ class Transformer(Classifier):
         self.longest = longest
         self.query_type = query_type
         self.bf16 = bf16
+        self.class_order = class_order
         self.register_buffer("permutation", torch.arange(vocabulary_size))
 
     @classmethod
@@ -110,11 +122,17 @@ class Transformer(Classifier):
         if tokenizer.words != start.dataset.vocabulary.words:
             raise UserError(f"--model {subwords.model}: its tokenizer is another one than the data were encoded with")
         config = load_config(subwords.folder, subwords.model)
+        if recipe.as_is and config.num_labels != len(start.task.labels):
+            raise UserError(
+                f"--model {subwords.model} --as-is: it has {config.num_labels} classes, and {start.task.name} has"
+                f" {len(start.task.labels)}; leave --as-is out to train a new head"
+            )
+        class_names = [str(config.id2label.get(number)) for number in range(config.num_labels)]
         config.num_labels = len(start.task.labels)
         query_type = _query_type(config, tokenizer)
         size = len(tokenizer.permutation)
         with refused(subwords.model, "the model"):
-            network = AutoModelForSequenceClassification.from_pretrained(
+            network, loaded = AutoModelForSequenceClassification.from_pretrained(
                 subwords.folder,
                 config=config,
                 dtype=torch.float32,
@@ -122,6 +140,7 @@ class Transformer(Classifier):
                 ignore_mismatched_sizes=True,  # the head of another task is replaced by a random one
                 local_files_only=True,
                 trust_remote_code=False,
+                output_loading_info=True,
             )
         rows = network.get_input_embeddings().weight.shape[0]
         if tokenizer.permutation.max() >= rows:
@@ -130,6 +149,11 @@ class Transformer(Classifier):
                 f" the model has embeddings for {rows:,}; copy the folder again"
             )
         shape = shape_of(network.config, size, subwords.longest, query_type)
+        if recipe.as_is:
+            _check_is_complete(loaded, subwords.model)
+            order = class_order(class_names, start.task.labels, subwords.model)
+            if order is not None:
+                shape["class_order"] = order
         model = cls._made(shape)
         model.network.load_state_dict(network.state_dict())
         model.permutation.copy_(torch.from_numpy(tokenizer.permutation))
@@ -182,9 +206,14 @@ class Transformer(Classifier):
         self.bf16 = False
 
     def _compute(self, **inputs: Any) -> Any:
-        """Return what the network says, in float32."""
-        if not self.bf16:
-            return self.network(**inputs)
+        """Return what the network says, in float32, with the logits of our classes."""
+        output = self._compute_in_bfloat16(inputs) if self.bf16 else self.network(**inputs)
+        if self.class_order is not None:
+            output.logits = output.logits[:, self.class_order]
+        return output
+
+    def _compute_in_bfloat16(self, inputs: Mapping[str, Any]) -> Any:
+        """Return what the network says where it computes in bfloat16, in float32."""
         with torch.autocast(inputs["attention_mask"].device.type, torch.bfloat16):
             output = self.network(**inputs)
         output.logits = output.logits.float()
@@ -330,6 +359,37 @@ def shape_of(config: Any, vocabulary_size: int, longest: int, query_type: int) -
         "longest": longest,
         "query_type": query_type,
     }
+
+
+def class_order(names: Sequence[str], labels: Sequence[str], model: str) -> list[int] | None:
+    """Return the number that a model gives to each class of a task; None where it is that of the task.
+
+    `names` are what the model calls its classes, and `labels` what the task calls its own. Where they are not the same
+    words, classes are taken in the order of their numbers, which is logged.
+    """
+    of_model = [name.casefold() for name in names]
+    of_task = [label.casefold() for label in labels]
+    if sorted(of_model) != sorted(of_task) or len(set(of_model)) < len(of_model):
+        log.info(
+            "the model %s calls its classes %s; they are taken for %s, in this order",
+            model,
+            ", ".join(names),
+            ", ".join(labels),
+        )
+        return None
+    order = [of_model.index(label) for label in of_task]
+    return None if order == list(range(len(order))) else order
+
+
+def _check_is_complete(loaded: Any, model: str) -> None:
+    """Raise UserError for a model that lacks weights of its own, such as the head. `loaded` is what transformers tells
+    about them."""
+    lacking = sorted(loaded["missing_keys"])
+    if lacking:
+        raise UserError(
+            f"--model {model} --as-is: it was not trained to classify, as it has no weights {', '.join(lacking[:3])};"
+            " leave --as-is out to train it"
+        )
 
 
 def _query_type(config: Any, tokenizer: SubwordTokenizer) -> int:

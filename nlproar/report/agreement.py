@@ -124,7 +124,7 @@ def cost(studies: Sequence[Study]) -> pd.DataFrame:
     for study in studies:
         for metric, runs in runs_of_metrics(study).items():
             row = {"study": study.label, "metric": metric, "runs": len(runs)}
-            row["trainings"] = sum(one.training is not None for one in runs)
+            row["trainings"] = sum(one.training is not None and bool(one.training["epochs"]) for one in runs)
             row["seconds"] = sum(one.seconds for one in runs)
             row["cpu_seconds"] = sum(one.environment.get("cpu_seconds", np.nan) for one in runs)
             row["model_bytes"] = sum(one.environment.get("model_bytes", np.nan) for one in runs)

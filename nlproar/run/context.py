@@ -358,7 +358,8 @@ class Context:
         masks: Masks,
         mask_at_random: bool = False,
     ) -> tuple[Classifier, training.Training]:
-        """Train the model of a run on the data with `masks`. At every level it has the same initial weights.
+        """Train the model of a run on the data with `masks`. At every level it has the same initial weights. A model
+        that the recipe uses as it is has these weights in the end, too.
 
         With `mask_at_random` the model also learns to predict masked data, see `nlproar.model.train.fit`. If an earlier
         process was killed while it trained this model, the training continues after the last whole epoch.
@@ -373,6 +374,8 @@ class Context:
         )
         with self.timed("vectors"):
             model = class_of(config.model_type).initial(start).to(self.device)
+        if not config.recipe.is_trained:
+            return model, training.as_it_is(model)
         masked = self.dataset.masked(masks.of_split)
         with self.timed("train"):
             trained = training.fit(

@@ -69,7 +69,7 @@ _SHAPE = {
     "task": _TASK,
     "metrics": Every(Every(NUMBER)),
     "masked": _SHARE_OF_SPLITS,
-    "training": OrNull({"epochs": Listed(_EPOCH, least=1), "best_epoch": POSITIVE, "parameters": OrNull(COUNT)}),
+    "training": OrNull({"epochs": Listed(_EPOCH), "best_epoch": COUNT, "parameters": OrNull(COUNT)}),
     "diagnostics": Every(Every(NUMBER)),
     "sources": {"importance": OrNull(TEXT), "explained": OrNull(TEXT), "masks": OrNull(TEXT), "weights": OrNull(TEXT)},
     "data": {
@@ -94,7 +94,7 @@ class Record:
     task: Mapping[str, Any]  # title, labels, monitor, metric, confidential, paired
     metrics: Mapping[str, Mapping[str, float]]  # of "val" and "test": accuracy, macro_f1, micro_f1, ...
     masked: Mapping[str, float]  # the share of the maskable tokens that are masked, for each split
-    training: Mapping[str, Any] | None  # epochs, best_epoch, parameters; None for a run that trains no model
+    training: Mapping[str, Any] | None  # epochs, best_epoch, parameters; None for a run that has no model of its own
     diagnostics: Mapping[str, Mapping[str, float]]  # what a measure says of its values, by name and split
     sources: Mapping[str, str | None]  # digests of importance, explained (weights), masks, and of the own weights
     data: Mapping[str, Any]  # digest, vectors, vocabulary, observations, warnings

@@ -127,7 +127,7 @@ def parse(description: str, argv: list[str] | None = None) -> tuple[Grid, argpar
         measures=_chosen_measures(flags.importance_measure, datasets, model_type),
         transforms=_chosen(flags.transform, transform.NAMES),
         seeds=list(dict.fromkeys(flags.seed)),
-        evaluations=_chosen(flags.evaluations, _all_metrics(datasets, model_type)),
+        evaluations=_chosen(flags.evaluations, _all_metrics(datasets, model_type, values.get("as_is", False))),
         strategies=list(dict.fromkeys(flags.roar_strategy)),
         kinds=values.get("kinds", (False,)),
         levels=values.get("k"),
@@ -207,12 +207,18 @@ def _all_measures(datasets: Sequence[str], model_type: str) -> list[str]:
     return [name for name, measure in MEASURES.items() if measure.role != "truth"]
 
 
-def _all_metrics(datasets: Sequence[str], model_type: str) -> list[str]:
-    """Return what "all" metrics are: those that are not slow, and that need the truth only where it is known."""
-    quick = [name for name in EVALUATIONS if not load_evaluation(name).slow]
-    if _knows_truth(datasets, model_type):
-        return quick
-    return [name for name in quick if not load_evaluation(name).needs_truth]
+def _all_metrics(datasets: Sequence[str], model_type: str, as_is: bool) -> list[str]:
+    """Return what "all" metrics are: those that are not slow, that need the truth only where it is known, and that
+    train on masked data only if the model may be trained."""
+    knows_truth = _knows_truth(datasets, model_type)
+    found = []
+    for name in EVALUATIONS:
+        rules = load_evaluation(name)
+        fits_task = knows_truth or not rules.needs_truth
+        fits_model = not (as_is and rules.trains_on_masks)
+        if not rules.slow and fits_task and fits_model:
+            found.append(name)
+    return found
 
 
 def _knows_truth(datasets: Sequence[str], model_type: str) -> bool:
