@@ -147,9 +147,28 @@ def _submit(pool: ProcessPoolExecutor, function: Callable[[Any], Any], value: An
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     try:
-        return pool.submit(function, value)
+        with _without_main_module():
+            return pool.submit(function, value)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _without_main_module() -> Iterator[None]:
+    """While this lasts, a process that is started does not execute the script of this one.
+
+    Otherwise it would do so to find functions that are defined there. A script that uses the Python interface without
+    `if __name__ == "__main__"` would then do its work in each of these processes, and wait for this one for ever.
+    """
+    main = sys.modules["__main__"]
+    names = vars(main)
+    hidden: dict[str, Any] = {name: names[name] for name in ("__file__", "__spec__") if name in names}
+    names.pop("__file__", None)
+    names["__spec__"] = None
+    try:
+        yield
+    finally:
+        names.update(hidden)
 
 
 def _begin() -> None:

@@ -116,6 +116,13 @@ def users_errors() -> Iterator[None]:
         yield
     except MemoryError as error:
         raise UserError(f"there is not enough memory for this: {error}".removesuffix(": ")) from error
+    except RuntimeError as error:
+        # torch has a class of its own for a GPU without memory, and none for a CPU.
+        if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
+            raise
+        raise UserError(
+            "there is not enough memory on the device; take a smaller --batch-size or --max-length, or another --device"
+        ) from error
     except ModuleNotFoundError as error:
         package = (error.name or "nlproar").partition(".")[0]
         if package == "nlproar":

@@ -13,6 +13,7 @@ import torch
 
 from nlproar import process
 from nlproar.errors import UserError
+from nlproar.script import users_errors
 from nlproar.run.run import run
 from tests.conftest import ROOT, wait_for
 
@@ -102,11 +103,10 @@ def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path):
     code = (
         "import multiprocessing\n"
         "from nlproar.process import in_processes\n"
-        "if __name__ == '__main__':\n"
-        "    results = in_processes(2, abs, range(3))\n"
-        "    next(results)\n"
-        "    print(*[child.pid for child in multiprocessing.active_children()], flush=True)\n"
-        "    __import__('time').sleep(100)\n"
+        "results = in_processes(2, abs, range(3))\n"  # they do not execute this script, so it needs no guard
+        "next(results)\n"
+        "print(*[child.pid for child in multiprocessing.active_children()], flush=True)\n"
+        "__import__('time').sleep(100)\n"
     )
     (tmp_path / "script.py").write_text(code)
     with subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as parent:
@@ -114,3 +114,15 @@ def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path):
         parent.kill()
     assert children
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
+
+
+def test_a_device_without_memory_is_one_line_and_any_other_error_of_torch_keeps_its_traceback():
+    class OutOfMemoryError(RuntimeError):
+        """As torch calls that of a GPU."""
+
+    for error in (OutOfMemoryError("CUDA out of memory"), RuntimeError("[enforce fail] can't allocate memory: 9 TB")):
+        with pytest.raises(UserError, match="not enough memory on the device; take a smaller --batch-size"):
+            with users_errors():
+                raise error
+    with pytest.raises(RuntimeError, match="shapes"), users_errors():
+        raise RuntimeError("the shapes do not fit")
