@@ -51,8 +51,7 @@ def load(name: str) -> str:
         raise UserError("--plugin is empty; name a Python file or a module")
     path = Path(name).expanduser()
     if path.suffix != ".py" and not path.is_file():
-        _import_module(name)
-        return name
+        return _import_module(name)
     if not path.is_file():
         raise UserError(f"--plugin {name}: there is no such file; name a Python file or a module")
     place = str(path.resolve())
@@ -60,6 +59,7 @@ def load(name: str) -> str:
         specification = importlib.util.spec_from_file_location(path.stem, place)
         if specification is None or specification.loader is None:
             raise UserError(f"--plugin {name}: this is not a Python file")
+        _check_is_free(path.stem, name)
         module = importlib.util.module_from_spec(specification)
         sys.modules[path.stem] = module  # where the registries look for what it has registered
         with _syntax_errors_named(name):
@@ -68,9 +68,25 @@ def load(name: str) -> str:
     return place
 
 
-def _import_module(name: str) -> None:
-    if name in _loaded:
-        return
+def _check_is_free(stem: str, name: str) -> None:
+    """Raise UserError if a module of this name is loaded, which a plug-in would take the place of."""
+    if stem in sys.modules:
+        raise UserError(f"--plugin {name}: another module is called {stem}; give the file another name")
+
+
+def _import_module(name: str) -> str:
+    """Import a module, and return the name by which another process finds it.
+
+    That is its file where it can be: the module may lie in the current folder, where workers do not look.
+    """
+    if name not in _loaded:
+        _import_for_the_first_time(name)
+    file = getattr(sys.modules[name], "__file__", None)
+    is_one_file = file is not None and Path(file).stem == name
+    return str(Path(str(file)).resolve()) if is_one_file else name
+
+
+def _import_for_the_first_time(name: str) -> None:
     if not all(part.isidentifier() for part in name.split(".")):
         raise UserError(f"--plugin {name}: there is no such module and no such file")
     try:

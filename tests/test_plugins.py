@@ -93,3 +93,20 @@ def test_what_goes_wrong_while_a_plugin_runs_keeps_its_traceback(tmp_path):
     (tmp_path / "own_bug.py").write_text("raise ZeroDivisionError")
     with pytest.raises(ZeroDivisionError):
         plugins.load(str(tmp_path / "own_bug.py"))
+
+
+def test_two_plugins_of_one_name_and_one_named_as_a_library_are_refused(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "of_one_name.py").touch()
+    (tmp_path / "json.py").touch()
+    plugins.load(str(tmp_path / "a" / "of_one_name.py"))
+    for other in ("b/of_one_name.py", "json.py"):
+        with pytest.raises(UserError, match=r"another module is called .*; give the file another name"):
+            plugins.load(str(tmp_path / other))
+
+
+def test_a_module_of_the_current_folder_is_found_by_workers_that_do_not_look_there(tmp_path, monkeypatch):
+    (tmp_path / "in_this_folder.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert plugins.load("in_this_folder") == str(tmp_path / "in_this_folder.py")
