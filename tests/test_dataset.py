@@ -94,7 +94,6 @@ def test_tokenizing_in_processes_gives_the_same(monkeypatch):
     assert all(np.array_equal(alone[name], together[name]) for name in alone)
 
 
-@pytest.mark.slow
 def films(*changed, tokenize=whitespace, **facts):
     """A task in memory with two observations a split, and others beside them."""
     texts = [("a good film", 1), ("a bad film", 0)]
@@ -117,7 +116,8 @@ def encode(task, **options):
     ("example", "said"),
     [
         (Example("dev", "a film", 1), "example 6: the split is 'dev'; it must be one of train, val, test"),
-        (Example("train", float("nan"), 1), "the text or the query is no text but nan"),
+        (Example("train", float("nan"), 1), "the text or the query is no text (their types are float, str)"),
+        (Example("train", "half \ud800", 1), "the text or the query holds half a character"),
         (Example("train", "a film", "positive"), "the label is 'positive'; it must be a whole number"),
         (Example("train", "a film", 1.0), "the label is 1.0; it must be a whole number"),
         (Example("train", "a film", 2), "the label is 2; it must be from 0 to 1"),
@@ -128,6 +128,16 @@ def encode(task, **options):
 def test_an_example_of_ones_own_that_cannot_be_is_named(example, said):
     with pytest.raises(UserError, match=f"task films, .*{re.escape(said)}"):
         films(example)
+
+
+@pytest.mark.parametrize("fact", ["monitor", "metric"])
+def test_a_metric_of_a_task_of_ones_own_that_does_not_exist_is_named(fact):
+    for name in ("f1", "cross_entropy"):
+        with pytest.raises(UserError, match=f"task films: {fact} '{name}': choose from accuracy, auroc, macro_f1"):
+            films(**{fact: name})
+    with pytest.raises(UserError, match="'auroc': choose from accuracy, macro_f1, micro_f1"):
+        in_memory("films", [], ("bad", "good", "other"), whitespace, **{fact: "auroc"})
+    films(**{fact: "auroc"})
 
 
 def test_a_label_may_be_an_integer_of_any_library():

@@ -149,8 +149,8 @@ def _marked_as_error(value: str, row: _Row) -> bool:
         return True
     if plain in _FALSE:
         return False
-    # a damaged table may have a text in this column: only what cannot be one is shown
-    shown = f" is {value.strip()}" if re.fullmatch(r"[-+.\w]{1,5}", plain) else ""
+    # a damaged table may have a text in this column: only a number is shown
+    shown = f" is {value.strip()}" if re.fullmatch(r"[-+.0-9]{1,5}", plain) else ""
     raise row.error(f"ISERROR{shown}, which is neither empty nor a known way to write 0 or 1")
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val", "test")
 SPLIT_SEED = 0  # fixed: the seed of a run must not change its data
 
+METRICS = ("accuracy", "auroc", "macro_f1", "micro_f1")
+"""The metrics by which the epoch of a task can be chosen, and its performance reported. AUROC is of two classes."""
+
 _TOKENIZED = 200  # texts of a task in memory whose tokens tell one tokenizer from another
 
 
@@ -94,10 +97,17 @@ def in_memory(
     listed: list[Any] = [[one.split, one.text, one.label, one.query] for one in observations]
     # Together with the texts, some of their tokens identify the data, so that another tokenizer encodes them again.
     listed.append([tokenize(one.text) for one in observations[:_TOKENIZED]])
+    if paired:
+        listed.append([tokenize(one.query) for one in observations[:_TOKENIZED]])
     listed.append(paired)
     text = json.dumps(listed)
     defaults: dict[str, Any] = {"title": name, "monitor": "accuracy", "metric": "accuracy"}
     defaults["command"] = ""
+    facts = {**defaults, **facts}
+    for fact in ("monitor", "metric"):
+        known = METRICS if len(labels) == 2 else [metric for metric in METRICS if metric != "auroc"]
+        if facts[fact] not in known:
+            raise UserError(f"task {name}: {fact} {facts[fact]!r}: choose from {', '.join(known)}")
     return Task(
         name=name,
         labels=labels,
@@ -105,7 +115,7 @@ def in_memory(
         members=("observations.json",),
         read=lambda raw: observations,
         tokenize=tokenize,
-        **{**defaults, **facts},
+        **facts,
     )
 
 
@@ -114,7 +124,10 @@ def _checked(example: Example, where: str, labels: Sequence[str], paired: bool) 
     if example.split not in SPLITS:
         raise UserError(f"{where}: the split is {example.split!r}; it must be one of {', '.join(SPLITS)}")
     if not isinstance(example.text, str) or not isinstance(example.query, str):
-        raise UserError(f"{where}: the text or the query is no text but {example.text!r}, {example.query!r}")
+        kinds = f"{type(example.text).__name__}, {type(example.query).__name__}"
+        raise UserError(f"{where}: the text or the query is no text (their types are {kinds})")
+    if not _is_whole(example.text) or not _is_whole(example.query):
+        raise UserError(f"{where}: the text or the query holds half a character (a lone surrogate)")
     if example.query and not paired:
         raise UserError(f"{where}: it has a query, which only a task with paired=True has")
     try:
@@ -124,6 +137,15 @@ def _checked(example: Example, where: str, labels: Sequence[str], paired: bool) 
     if not 0 <= label < len(labels):
         raise UserError(f"{where}: the label is {label}; it must be from 0 to {len(labels) - 1}")
     return replace(example, label=label)
+
+
+def _is_whole(text: str) -> bool:
+    """Return whether a text can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def drawn(n: int, share: float, purpose: str) -> set[int]:
