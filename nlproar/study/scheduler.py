@@ -108,11 +108,12 @@ class Scheduler:
     def _failed(self, worker: Worker) -> None:
         """Note what a worker that ended left undone; a base that failed lets nobody wait any longer."""
         failed, *rest = worker.todo
-        why = workers.reason(worker)
+        noted = failure.of(self.layout, failed)
+        why = noted or workers.reason(worker)
         self.status.failures[failed] = why
         self.skipped += rest
         self.awaited.difference_update(worker.todo)
-        if failure.of(self.layout, failed) is None:  # the worker could not say so itself
+        if noted is None:  # the worker could not say so itself
             failure.note(self.layout, failed, why)
         log.error("%s, k = %d: %s; see %s", worker.chain.title, failed.at_level, why, worker.log)
 

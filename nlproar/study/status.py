@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from nlproar import storage
 from nlproar.dataset import encoding
 from nlproar.dataset.encoding import Dataset
 from nlproar.errors import UserError
@@ -154,7 +155,8 @@ def _dataset_there(layout: Layout, config: Config) -> Dataset | None:
 
 def _vectors_there(layout: Layout, config: Config, dataset: Dataset) -> str | None:
     try:
-        return config.recipe.files_identity(config.task, dataset, config.seed, layout)
+        with storage.owner_only(config.task.confidential):
+            return config.recipe.files_identity(config.task, dataset, config.seed, layout)
     except (UserError, OSError):  # whoever has to read them meets it, and says so
         return None
 
