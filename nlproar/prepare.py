@@ -63,13 +63,15 @@ def _prepare(name: str, layout: Layout, num_workers: int, model: str | None) -> 
 
     Returns what is in the way, if something is.
     """
-    from nlproar.dataset import encoding
+    from nlproar.dataset import encoding, pretrained
     from nlproar.progress import show_log
 
     show_log()
     task = load_task(name)
     try:
         with users_errors(), storage.owner_only(task.confidential):
+            if model is not None:
+                pretrained.fetch(model, layout)
             recipe = resolve(name, model=model, persistent_dir=str(layout.root)).recipe
             dataset = encoding.load(task, "official", layout.raw, layout.cache, num_workers, recipe.subwords())
             recipe.fetch(layout.raw, layout.cache)

@@ -111,6 +111,14 @@ def test_all_metrics_of_a_study_are_those_that_train_nothing(films, judge, tmp_p
     assert capsys.readouterr().err.startswith("error: --as-is: roar trains models on masked data; choose a --metric")
 
 
+def test_what_belongs_to_a_training_makes_no_other_run_and_a_model_has_to_be_named(films, judge):
+    assert films(judge, learning_rate=1e-4, max_epochs=7, warm_up=0.5).id == films(judge).id
+    assert films(judge, max_length=9).id != films(judge).id
+    for flags in ({}, {"model_type": "rnn"}):
+        with pytest.raises(UserError, match="--as-is: name the model that is used as it is with --model"):
+            resolve("sst", as_is=True, **flags)
+
+
 def test_as_it_is_and_trained_are_two_models(films, judge):
     config = films(judge)
     assert config.identity["recipe"]["as_is"] and config.id != films(judge, as_is=False).id
@@ -132,10 +140,14 @@ def test_a_metric_that_trains_is_refused_and_names_others(films, judge):
 
 
 def test_a_model_that_cannot_answer_the_question_is_refused(films, judge, tmp_path):
-    with pytest.raises(UserError, match="--as-is: it was not trained to classify, as it has no weights classifier"):
+    with pytest.raises(UserError, match="--as-is: it cannot classify yet, as it lacks the weights classifier"):
         run(films(made_models.roberta(tmp_path / "headless")))
     with pytest.raises(UserError, match="it has 3 classes, and films has 2; leave --as-is out to train a new head"):
         run(films(named(judge, "negative", "neutral", "positive")))
+    three = AutoModelForSequenceClassification.from_pretrained(judge, num_labels=3, ignore_mismatched_sizes=True)
+    three.save_pretrained(judge)
+    with pytest.raises(UserError, match="--as-is: it cannot classify yet, as it lacks the weights classifier"):
+        run(films(named(judge, *LABELS)))  # its configuration does not say that it has three
 
 
 def test_classes_are_matched_by_their_names_and_else_by_their_numbers(caplog):

@@ -11,6 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import BigBirdConfig
 
 from nlproar.dataset import TASKS as REGISTERED
 from nlproar.dataset import encoding, subwords
@@ -529,41 +531,67 @@ def test_a_model_whose_embeddings_are_not_all_it_reads_is_refused(made, monkeypa
         transformer.check(model, dataset.splits["train"], "x")
 
 
-def broken(kind, folder):
-    """A folder that cannot be used, and what is said of it."""
-    if kind == "decoder":
-        made_models.gpt2(folder)
-        return "gpt2 is a decoder"
-    if kind == "no mask":
-        made_models.roberta(folder, mask=False)
-        return "its tokenizer has no mask token"
-    made_models.bert(folder)
-    if kind == "no model":
-        (folder / "config.json").unlink()
-        return "this is no model, as it has no config.json"
-    if kind == "pickle":
-        (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-        return "its weights are a pickle"
-    if kind == "no tokenizer":
-        (folder / "tokenizer.json").unlink()
-        (folder / "tokenizer_config.json").unlink()
-        return "its tokenizer is missing"
-    if kind == "no JSON":
-        (folder / "config.json").write_text("{")
-        return "config.json is not JSON"
-    if kind == "unknown kind":
-        (folder / "config.json").write_text(json.dumps({"model_type": "other", "auto_map": {"AutoConfig": "x.Y"}}))
-        return "the configuration cannot be read"
-    assert kind == "no weights"
+def remove(*names):
+    return lambda folder: [(folder / name).unlink() for name in names]
+
+
+def configure(**changes):
+    """Change entries of config.json."""
+
+    def change(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return change
+
+
+def rename_weights(folder):
+    path = folder / "model.safetensors"
+    save_file({f"wrapped.{name}": weights for name, weights in load_file(path).items()}, path, {"format": "pt"})
+
+
+def leave_a_link(folder):
     (folder / "model.safetensors").unlink()
-    return "there are no weights in it"
+    (folder / "model.safetensors").symlink_to(folder / "blobs" / "gone")
 
 
-@pytest.mark.parametrize(
-    "kind", ["decoder", "no mask", "no model", "pickle", "no tokenizer", "no JSON", "unknown kind", "no weights"]
-)
+def leave_an_index(folder):
+    (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": []}')
+
+
+def test_a_big_bird_is_the_same_function_for_short_and_for_long_texts(tmp_path):
+    sizes = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = BigBirdConfig(**sizes, intermediate_size=16, attention_type="block_sparse")
+    model = transformer.Transformer(**transformer.shape_of(config, 50, 4096, 0))
+    assert model.network.config.attention_type == "original_full"
+
+
+# What is done to the folder of a BERT, and what is said of it then.
+BROKEN = {
+    "no model": (remove("config.json"), "this is no model, as it has no config.json"),
+    "pickle": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+        "its weights are a pickle",
+    ),
+    "no tokenizer": (remove("tokenizer.json", "tokenizer_config.json"), "its tokenizer is missing"),
+    "no JSON": (lambda folder: (folder / "config.json").write_text("{"), "config.json is not JSON"),
+    "unknown kind": (configure(model_type="other", auto_map={"AutoConfig": "x.Y"}), "the configuration cannot be read"),
+    "no weights": (remove("model.safetensors"), "there are no weights in it"),
+    "link to nowhere": (leave_a_link, "model.safetensors is a link that leads nowhere"),
+    "no map": (leave_an_index, "index.json has no weight_map"),
+    "other names": (rename_weights, "the weights do not fit its configuration, as bert.embeddings"),
+    "other size": (configure(vocab_size=99), "the weights do not fit its configuration, as bert.embeddings.word_emb"),
+    "decoder": (made_models.gpt2, "gpt2 is a decoder"),
+    "no mask": (lambda folder: made_models.roberta(folder, mask=False), "its tokenizer has no mask token"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
 def test_a_folder_that_cannot_be_used_is_refused_with_the_reason(kind, small_run, tmp_path):
-    said = broken(kind, tmp_path / "model")
+    spoil, said = BROKEN[kind]
+    made_models.bert(tmp_path / "model")
+    spoil(tmp_path / "model")
     with pytest.raises(UserError, match=said) as error:
         run(small_run(model=str(tmp_path / "model")))
     assert "\n" not in str(error.value) and str(error.value).startswith("--model ")
@@ -610,6 +638,8 @@ def test_a_run_of_a_folder_is_read_again_without_the_folder(folders, small_run, 
     assert from_identity(config.identity).id == config.id
     with pytest.raises(UserError, match="its folder is gone; put it back"):
         run(small_run(model=str(tmp_path / "model"), importance_measure="gradient", k=2))
+    with pytest.raises(UserError, match="its folder is gone; put it back"):  # no tokenizer is made in its place
+        run(small_run(model=str(tmp_path / "model"), max_length=9))
 
 
 def test_a_model_is_known_by_its_content_not_by_its_place(folders, small_run, tmp_path):

@@ -83,13 +83,13 @@ def is_identified(name: str) -> bool:
 def locate(named: str, layout: Layout) -> tuple[Pretrained, Path | None]:
     """Return the model that a user calls `named`, and its folder.
 
-    A model of the hub is downloaded if it is not there. The folder is None where it is gone and the model was
-    identified before: whatever is done can then be read, and nothing new can be computed. Raises UserError where there
-    is no model, or one that cannot be used.
+    A model of the hub is downloaded if it was never there. The folder is None where it is gone and the model was
+    identified before: whatever is done can then be read, and nothing new can be computed until it is there again, see
+    `fetch`. Raises UserError where there is no model, or one that cannot be used.
     """
     path = Path(user_path("--model", named))
     is_path = path.is_dir()
-    folder = path if is_path else layout.raw / "models" / named.replace("/", "--")
+    folder = path if is_path else _folder_of_hub(named, layout)
     if not (folder / _CONFIG).is_file():
         for name in (named, str(path.absolute())):
             known = _noted(_note(layout, name))
@@ -98,7 +98,7 @@ def locate(named: str, layout: Layout) -> tuple[Pretrained, Path | None]:
         if path.exists():
             raise UserError(f"--model {named}: this is no model, as it has no {_CONFIG}; name a folder that has one")
         _fetch(named, folder)
-    files = sorted(file.name for file in folder.iterdir())
+    files = _files(named, folder)
     state = tuple((file, os.stat(folder / file).st_mtime_ns, os.stat(folder / file).st_size) for file in files)
     known_as = (str(layout.root), str(folder.absolute()), state)
     if known_as in _located:
@@ -109,6 +109,35 @@ def locate(named: str, layout: Layout) -> tuple[Pretrained, Path | None]:
     if found != _noted(note):
         _keep(note, found)
     return found, folder
+
+
+def fetch(named: str, layout: Layout) -> None:
+    """Download a model of the hub if it is not there, also if it was once. Raises UserError where it cannot be had.
+
+    Nothing is done for `tiny`, and for a folder.
+    """
+    folder = _folder_of_hub(named, layout)
+    if named == TINY or Path(named).is_dir() or (folder / _CONFIG).is_file():
+        return
+    _fetch(named, folder)
+
+
+def _folder_of_hub(named: str, layout: Layout) -> Path:
+    """Return where a model of the hub lies in the persistent directory."""
+    return layout.raw / "models" / named.replace("/", "--")
+
+
+def _files(named: str, folder: Path) -> list[str]:
+    """Return the names of the files of a model, sorted. Raises UserError for one that is a link to nowhere."""
+    found = []
+    for file in sorted(folder.iterdir()):
+        if file.is_symlink() and not file.exists():
+            if any(file.match(pattern) for pattern in _FETCHED):
+                advice = "copy the folder with its files (cp -rL)"
+                raise UserError(f"--model {named}: {file.name} is a link that leads nowhere; {advice}")
+            continue
+        found.append(file.name)
+    return found
 
 
 def _note(layout: Layout, name: str) -> Path:
@@ -135,8 +164,10 @@ def _weights(named: str, folder: Path) -> list[str]:
     if (folder / _WEIGHTS).is_file():
         return [_WEIGHTS]
     if (folder / _SHARDS).is_file():
-        index = _read_json(named, folder / _SHARDS)
-        files = sorted(set(index.get("weight_map", {}).values()))
+        weight_map = _read_json(named, folder / _SHARDS).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise UserError(f"--model {named}: {_SHARDS} has no weight_map; copy the folder again")
+        files = sorted(set(map(str, weight_map.values())))
         for file in files:
             if not (folder / file).is_file():
                 raise UserError(f"--model {named}: {file} is missing, which {_SHARDS} names; copy the whole folder")
@@ -156,7 +187,8 @@ def _longest(named: str, folder: Path, config: dict[str, Any]) -> int:
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int) and positions > 0:
         if config["model_type"] in _POSITIONS_AFTER_PADDING:
-            positions -= int(config.get("pad_token_id", 1)) + 1
+            padding = config.get("pad_token_id")
+            positions -= (padding if isinstance(padding, int) else 1) + 1
         limits.append(positions)
     if (folder / "tokenizer_config.json").is_file():
         most = _read_json(named, folder / "tokenizer_config.json").get("model_max_length")
@@ -202,17 +234,20 @@ def _fetch(named: str, folder: Path) -> None:
     if _NAME_ON_THE_HUB.fullmatch(named) is None or named.startswith("."):
         raise UserError(f"--model {named}: there is no such folder; name one, {TINY}, or a model of the hub")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     is_offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    with _folder_beside(folder, named, put) as temporary:
+    with _folder_beside(folder, named, put) as temporary, storage.lock(folder):
+        if (folder / _CONFIG).is_file():
+            return  # another process has brought it meanwhile
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"--model {named}: {folder} is incomplete; remove it, or {put}")
         log.info("looking for the model %s on the Hugging Face hub", named)
         place = Path(temporary) / "model"
         try:
             snapshot_download(
                 named, allow_patterns=list(_FETCHED), local_dir=place, local_files_only=is_offline, max_workers=1
             )
-        except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # what the network does comes as errors of several libraries
             raise UserError(
                 f"--model {named}: it is no folder, and the Hugging Face hub gives no such model"
                 f" ({'HF_HUB_OFFLINE is set' if is_offline else type(error).__name__}); {put}"

@@ -31,7 +31,7 @@ from nlproar.dataset.pretrained import load_config, refused
 from nlproar.dataset.vocabulary import CLS, EOS, SPECIALS
 from nlproar.errors import UserError
 
-VERSION = 2  # part of the cache key: raise it when the same texts come to have other tokens or words
+VERSION = 3  # part of the cache key: raise it when the same texts come to have other tokens or words
 TINY_VOCABULARY = 8000  # tokens of the tokenizer that is trained on the texts of a task
 
 _CHUNK = 1000  # texts that are encoded at a time
@@ -39,12 +39,11 @@ _CHUNK = 1000  # texts that are encoded at a time
 
 @dataclass(frozen=True)
 class Subwords:
-    """Which tokenizer encodes the texts of a task. Both `folder` and `checksum` are None for the one of the model
-    `tiny`, which is trained on the training texts."""
+    """Which tokenizer encodes the texts of a task."""
 
     model: str  # what the user calls it
-    folder: str | None  # where the files of the tokenizer are
-    checksum: str | None  # of these files
+    folder: str | None  # where the files of the tokenizer are; None where they are gone, and for `tiny`
+    checksum: str | None  # of these files; None for `tiny`, whose tokenizer is trained on the training texts
     longest: int  # tokens of an observation, special tokens included; longer ones are truncated
 
     @property
@@ -171,9 +170,9 @@ def _number(entry: tuple[str, int]) -> int:
 def open_tokenizer(subwords: Subwords, training_texts: Iterable[str] = ()) -> SubwordTokenizer:
     """Return the tokenizer. Raises UserError where it cannot be read, or lacks what masking needs."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns wherever a process is started
-    if subwords.folder is None:
+    if subwords.checksum is None:
         return SubwordTokenizer(_trained(training_texts), subwords)
-    config = load_config(subwords.folder, subwords.model)
+    config = load_config(folder_of(subwords), subwords.model)
     from transformers import AutoTokenizer
 
     with refused(subwords.model, "the tokenizer"):
@@ -183,6 +182,16 @@ def open_tokenizer(subwords: Subwords, training_texts: Iterable[str] = ()) -> Su
     if not tokenizer.is_fast:
         raise UserError(f"--model {subwords.model}: its tokenizer is not a fast one (tokenizer.json); convert it")
     return SubwordTokenizer(tokenizer, subwords)
+
+
+def folder_of(subwords: Subwords) -> str:
+    """Return the folder of a model that has files. Raises UserError where it is gone."""
+    if subwords.folder is None:
+        raise UserError(
+            f"--model {subwords.model}: its folder is gone; put it back, name where it lies now or, for a model of the"
+            " hub, fetch it with nlproar prepare"
+        )
+    return subwords.folder
 
 
 def _trained(texts: Iterable[str]) -> Any:

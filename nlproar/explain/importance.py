@@ -41,7 +41,7 @@ _MOST_BATCHES_AT_ONCE = 4  # on a CPU; each of them takes memory of its own
 # The most tokens of a batch, padding included. An integrated gradient of four texts of 4,000 tokens takes 0.9 GB. There
 # is no flag for it: the last bits of a result depend on the size of a batch, and the numbers of a run must not depend
 # on an option.
-TOKENS_PER_BATCH = {"cpu": 16384, "cuda": 65536, "mps": 16384}
+TOKENS_PER_BATCH = {"cpu": 16384, "cuda": 65536}
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ def choose_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name}: {str(error).splitlines()[0][:120]}") from error
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise UserError(f"--device {name}: choose auto, cpu, cuda, cuda:1, ... or mps")
+    if device.type == "mps":
+        raise UserError(f"--device {name}: measures need double precision, which this device lacks; choose cpu or cuda")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: choose auto, cpu, cuda, cuda:1, ...")
     return device
 
 

@@ -29,10 +29,11 @@ class Recipe:
     """What every model needs to be trained. A model with more facts has a subclass."""
 
     reads_words: ClassVar[bool] = True  # False: the tokens are subwords of a pretrained model
+    of_training: ClassVar[tuple[str, ...]] = ()  # flags that mean nothing for a model that is used as it is
 
     max_epochs: int = flag(8, "epochs of training (default: those of the task)", limits=(1, 10**6))
     batch_size: int = flag(32, "observations of a training batch (default: that of the task)", limits=(1, 10**6))
-    acc_batches: int = flag(1, "training batches whose gradients are added up for one step", limits=(1, 10**6))
+    acc_batches: int = flag(1, "training batches whose gradients are averaged for one step", limits=(1, 10**6))
 
     @property
     def is_from_file(self) -> bool:
@@ -86,7 +87,7 @@ class BiLSTMRecipe(Recipe):
         "random", f"word vectors: {', '.join(NAMED_VECTORS)}, or a text file of them (default: those of the task)"
     )
     hidden_size: int = flag(128, "states of the LSTM in each direction (default: those of the task)", limits=(1, 10**5))
-    learning_rate: float = flag(1e-3, "learning rate (default: rnn 0.001, transformer 2e-5)", limits=(1e-9, 10))
+    learning_rate: float = flag(1e-3, "learning rate (default: that of the task and the model)", limits=(1e-9, 10))
     weight_decay: float = flag(1e-5, "weight decay (default: rnn 1e-5, transformer 0.01)", limits=(0, 1))
     vectors_file: str | None = None
     unknown_vectors: str = "zeros"  # what words without a vector start from: "zeros" or "normal"
@@ -200,6 +201,14 @@ class TransformerRecipe(Recipe):
     """
 
     reads_words: ClassVar[bool] = False
+    of_training: ClassVar[tuple[str, ...]] = (
+        "max_epochs",
+        "batch_size",
+        "acc_batches",
+        "learning_rate",
+        "weight_decay",
+        "warm_up",
+    )
 
     max_epochs: int = flag(0, "epochs of training (default: those of the task)", limits=(1, 10**6))
     batch_size: int = flag(0, "observations of a training batch (default: that of the task)", limits=(1, 10**6))
@@ -207,7 +216,7 @@ class TransformerRecipe(Recipe):
         "roberta-base", f"transformer: {TINY}, a folder, or a name on the Hugging Face hub (default: roberta-base)"
     )
     max_length: int = flag(512, "tokens of an observation that a transformer reads, at most", limits=(8, 10**6))
-    learning_rate: float = flag(0.0, "learning rate (default: rnn 0.001, transformer 2e-5)", limits=(1e-9, 10))
+    learning_rate: float = flag(0.0, "learning rate (default: that of the task and the model)", limits=(1e-9, 10))
     weight_decay: float = flag(0.01, "weight decay (default: rnn 1e-5, transformer 0.01)", limits=(0, 1))
     warm_up: float = flag(0.06, "share of the steps in which the learning rate of a transformer rises", limits=(0, 1))
     as_is: bool = flag(False, "use a transformer that can classify already as it is, without training")

@@ -30,6 +30,7 @@ from nlproar.dataset.batch import (
     TrainingBatches,
 )
 from nlproar.dataset.encoding import Split
+from nlproar.dataset.task import METRICS
 from nlproar.errors import UserError
 from nlproar.flags import values_of
 from nlproar.model import training_state
@@ -52,7 +53,7 @@ log = logging.getLogger(__name__)
 
 # The highest value of each metric. Training stops when the monitor has reached it: only an epoch with a higher value
 # would be chosen instead.
-CEILING = {"accuracy": 1.0, "auroc": 1.0, "macro_f1": 1.0, "micro_f1": 1.0}
+CEILING = dict.fromkeys(METRICS, 1.0)
 
 
 @dataclass(frozen=True)
@@ -175,8 +176,13 @@ def _train_epochs(learner: _Learner, device: torch.device) -> None:
             _log_signal(learner, signalled)
             raise
         except SystemExit as error:
-            # Lightning turns Ctrl-C into SystemExit.
-            raise KeyboardInterrupt from error
+            # Lightning turns Ctrl-C into SystemExit. Any other SystemExit is that of a handler of the caller.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            raise
+        finally:
+            if learner.curves is not None:
+                learner.curves.finalize("success")
 
 
 def _log_signal(learner: _Learner, signalled: _Signalled) -> None:
@@ -231,8 +237,6 @@ def _random_state(device: torch.device) -> Tensors:
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        states["mps"] = torch.mps.get_rng_state()
     return states
 
 
@@ -241,8 +245,6 @@ def _set_random_state(states: Tensors, device: torch.device) -> None:
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states["cuda"], device)
-    elif device.type == "mps":
-        torch.mps.set_rng_state(states["mps"])
 
 
 def _origin(model: Classifier, train: Split, val: Split, device: torch.device) -> dict[str, Any]:

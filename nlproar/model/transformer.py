@@ -20,7 +20,7 @@ from transformers import CONFIG_MAPPING, AutoModelForSequenceClassification, Rob
 from nlproar.dataset.batch import SequenceBatch, make_batch
 from nlproar.dataset.encoding import Split
 from nlproar.dataset.pretrained import TINY, load_config, refused
-from nlproar.dataset.subwords import SubwordTokenizer, open_tokenizer
+from nlproar.dataset.subwords import SubwordTokenizer, folder_of, open_tokenizer
 from nlproar.dataset.vocabulary import CLS, EOS, PAD
 from nlproar.errors import UserError
 from nlproar.model.classifier import Classifier, Inputs, Prediction, Start, View, largest
@@ -34,6 +34,7 @@ transformers.logging.disable_progress_bar()
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3  # of the checks: a share of the largest of the numbers that are compared
+_SMALLEST_LOGIT = 0.01  # where all logits are smaller, the share is one of this number
 
 _CHECKED = 4  # observations of the batch on which a model is checked
 _CHECKED_TOKENS = 128  # of each of them, at most
@@ -53,7 +54,7 @@ class Transformer(Classifier):
     """
 
     evaluation_tokens: ClassVar[int] = 8192
-    explained_tokens: ClassVar[Mapping[str, int]] = {"cpu": 2048, "cuda": 32_768, "mps": 4096}
+    explained_tokens: ClassVar[Mapping[str, int]] = {"cpu": 2048, "cuda": 32_768}
 
     permutation: Tensor
 
@@ -67,6 +68,9 @@ class Transformer(Classifier):
         class_order: list[int] | None = None,
     ) -> None:
         super().__init__()
+        if config.get("attention_type") == "block_sparse":
+            # BigBird turns to full attention for good when it meets a short batch, and is then another function.
+            config = {**config, "attention_type": "original_full"}
         of_type = CONFIG_MAPPING[config["model_type"]]
         self.network = AutoModelForSequenceClassification.from_config(of_type.from_dict(dict(config)))
         self.longest = longest
@@ -77,7 +81,7 @@ class Transformer(Classifier):
 
     @classmethod
     def initial(cls, start: Start) -> Transformer:
-        """Return the model before training: with pretrained weights and a random head, or, of `tiny`, all random.
+        """Return the model before training. Its weights are pretrained, but for a head that it lacks; `tiny` is random.
 
         Raises UserError for a model whose explanations would be wrong, see `check`.
         """
@@ -116,12 +120,11 @@ class Transformer(Classifier):
     def _pretrained(cls, start: Start, recipe: TransformerRecipe) -> Transformer:
         """Return the model that the recipe names, with its own weights where it has them."""
         subwords = recipe.subwords()
-        if subwords.folder is None:
-            raise UserError(f"--model {subwords.model}: its folder is gone; put it back, or name where it lies now")
+        folder = folder_of(subwords)
         tokenizer = open_tokenizer(subwords)
         if tokenizer.words != start.dataset.vocabulary.words:
             raise UserError(f"--model {subwords.model}: its tokenizer is another one than the data were encoded with")
-        config = load_config(subwords.folder, subwords.model)
+        config = load_config(folder, subwords.model)
         if recipe.as_is and config.num_labels != len(start.task.labels):
             raise UserError(
                 f"--model {subwords.model} --as-is: it has {config.num_labels} classes, and {start.task.name} has"
@@ -133,7 +136,7 @@ class Transformer(Classifier):
         size = len(tokenizer.permutation)
         with refused(subwords.model, "the model"):
             network, loaded = AutoModelForSequenceClassification.from_pretrained(
-                subwords.folder,
+                folder,
                 config=config,
                 dtype=torch.float32,
                 use_safetensors=True,
@@ -149,8 +152,8 @@ class Transformer(Classifier):
                 f" the model has embeddings for {rows:,}; copy the folder again"
             )
         shape = shape_of(network.config, size, subwords.longest, query_type)
+        _check_weights(loaded, network.base_model_prefix, recipe.as_is, subwords.model)
         if recipe.as_is:
-            _check_is_complete(loaded, subwords.model)
             order = class_order(class_names, start.task.labels, subwords.model)
             if order is not None:
                 shape["class_order"] = order
@@ -381,15 +384,29 @@ def class_order(names: Sequence[str], labels: Sequence[str], model: str) -> list
     return None if order == list(range(len(order))) else order
 
 
-def _check_is_complete(loaded: Any, model: str) -> None:
-    """Raise UserError for a model that lacks weights of its own, such as the head. `loaded` is what transformers tells
-    about them."""
-    lacking = sorted(loaded["missing_keys"])
-    if lacking:
+def _check_weights(loaded: Mapping[str, Any], encoder: str, as_is: bool, model: str) -> None:
+    """Raise UserError for a model with weights that are missing or of another shape, but for the head that is trained.
+
+    `loaded` is what transformers tells about them: it fills such weights with random numbers. `encoder` is the first
+    part of the names of all weights but those of the head. A pooler stands between the two, and is trained, too.
+    """
+    unfit = {str(entry[0] if isinstance(entry, (tuple, list)) else entry) for entry in loaded["mismatched_keys"]}
+    unfit |= set(loaded["missing_keys"])
+    if not unfit:
+        return
+    shown = ", ".join(sorted(unfit)[:3])
+    if as_is:
         raise UserError(
-            f"--model {model} --as-is: it was not trained to classify, as it has no weights {', '.join(lacking[:3])};"
+            f"--model {model} --as-is: it cannot classify yet, as it lacks the weights {shown}, or has others there;"
             " leave --as-is out to train it"
         )
+    inside = sorted(name for name in unfit if name.startswith(f"{encoder}.") and "pooler" not in name)
+    if inside:
+        raise UserError(
+            f"--model {model}: the weights do not fit its configuration, as {', '.join(inside[:3])} are missing or of"
+            " another size; save the model again with save_pretrained"
+        )
+    log.info("the model %s starts from random weights in %s", model, shown)
 
 
 def _query_type(config: Any, tokenizer: SubwordTokenizer) -> int:
@@ -438,7 +455,7 @@ def _flaw(model: Transformer, train: Split) -> str | None:
 
 
 def _are_close(one: Tensor, other: Tensor) -> bool:
-    return bool((one - other).abs().max() <= TOLERANCE * max(1.0, float(other.abs().max())))
+    return bool((one - other).abs().max() <= TOLERANCE * max(_SMALLEST_LOGIT, float(other.abs().max())))
 
 
 def _checked_batches(model: Transformer, train: Split) -> tuple[SequenceBatch, list[SequenceBatch]]:

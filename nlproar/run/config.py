@@ -312,6 +312,7 @@ def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
         _check_truth(task, model_type)
     options = _checked(choose(Options(), given))
     seed = choose(Seed(), given).seed
+    given = _without_training(given, model_type)
     recipe = choose(MODELS[model_type].recipe(task), given)
     recipe = recipe.completed(Layout.at(options.persistent_dir))
     if recipe.reads_words:
@@ -335,6 +336,16 @@ def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
         transform=transform,
     )
     return rules.canonical(config)
+
+
+def _without_training(given: Mapping[str, Any], model_type: str) -> dict[str, Any]:
+    """Return the flags without those of a training where there is none. Raises UserError for a model that needs one."""
+    if not given.get("as_is", False):
+        return dict(given)
+    recipe_type = MODELS[model_type].recipe_type
+    if "as_is" not in flags_of(recipe_type):
+        raise UserError("--as-is: name the model that is used as it is with --model")
+    return {name: value for name, value in given.items() if name not in recipe_type.of_training}
 
 
 def _chosen_task(dataset: str, source: str) -> Task:
