@@ -13,8 +13,8 @@ import torch
 
 from nlproar import process
 from nlproar.errors import UserError
-from nlproar.script import users_errors
 from nlproar.run.run import run
+from nlproar.script import users_errors
 from tests.conftest import ROOT, wait_for
 
 
@@ -121,8 +121,8 @@ def test_a_device_without_memory_is_one_line_and_any_other_error_of_torch_keeps_
         """As torch calls that of a GPU."""
 
     for error in (OutOfMemoryError("CUDA out of memory"), RuntimeError("[enforce fail] can't allocate memory: 9 TB")):
-        with pytest.raises(UserError, match="not enough memory on the device; take a smaller --batch-size"):
-            with users_errors():
-                raise error
+        said = "not enough memory on the device; take a smaller --batch-size"
+        with pytest.raises(UserError, match=said), users_errors():
+            raise error
     with pytest.raises(RuntimeError, match="shapes"), users_errors():
         raise RuntimeError("the shapes do not fit")
