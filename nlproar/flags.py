@@ -53,11 +53,17 @@ def flag(
     return dataclasses.field(default=default, metadata={_KEY: entry})
 
 
-def flags_of(declaring: type | None) -> dict[str, Field[Any]]:
+_flags_of: dict[type, Mapping[str, Field[Any]]] = {}  # a study resolves thousands of runs, and each looks at all flags
+
+
+def flags_of(declaring: type | None) -> Mapping[str, Field[Any]]:
     """Return the fields of a dataclass that are flags, by name. None has no flags."""
     if declaring is None:
         return {}
-    return {field.name: field for field in dataclasses.fields(declaring) if _KEY in field.metadata}
+    if declaring not in _flags_of:
+        fields = dataclasses.fields(declaring)
+        _flags_of[declaring] = {field.name: field for field in fields if _KEY in field.metadata}
+    return _flags_of[declaring]
 
 
 def flag_of(field: Field[Any]) -> Flag:

@@ -22,7 +22,7 @@ from nlproar.run.layout import Layout
 from nlproar.study import cli as study
 from nlproar.study import job_lists, workers
 from nlproar.study.grid import Grid
-from nlproar.study.status import Estimates, duration, look, time_left
+from nlproar.study.status import Estimates, duration, kind_of, kinds_of, look, time_left
 from nlproar.study.workers import Worker
 from tests.conftest import ROOT
 from tests.made_records import made
@@ -193,11 +193,11 @@ def test_the_time_left_is_estimated_from_runs_alike(tmp_path):
     layout = Layout(tmp_path)
     base, random, gradient = SMALL.chains()
     found = Estimates([finish(layout, base.configs[0], 10.0), finish(layout, random.configs[0], 40.0)])
-    assert found.of(random.configs[1]) == 40.0 and found.of(gradient.configs[0]) == 25.0
-    assert found.of(resolve("sst")) is None
-    assert time_left(found, random.configs, 2) == "40 s"
-    assert time_left(found, [resolve("sst")], 1) == "unknown"
-    assert time_left(found, [*random.configs, resolve("sst")], 1).endswith("1 runs of unknown length")
+    assert found.of(kind_of(random.configs[1].values)) == 40.0 and found.of(kind_of(gradient.configs[0].values)) == 25.0
+    assert found.of(kind_of(resolve("sst").values)) is None
+    assert time_left(found, kinds_of(random.configs), 2) == "40 s"
+    assert time_left(found, kinds_of([resolve("sst")]), 1) == "unknown"
+    assert time_left(found, kinds_of([*random.configs, resolve("sst")]), 1).endswith("1 runs of unknown length")
     assert [duration(s) for s in (5, 70, 3600, 5400)] == ["5 s", "1 min", "1 h 00 min", "1 h 30 min"]
 
 

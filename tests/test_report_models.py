@@ -13,7 +13,7 @@ from nlproar.run import listing, record
 from nlproar.run.config import resolve
 from nlproar.run.layout import Layout
 from nlproar.run.series import ModelName, model_of, model_title
-from nlproar.study.status import Estimates
+from nlproar.study.status import Estimates, kind_of
 from tests import made_records
 
 MINILM = "MiniLM@0123456789ab"
@@ -107,7 +107,7 @@ def test_the_list_of_records_names_the_model(tmp_path, capsys):
 def test_the_time_of_a_model_is_not_estimated_from_another_transformer(tmp_path):
     one, other = (resolve("sst", model=name, persistent_dir=str(tmp_path)) for name in (MINILM, ROBERTA))
     estimates = Estimates([made_records.record_of(one, 0.9)])
-    assert estimates.of(one) is not None and estimates.of(other) is None
+    assert estimates.of(kind_of(one.values)) is not None and estimates.of(kind_of(other.values)) is None
 
 
 # -------------------------------------------------------------------------------- numbers

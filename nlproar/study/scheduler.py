@@ -17,12 +17,12 @@ from nlproar.study import workers
 from nlproar.study.checkpoints import Unneeded
 from nlproar.study.display import Display
 from nlproar.study.grid import Chain
-from nlproar.study.status import Estimates, Status, duration, time_left
+from nlproar.study.status import Estimates, Status, duration, kind_of, kinds_of, time_left
 from nlproar.study.workers import Worker
 
 log = logging.getLogger(__name__)
 
-_SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_BETWEEN_LOOKS = 0.05  # a worker whose chain takes half a second waits for the next one that long
 
 
 class Scheduler:
@@ -50,12 +50,13 @@ class Scheduler:
             if missing:
                 self.waiting[chain] = missing
         self.awaited = set(_runs_of(self.waiting.values()))  # not done, and not failed yet
+        self.kinds_left = kinds_of(self.awaited)
 
     def _place_in_order(self, chain: Chain) -> tuple[bool, float]:
         """Return what chains are sorted by: first what others wait for, then the longest, so that none is left alone at
         the end."""
         is_for_others = chain.stage == "base"
-        seconds, _ = self.estimates.total(self.status.missing(chain))
+        seconds, _ = self.estimates.total(kinds_of(self.status.missing(chain)))
         return not is_for_others, -seconds
 
     def carry_out(self) -> None:
@@ -85,7 +86,7 @@ class Scheduler:
             if any(needed in self.status.failures or needed in self.skipped for needed in needs):
                 del self.waiting[chain]
                 self.skipped += todo
-                self.awaited.difference_update(todo)
+                self._await_no_longer(todo)
             elif self.awaited.isdisjoint(needs):
                 del self.waiting[chain]
                 self.running.append(workers.start(self.layout, chain, todo, self.threads))
@@ -95,11 +96,12 @@ class Scheduler:
         ended = worker.process.poll() is not None  # asked first: what it wrote before it ended is seen below
         for config, done in workers.new_records(self.layout, worker, self.status.replaces):
             self.status.records[config] = done
-            self.awaited.discard(config)
+            self._await_no_longer([config])
             self.estimates.add(done)
             if self.unneeded is not None:
                 self.unneeded.run_is_done(config)
-            display.done(_result(worker.chain, config, done), self._time_left())
+            left = time_left(self.estimates, self.kinds_left, self.jobs)
+            display.done(_result(worker.chain, config, done), left)
         if ended:
             self.running.remove(worker)
             if worker.todo:
@@ -112,15 +114,17 @@ class Scheduler:
         why = noted or workers.reason(worker)
         self.status.failures[failed] = why
         self.skipped += rest
-        self.awaited.difference_update(worker.todo)
+        self._await_no_longer(worker.todo)
         if noted is None:  # the worker could not say so itself
             failure.note(self.layout, failed, why)
         log.error("%s, k = %d: %s; see %s", worker.chain.title, failed.at_level, why, worker.log)
 
-    def _time_left(self) -> str:
-        left = _runs_of(self.waiting.values())
-        left += _runs_of(worker.todo for worker in self.running)
-        return time_left(self.estimates, left, self.jobs)
+    def _await_no_longer(self, configs: Iterable[Config]) -> None:
+        """Note that these runs are done, have failed, or are skipped."""
+        for config in configs:
+            if config in self.awaited:
+                self.awaited.remove(config)
+                self.kinds_left[kind_of(config.values)] -= 1
 
 
 def _runs_of(lists: Iterable[Sequence[Config]]) -> list[Config]:

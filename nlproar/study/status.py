@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from nlproar import storage
 from nlproar.dataset import encoding
@@ -169,40 +169,72 @@ def vectors_of(done: Record) -> str | None:
     return found
 
 
+_ANY_MEASURE = "any"  # in the place of a measure: the runs of a task by whatever measure
+
+
+class Kind(NamedTuple):
+    """What runs have in common that take about the same time."""
+
+    dataset: str
+    source: str
+    model: ModelName
+    evaluation: str
+    measure: str | None
+
+
+def kind_of(values: Mapping[str, Any]) -> Kind:
+    """Return the kind of a run with these values, see `Config.values`."""
+    return Kind(
+        values["dataset"],
+        values["source"],
+        model_of(values),
+        values["evaluation"],
+        values["importance_measure"],
+    )
+
+
+def kinds_of(configs: Iterable[Config]) -> Counter[Kind]:
+    """Return how many runs there are of each kind."""
+    return Counter(kind_of(config.values) for config in configs)
+
+
 class Estimates:
-    """Seconds that a run takes, from the records of similar ones: of its task and measure, else of its task."""
+    """Seconds that a run takes, from the records of similar ones: of its kind, else of its task by any measure."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
-        self.seconds: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+        self.seconds: dict[Kind, list[float]] = defaultdict(list)
         for done in records:
             self.add(done)
 
     def add(self, done: Record) -> None:
         """Take one more record into account."""
-        for key in _alike(done.config):
-            self.seconds[key].append(done.seconds)
+        kind = kind_of(done.config)
+        for alike in (kind, kind._replace(measure=_ANY_MEASURE)):
+            self.seconds[alike].append(done.seconds)
 
-    def of(self, config: Config) -> float | None:
-        """Return the seconds that a run may take; None if there is no similar one."""
-        for key in _alike(config.values):
-            if key in self.seconds:
-                return sum(self.seconds[key]) / len(self.seconds[key])
+    def of(self, kind: Kind) -> float | None:
+        """Return the seconds that a run of this kind may take; None if there is no similar one."""
+        for alike in (kind, kind._replace(measure=_ANY_MEASURE)):
+            if alike in self.seconds:
+                return sum(self.seconds[alike]) / len(self.seconds[alike])
         return None
 
-    def total(self, configs: Iterable[Config]) -> tuple[float, int]:
+    def total(self, kinds: Mapping[Kind, int]) -> tuple[float, int]:
         """Return the seconds of all that can be estimated, one after the other, and how many runs cannot."""
-        each = [self.of(config) for config in configs]
-        return sum(seconds for seconds in each if seconds is not None), each.count(None)
+        total = 0.0
+        unknown = 0
+        for kind, runs in kinds.items():
+            seconds = self.of(kind)
+            if seconds is None:
+                unknown += runs
+            else:
+                total += runs * seconds
+        return total, unknown
 
 
-def _alike(values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    task = (values["dataset"], values["source"], model_of(values), values["evaluation"])
-    return [(*task, values["importance_measure"]), task]
-
-
-def time_left(estimates: Estimates, configs: Iterable[Config], jobs: int) -> str:
+def time_left(estimates: Estimates, kinds: Mapping[Kind, int], jobs: int) -> str:
     """Return the time for people: "1 h 20 min", "unknown", or with how many runs it leaves out."""
-    seconds, unknown = estimates.total(configs)
+    seconds, unknown = estimates.total(kinds)
     if unknown and not seconds:
         return "unknown"
     text = duration(seconds / jobs)
@@ -234,7 +266,7 @@ def table(chains: Sequence[Chain], status: Status, jobs: int) -> str:
     def cells(configs: Sequence[Config]) -> list[Any]:
         counts = Counter(states[config] for config in configs)
         left = [config for config in configs if states[config] != "done"]
-        time = time_left(estimates, left, jobs) if left else ""
+        time = time_left(estimates, kinds_of(left), jobs) if left else ""
         return [*(counts[state] for state in STATES), len(configs), time]
 
     rows = [[*group, *cells(configs)] for group, configs in groups.items()]
