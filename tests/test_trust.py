@@ -1,5 +1,7 @@
 """Does a metric tell the truth? Statistics by hand, and metrics that are fooled on purpose, on planted data."""
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -43,6 +45,9 @@ def test_power_rises_with_seeds_and_false_alarms_are_rare():
     power = [trust.detection(better, equal, seeds) for seeds in (2, 4, 8, 12)]
     assert power == sorted(power) and power[-1] == 1
     assert trust.detection(other, equal, 5) < 0.1
+    some = better[:6], equal[:6] + 0.3
+    counted = [trust.compare(some[0][list(own)], some[1][list(own)]).verdict == 1 for own in combinations(range(6), 3)]
+    assert trust.detection(*some, 3) == pytest.approx(np.mean(counted)) and 0 < np.mean(counted) < 1
     assert np.isnan(trust.detection(better, equal, 1)) and np.isnan(trust.detection(better, equal, 13))
 
 
@@ -158,6 +163,19 @@ def test_verdicts_on_a_sound_metric_and_on_one_that_is_fooled():
         "scores the truth above random importance",
     ):
         assert verdict(found, check) == "FLAG"
+
+
+def test_what_finds_informative_tokens_may_beat_random_importance():
+    rows = {"position": [30, 31, 29], "word-frequency": [30, 31, 29], "random": [1, 0, -1]}
+    true = {"position": [90, 91, 89], "word-frequency": [1, 0.5, -1], "random": [0, 1, -1]}
+    found = report.verdicts(pd.concat([scores(rows).assign(metric="Erasure: sufficiency"), of_auprc(true)]))
+    assert verdict(found, "position does not beat random importance") == "–"
+    assert numbers(found, "position does not beat random importance").endswith("it finds more informative tokens, too")
+    assert verdict(found, "word-frequency does not beat random importance") == "FLAG"
+
+
+def of_auprc(rows):
+    return scores(rows).assign(metric="Truth: auprc")
 
 
 def test_a_metric_that_orders_measures_as_the_truth_and_one_that_does_the_reverse():

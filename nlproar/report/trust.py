@@ -188,7 +188,7 @@ def _verdicts_on_metric(scores: MetricScores, truth: MetricScores | None) -> Ite
     yield from _twins(scores)
     yield from _transforms(scores)
     yield from _ties(scores)
-    yield from _idle(scores)
+    yield from _idle(scores, truth)
 
 
 class Order(NamedTuple):
@@ -437,19 +437,32 @@ def _transforms(scores: MetricScores) -> Iterator[Line]:
         )
 
 
-def _idle(scores: MetricScores) -> Iterator[Line]:
-    """Yield whether a measure that knows nothing scores above random importance."""
+def _idle(scores: MetricScores, truth: MetricScores | None) -> Iterator[Line]:
+    """Yield whether a measure that knows nothing scores above random importance.
+
+    It may do so where it finds informative tokens better than random importance does, as on a task whose first word
+    says the label. The truth says whether that is so.
+    """
     rows = scores.rows
     for series in IDLE:
         if series not in rows or BASELINE not in rows:
             continue
         comparison = trust.compare(rows[series], rows[BASELINE])
+        finds_more = truth is not None and _is_above_random(truth, series)
         yield Line(
             f"{series} does not beat random importance",
-            _judge(comparison, lower=YES, equal=YES, higher=FLAG),
-            scores.difference(comparison),
+            _judge(comparison, lower=YES, equal=YES, higher=NOTHING if finds_more else FLAG),
+            scores.difference(comparison) + ("; it finds more informative tokens, too" if finds_more else ""),
             _MEANING_OF_IDLE,
         )
+
+
+def _is_above_random(scores: MetricScores, series: str) -> bool:
+    """Return whether a series has a higher score than random importance."""
+    rows = scores.rows
+    if series not in rows or BASELINE not in rows:
+        return False
+    return trust.compare(rows[series], rows[BASELINE]).verdict == 1
 
 
 def _judge(comparison: trust.Comparison, *, lower: str, equal: str, higher: str) -> str:
