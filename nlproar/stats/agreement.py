@@ -44,11 +44,18 @@ def kendall(first: np.ndarray, second: np.ndarray) -> float:
     NaN for fewer than two measures, and where all values of a list are equal. Kendall (1945), "The treatment of ties in
     ranking problems", Biometrika 33.
     """
-    upper = np.triu_indices(len(first), 1)
-    one = np.sign(first[:, None] - first[None, :])[upper]
-    other = np.sign(second[:, None] - second[None, :])[upper]
-    scale = np.sqrt(np.abs(one).sum() * np.abs(other).sum())
-    return float((one * other).sum() / scale) if scale > 0 else float("nan")
+    return float(kendall_of_rows(first[None], second[None])[0])
+
+
+def kendall_of_rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return Kendall's tau-b, see `kendall`, of each of R rows of two arrays (R, M): (R,)."""
+    upper, lower = np.triu_indices(first.shape[1], 1)  # all pairs of measures
+    one = np.sign(first[:, upper] - first[:, lower])
+    other = np.sign(second[:, upper] - second[:, lower])
+    scale = np.sqrt(np.abs(one).sum(axis=1) * np.abs(other).sum(axis=1))
+    agreeing = (one * other).sum(axis=1)
+    found: np.ndarray = np.divide(agreeing, scale, out=np.full(len(first), np.nan), where=scale > 0)
+    return found
 
 
 def mean_ranks(values: np.ndarray) -> np.ndarray:
@@ -105,12 +112,17 @@ def permutation_p(first: np.ndarray, second: np.ndarray) -> float:
         return float("nan")
     measures = len(one)
     if measures <= _MOST_PERMUTED:
-        orders = np.array(list(permutations(range(measures))))
-        as_high = [kendall(one[order], other) >= value - _ROUNDING for order in orders]
-        return float(np.mean(as_high))
+        permuted = np.array(list(permutations(one)))
+        return float(_are_as_high(permuted, other, value).mean())
     rng = np.random.default_rng(_SEED)
-    as_high = [kendall(rng.permutation(one), other) >= value - _ROUNDING for _ in range(RESAMPLES)]
-    return float((1 + sum(as_high)) / (1 + RESAMPLES))
+    permuted = np.array([rng.permutation(one) for _ in range(RESAMPLES)])
+    return float((1 + _are_as_high(permuted, other, value).sum()) / (1 + RESAMPLES))
+
+
+def _are_as_high(permuted: np.ndarray, other: np.ndarray, value: float) -> np.ndarray:
+    """Return whether tau of each of R orders (R, M) with `other` (M,) is `value` or higher: (R,) bool."""
+    found: np.ndarray = kendall_of_rows(permuted, np.broadcast_to(other, permuted.shape)) >= value - _ROUNDING
+    return found
 
 
 def _complete(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -138,6 +150,8 @@ def tau(first: np.ndarray, second: np.ndarray) -> Tau:
         return Tau(value, np.nan, np.nan, measures, seeds)
     rng = np.random.default_rng(_SEED)
     drawn = rng.integers(0, seeds, (RESAMPLES, seeds))
-    resampled = np.array([kendall(first[:, own].mean(axis=1), second[:, own].mean(axis=1)) for own in drawn])
+    first_means = first[:, drawn].mean(axis=2)  # (M, RESAMPLES)
+    second_means = second[:, drawn].mean(axis=2)
+    resampled = kendall_of_rows(first_means.T, second_means.T)
     low, high = np.nanquantile(resampled, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return Tau(value, float(low), float(high), measures, seeds)
