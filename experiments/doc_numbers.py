@@ -15,8 +15,9 @@ A marker in a text is one of these:
         VIEW is scores or ranks (of each measure by each metric), printed (what the study prints at its end), commands
         (what makes the study), a table of the file such as agreement_taus or trust, or section for the commands and
         most tables, each with a sentence.
-    <!-- numbers: NAME VIEW where COLUMN is VALUE or VALUE --> ... <!-- end -->
-        The rows of such a table that have one of these values in a column.
+    <!-- numbers: NAME VIEW of COLUMN, COLUMN where COLUMN is VALUE or VALUE and COLUMN is VALUE --> ... <!-- end -->
+        Some columns of such a table, and the rows that have one of these values in each of the columns behind "where".
+        Either part may be missing.
     <!-- number: NAME | METRIC | MEASURE | FIELD --> ... <!-- end -->
         One number within a line. FIELD is score, interval or rank, and METRIC is named as in the table of scores.
 """
@@ -68,7 +69,7 @@ _DIGITS = 6  # decimals that are kept of a value
 _MARKED = re.compile(r"(<!-- (numbers?): ([^>]+?) -->)((?:(?!<!-- number).)*?)(<!-- end -->)", re.DOTALL)
 _BEGIN = re.compile(r"<!-- numbers?:")
 _INLINE_AT_BEGINNING = re.compile(r"^ *<!-- number:", re.MULTILINE)
-_FILTER = re.compile(r"(\S+) where (.+?) is (.+)")
+_PART = re.compile(r"(\S+?)(?: of (.+?))?(?: where (.+))?")  # of a table: its name, columns, conditions
 _FIELDS = ("score", "interval", "rank")
 _NO_TABLES = ("scores", "ranks", "printed", "commands")  # views that are not tables of the report
 
@@ -273,17 +274,25 @@ def render(marker: str, words: str) -> str:
 
 def _view(numbers: Numbers, view: str) -> str:
     """Return what a view shows, without an empty line at its ends."""
-    filtered = _FILTER.fullmatch(view)
-    if filtered is not None:
-        view, column, values = filtered.groups()
-        return _markdown(_rows_with(_table(numbers, view), column, values.split(" or ")))
     if view == "section":
         return _section(numbers)
     if view == "commands":
         return _commands(numbers)
     if view == "printed":
         return "\n".join(["```", *numbers.printed, "```"])
-    return _markdown(_table(numbers, view))
+    part = _PART.fullmatch(view)
+    if part is None:
+        return _markdown(_table(numbers, view))
+    name, columns, conditions = part.groups()
+    rows = _table(numbers, name)
+    if conditions is not None:
+        known = "|".join(map(re.escape, rows[0]))
+        for condition in re.split(rf" and (?=(?:{known}) is )", conditions):
+            column, _, values = condition.partition(" is ")
+            rows = _rows_with(rows, column, values.split(" or "))
+    if columns is not None:
+        rows = _columns_of(rows, columns.split(", "))
+    return _markdown(rows)
 
 
 def _table(numbers: Numbers, view: str) -> list[dict[str, str]]:
@@ -298,12 +307,24 @@ def _table(numbers: Numbers, view: str) -> list[dict[str, str]]:
 
 def _rows_with(rows: list[dict[str, str]], column: str, values: Sequence[str]) -> list[dict[str, str]]:
     """Return the rows that have one of `values` in a column. Raises UserError if no row has."""
-    if column not in rows[0]:
-        raise UserError(f"there is no column {column!r}; choose from {', '.join(rows[0])}")
+    _check_column(rows, column)
     found = [row for row in rows if row[column] in values]
     if not found:
         raise UserError(f"no row has {' or '.join(values)} in the column {column!r}")
     return found
+
+
+def _columns_of(rows: list[dict[str, str]], columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return the rows with some of their columns. Raises UserError for a column that is not there."""
+    for column in columns:
+        _check_column(rows, column)
+    return [{column: row[column] for column in columns} for row in rows]
+
+
+def _check_column(rows: list[dict[str, str]], column: str) -> None:
+    """Raise UserError for a column that is not there."""
+    if column not in rows[0]:
+        raise UserError(f"there is no column {column!r}; choose from {', '.join(rows[0])}")
 
 
 def _commands(numbers: Numbers) -> str:

@@ -188,6 +188,9 @@ def test_a_view_shows_the_rows_with_some_values_in_a_column():
     flags = [row for row in rows if row["verdict"] == "FLAG"]
     text = doc_numbers.render("numbers", "sst-trust trust where verdict is FLAG or no")
     assert text.count(" FLAG |") == len(flags) > 0 and text.count("\n|") == 2 + len(flags)
+    both = "metric is Recursive ROAR or Masked fine-tuning and verdict is FLAG"
+    text = doc_numbers.render("numbers", f"sst-trust trust of verdict, metric where {both}")
+    assert text.splitlines()[2] == "| verdict | metric |" and text.count("FLAG | ") == 2
 
 
 @pytest.mark.parametrize(
