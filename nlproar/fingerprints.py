@@ -60,7 +60,9 @@ def _sha256_of_large(file: IO[bytes], state: dict[str, int], path: Path, cache_d
     if found is None:
         started = _now(entry)
         found = _hash(file, path.name, state["size"])
-        if _state(file) != state or state["ctime_ns"] / 1e9 > started - _SETTLED:
+        has_changed = _state(file) != state
+        is_young = state["ctime_ns"] / 1e9 > started - _SETTLED
+        if has_changed or is_young:
             return found
         if entry:
             _keep(entry, place, state, found)

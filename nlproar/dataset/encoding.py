@@ -677,7 +677,8 @@ def _choose_vocabulary(
         observation = np.concatenate([observation, observation_of_query])
         tokens = np.concatenate([tokens, np.array(train.query_tokens, dtype=np.int64)])
 
-    # A pair of observation and token is one number, so that `unique` finds the different pairs.
+    # A pair of observation and token is one number, so that `unique` finds the different pairs. With `size` 10, token 7
+    # of observation 2 is 27, and 27 % 10 is the token again.
     size = len(SPECIALS) + len(words)
     pairs = np.unique(observation * size + tokens)
     frequency = np.bincount(pairs % size, minlength=size)

@@ -200,7 +200,7 @@ def _recognise(file: Path, start: bytes) -> _Form:
     if header and not sample and formats.describe(start) is None:
         raise UserError(f"{file} holds a header, but no vector; {READABLE}")
     lengths = Counter(_numbers_at_end(line) for line in sample)
-    del lengths[0]
+    del lengths[0]  # a line without a number at its end says nothing
     if not lengths:
         raise _no_vectors(file, start)
     dimensions, frequency = lengths.most_common(1)[0]

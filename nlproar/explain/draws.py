@@ -8,6 +8,6 @@ import numpy as np
 def generator(seed: int, observation: int, sample: int = 0) -> np.random.Generator:
     """Return the generator of a sample of one observation, by its number in the data set.
 
-    Drawn row after row, the numbers of the first tokens are the same however many follow.
+    Take the draws in the order of the tokens: then those of the text are the same whatever padding follows.
     """
     return np.random.Generator(np.random.Philox(key=[seed, observation], counter=[0, 0, 0, sample]))

@@ -64,7 +64,8 @@ class Gradient(FromGradient):
     def __init__(self, explained: Explained) -> None:
         super().__init__(explained)
         factor = vocabulary_factor(self.model.embedding_matrix)
-        self.factor = self.view.project(factor.T).T  # (P, E), for the gradient at the inputs
+        # (P, E), for the gradient at the inputs of the view: with inputs = M embedding, it is M factor.
+        self.factor = self.view.project(factor.T).T
 
     def __call__(self, batch: SequenceBatch) -> Scores:
         """Return importance (B, T), >= 0; 0 at padding."""

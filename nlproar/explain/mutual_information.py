@@ -32,24 +32,26 @@ def word_information(train: Split, vocabulary_size: int, num_classes: int) -> np
     [PAD], [CLS] and [EOS] get 0. Madsen et al. 2022, appendix.
     """
     document = np.repeat(np.arange(len(train)), train.lengths)
+    # A document and a word make one number. After sorting, equal neighbours are a word that a document repeats.
     pairs = np.sort(document * vocabulary_size + train.tokens)
-    pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # a word counts once in a document
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]
     document, word = np.divmod(pairs, vocabulary_size)
     cells = np.bincount(word * num_classes + train.label[document], minlength=vocabulary_size * num_classes)
     both = cells.reshape(vocabulary_size, num_classes) + 1.0  # documents with the word and the label
     label = np.bincount(train.label, minlength=num_classes) + 1.0  # (C,)
     documents = label.sum()
     present = both.sum(axis=1, keepdims=True)  # (V, 1)
-    values = sum(
-        _term(joint / documents, (a / documents) * (b / documents))
-        for joint, a, b in (
-            (both, present, label),
-            (present - both, present, documents - label),
-            (label - both, documents - present, label),
-            (documents - label - present + both, documents - present, documents - label),
-        )
-    )
-    information: np.ndarray = np.asarray(values) @ (label / documents)
+    absent = documents - present
+    other_label = documents - label
+    values = np.zeros_like(both)
+    for joint, of_word, of_label in (
+        (both, present, label),  # documents with the word and the label
+        (present - both, present, other_label),  # with the word and another label
+        (label - both, absent, label),  # without the word, with the label
+        (absent - (label - both), absent, other_label),  # with neither
+    ):
+        values += _term(joint / documents, (of_word / documents) * (of_label / documents))
+    information: np.ndarray = values @ (label / documents)
     information[:FIRST_MASKABLE] = 0
     information[information < 0] = 0  # rounding
     return information

@@ -133,6 +133,7 @@ def rank_error(values: np.ndarray, exact: np.ndarray, split: Split, top: Top = E
             correlations.append(np.corrcoef(*ranks)[0, 1])
     if not correlations:
         return float("nan")
+    # Rounding can leave -0.0, or a number just below 0.
     return abs(round(1 - float(np.mean(correlations)), _DECIMALS))
 
 

@@ -26,7 +26,8 @@ FEW = 16  # rows up to which it is, whatever the states, where no gradient is wa
 
 
 def reverse_within(x: Tensor, length: Tensor) -> Tensor:
-    """Each sequence of x (B, T, *) reversed within its own length (B,); padding stays where it is."""
+    """Each sequence of x (B, T, *) reversed within its own length (B,); padding stays where it is: [a b c pad] becomes
+    [c b a pad]."""
     position = torch.arange(x.size(1), device=x.device)
     mirrored = torch.where(position < length[:, None], length[:, None] - 1 - position, position)
     return x.gather(1, mirrored[..., None].expand_as(x))

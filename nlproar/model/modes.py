@@ -33,6 +33,7 @@ def frozen(model: Model) -> Model:
 
     Recurrent layers lose their dropout instead of training mode, as cuDNN differentiates them in that mode only.
     """
+    # `deepcopy` does not copy what stands in its memo, and takes it from there.
     shared: dict[int, Any] = {id(weight): nn.Parameter(weight.detach(), False) for weight in model.parameters()}
     shared |= {id(buffer): buffer.detach() for buffer in model.buffers()}
     copied = copy.deepcopy(model, shared).eval()

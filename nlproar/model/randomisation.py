@@ -27,6 +27,7 @@ def layers(model: Classifier) -> dict[str, list[str]]:
 
 def _layer_of(parameter: str) -> str:
     """Return the layer of a parameter: "a.layer.3" for "a.layer.3.b.weight", and "a.b" for "a.b.weight"."""
+    # What matches in the first example is "a.layer.3": the shortest beginning that ends with a number.
     block = re.match(r".*?\.\d+(?=\.)", parameter)
     if block:
         return block.group()

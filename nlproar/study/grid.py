@@ -79,19 +79,22 @@ class Grid:
 
     def chains(self) -> list[Chain]:
         """Return every chain once: base chains first, then those of measures. No run is in two of them."""
-        base: dict[Config, Chain] = {}  # of every run that is shared, the chain it belongs to
+        base: list[Chain] = []
+        in_base: set[Config] = set()
         curves: dict[Chain, None] = {}
         for name in self.evaluations:
             rules = load_evaluation(name)
             grid = replace(self, flags={**self.flags, "evaluation": name})
             for dataset in self.datasets:
                 for seed in self.seeds:
-                    shared = tuple(run for run in rules.base(grid, dataset, seed) if run not in base)
-                    base |= dict.fromkeys(shared, Chain(shared))
+                    shared = tuple(run for run in rules.base(grid, dataset, seed) if run not in in_base)
+                    if shared:
+                        base.append(Chain(shared))
+                        in_base.update(shared)
                     for measure in self.measures:
                         for runs in grid.curves(dataset, seed, measure):
                             curves[Chain(tuple(runs))] = None
-        return [*dict.fromkeys(base.values()), *curves]
+        return [*base, *curves]
 
     def curves(self, dataset: str, seed: int, measure: str) -> Iterator[list[Config]]:
         """Yield the curves of a measure by the evaluation in `flags`: one or more for each transform."""

@@ -86,16 +86,16 @@ def _task(chain: Chain) -> str:
     return chain.configs[0].dataset
 
 
-def _plan_task(task: str, missing: Sequence[Chain], queued: dict[str, str]) -> list[JobList]:
+def _plan_task(task: str, considered: Sequence[Chain], queued: dict[str, str]) -> list[JobList]:
     """Return three lists, any of which may be empty: base chains, chains that can start, and chains that have to wait.
 
-    A chain waits if it needs a run of a base chain that is missing, whether that base chain is queued or new. `missing`
-    also has base chains that are queued although none of their runs is missing, as these are made again.
+    `considered` are the chains that lack runs, and base chains that are queued although they lack none, as these are
+    made again. A chain waits if it needs a run of one of these base chains, whether that one is queued or new.
     """
     awaited: set[Config] = set()  # the runs of all base chains that are missing or queued
     jobs_to_await: set[str] = set()  # the jobs of base chains that are queued
     new_bases: list[Chain] = []
-    for chain in missing:
+    for chain in considered:
         if chain.stage != "base":
             continue
         awaited.update(chain.configs)
@@ -106,7 +106,7 @@ def _plan_task(task: str, missing: Sequence[Chain], queued: dict[str, str]) -> l
 
     ready: list[Chain] = []
     waiting: list[Chain] = []
-    for chain in missing:
+    for chain in considered:
         if chain.stage == "base" or name(chain) in queued:
             continue
         if awaited.isdisjoint(chain.needs):

@@ -128,8 +128,8 @@ def _fork(arguments: Sequence[str], log: Path, confidential: bool, threads: int)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["nlproar.study.preloaded"])
     environment = {**os.environ, **_environment(threads)}
-    added = None if sys.flags.safe_path else sys.path[0]
-    forked = context.Process(target=_become, args=(list(arguments), str(log), os.getcwd(), environment, added))
+    script_folder = None if sys.flags.safe_path else sys.path[0]
+    forked = context.Process(target=_become, args=(list(arguments), str(log), os.getcwd(), environment, script_folder))
     resource_tracker.ensure_running()  # now, as it lets the signals through that are held back below
     # A Ctrl-C of the terminal reaches the fork server, too. While it imports, and a worker has no log, that would be a
     # traceback on the screen. The fork server inherits which signals are held back, and a worker lets them through.
@@ -161,10 +161,12 @@ def _environment_of_fork_server(threads: int) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _become(arguments: list[str], log: str, folder: str, environment: dict[str, str], added: str | None) -> None:
+def _become(
+    arguments: list[str], log: str, folder: str, environment: dict[str, str], script_folder: str | None
+) -> None:
     """Go on as the process of a script, in a process that was just forked.
 
-    `added` is the place that Python put before the others when it started the study, if it did.
+    `script_folder` is the place that Python put before all others when it started the study, if it did.
     """
     os.setsid()
     os.chdir(folder)
@@ -175,7 +177,7 @@ def _become(arguments: list[str], log: str, folder: str, environment: dict[str, 
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
-    if added in ("", folder):
+    if script_folder in ("", folder):
         # As PYTHONSAFEPATH says. The folder may stand there once more, where the package is installed from it.
         del sys.path[0]
     if arguments[0] == "-m":

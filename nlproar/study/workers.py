@@ -57,7 +57,9 @@ def new_records(layout: Layout, worker: Worker, replaces: Stamps) -> list[tuple[
     while worker.todo:
         config = worker.todo[0]
         stamp = record.stamp(layout.record(config))
-        if stamp in (None, replaces.get(overwrite.name(config))):
+        is_missing = stamp is None
+        is_the_old_one = stamp == replaces.get(overwrite.name(config))
+        if is_missing or is_the_old_one:
             break
         try:
             content = record.read(layout.record(config), config)
