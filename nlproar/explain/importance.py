@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import import_module
@@ -103,7 +103,8 @@ class Scores(NamedTuple):
 class Explainer(Protocol):
     """The implementation of a measure: a class that takes an `Explained`. Its instance is called with every batch.
 
-    Several threads may call it at the same time, so a call must not change the explainer.
+    Several threads may call it at the same time, so a call must not change the explainer. If the class has
+    `one_at_a_time = True`, batches are explained one after the other, each with all of torch's threads.
     """
 
     def __call__(self, batch: SequenceBatch) -> Scores:
@@ -224,7 +225,11 @@ def explain(measure: str, explainer: Explainer, explained: Explained, name: str)
     batches = FixedBatches(split, explained.tokens_per_batch)
     explain_batch = partial(_explain_batch, explainer, explained, split)
     progress = stage(f"explaining {name} by {measure}", len(split), "observations")
-    with progress as bar, side_by_side(explained.device) as map_batches:
+    if getattr(explainer, "one_at_a_time", False):
+        mapping: AbstractContextManager[Callable[..., Iterator[Any]]] = nullcontext(map)
+    else:
+        mapping = side_by_side(explained.device)
+    with progress as bar, mapping as map_batches:
         for rows, scores, elapsed in map_batches(explain_batch, batches.plan()):
             _copy_tokens(scores.importance.numpy(), split, rows, values)
             seconds[rows] = elapsed / len(rows)

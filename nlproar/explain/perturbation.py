@@ -7,7 +7,6 @@ A text is described to Captum by one number for each token that can be masked: 1
 
 from __future__ import annotations
 
-import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -25,11 +24,11 @@ from nlproar.seeds import derive
 
 Forward = Callable[[Tensor], Tensor]
 
-_ONE_AT_A_TIME = threading.Lock()  # Captum draws from torch's global generator
-
 
 class _Perturbation(ABC):
     """What these measures share: each observation is explained for itself, with random numbers of its own."""
+
+    one_at_a_time = True  # Captum draws from torch's global generator
 
     def __init__(self, explained: Explained) -> None:
         assert explained.model is not None
@@ -66,7 +65,7 @@ class _Perturbation(ABC):
         at_once = max(1, self.tokens_per_batch // one.tokens.size(1))
         is_there = torch.ones(1, len(positions), device=one.tokens.device)
         forward = partial(self._logit, one, positions)
-        with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Captum's advice on the number of perturbations
             torch.manual_seed(seed)
             values: Tensor = self.attribute(forward, is_there, at_once)
