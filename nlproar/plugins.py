@@ -62,8 +62,12 @@ def load(name: str) -> str:
         _check_is_free(path.stem, name)
         module = importlib.util.module_from_spec(specification)
         sys.modules[path.stem] = module  # where the registries look for what it has registered
-        with _syntax_errors_named(name):
-            specification.loader.exec_module(module)
+        try:
+            with _syntax_errors_named(name):
+                specification.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[path.stem]
+            raise
         _loaded.add(place)
     return place
 
@@ -82,8 +86,11 @@ def _import_module(name: str) -> str:
     if name not in _loaded:
         _import_for_the_first_time(name)
     file = getattr(sys.modules[name], "__file__", None)
-    is_one_file = file is not None and Path(file).stem == name
-    return str(Path(str(file)).resolve()) if is_one_file else name
+    if file is None or Path(file).stem != name:
+        return name
+    place = str(Path(file).resolve())
+    _loaded.add(place)
+    return place
 
 
 def _import_for_the_first_time(name: str) -> None:

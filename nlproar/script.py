@@ -121,7 +121,8 @@ def users_errors() -> Iterator[None]:
         if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
             raise
         raise UserError(
-            "there is not enough memory on the device; take a smaller --batch-size or --max-length, or another --device"
+            "there is not enough memory on the device; take fewer --jobs, another --device or, if it happened in"
+            " training, a smaller --batch-size"
         ) from error
     except ModuleNotFoundError as error:
         package = (error.name or "nlproar").partition(".")[0]

@@ -16,6 +16,7 @@ from nlproar.dataset.tokenizer import whitespace
 from nlproar.errors import UserError
 from nlproar.model.transformer import class_order
 from nlproar.report import agreement, frame
+from nlproar.run import importance_table
 from nlproar.run.config import from_identity, resolve
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
@@ -106,9 +107,19 @@ def test_all_metrics_of_a_study_are_those_that_train_nothing(films, judge, tmp_p
     words = ["--dataset", "films", "--model", str(judge), "--as-is", "--persistent-dir", str(tmp_path), "--dry-run"]
     study.main("", [*words, "--metric", "all", "--importance-measure", "gradient"])
     assert capsys.readouterr().out.splitlines()[-1].split()[:5] == ["all", "0", "1", "3", "0"]
-    with pytest.raises(SystemExit, match="2"):
-        study.main("", words)
-    assert capsys.readouterr().err.startswith("error: --as-is: roar trains models on masked data; choose a --metric")
+    for added, said in (
+        ([], "--as-is: roar trains models on masked data; choose a --metric"),
+        (["--metric", "erasure", "--seed", "0", "1"], "--as-is: the model is the same for every seed; give one --seed"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            study.main("", [*words, *added])
+        assert capsys.readouterr().err.startswith(f"error: {said}")
+
+
+def test_the_table_of_importance_is_that_of_the_model(films, judge, tmp_path):
+    words = ["--dataset", "films", "--model", str(judge), "--as-is", "--persistent-dir", str(tmp_path)]
+    config, *_ = importance_table._parse("", [*words, "--importance-measure", "gradient"])
+    assert config.evaluation == "erasure" and config.recipe.as_is
 
 
 def test_what_belongs_to_a_training_makes_no_other_run_and_a_model_has_to_be_named(films, judge):
@@ -133,8 +144,8 @@ def test_a_metric_that_trains_is_refused_and_names_others(films, judge):
     ):
         with pytest.raises(UserError, match=r"--as-is: .* trains models on masked data; choose a --metric that"):
             films(judge, **flags)
-    with pytest.raises(UserError, match="--as-is: masked-fine-tuning trains models"):
-        films(judge, evaluation="erasure", importance_measure="gradient", erasure_model="masked-fine-tuning").needs()
+    with pytest.raises(UserError, match=r"--as-is: --erasure-model masked-fine-tuning trains a model .*; choose plain"):
+        films(judge, evaluation="erasure", importance_measure="gradient", erasure_model="masked-fine-tuning")
     with pytest.raises(UserError, match="--as-is: tiny has random weights"):
         films("tiny")
 

@@ -106,11 +106,6 @@ def test_what_cannot_matter_does_not_enter():
     assert resolve("sst", **options).id == resolve("sst").id
 
 
-def test_a_tolerance_is_nothing_where_the_number_of_points_is_fixed():
-    fixed = {"importance_measure": "integrated-gradient", "k": 10, "riemann_samples": 50}
-    assert resolve("sst", **fixed, tolerance=0.01) == resolve("sst", **fixed)
-
-
 def test_every_other_flag_enters_the_id(tmp_path):
     base = {"importance_measure": "integrated-gradient", "k": 10, "recursive": True}
     vectors = tmp_path / "v.txt"

@@ -138,6 +138,7 @@ def test_a_metric_of_a_task_of_ones_own_that_does_not_exist_is_named(fact):
     with pytest.raises(UserError, match="'auroc': choose from accuracy, macro_f1, micro_f1"):
         in_memory("films", [], ("bad", "good", "other"), whitespace, **{fact: "auroc"})
     films(**{fact: "auroc"})
+    films(metric="macro_f1_at_best_threshold")
 
 
 def test_a_label_may_be_an_integer_of_any_library():

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from captum.attr import IntegratedGradients
 
 from nlproar.dataset.batch import make_batch
 from nlproar.dataset.vocabulary import MASK
-from nlproar.explain import MEASURES
+from nlproar.explain import MEASURES, importance
 from nlproar.explain.importance import build
 from tests.test_measures import explained, scores
 
@@ -32,6 +33,27 @@ def logit(model, batch, is_there):
     """The logit of the label of each observation with `[MASK]` where `is_there` (B, T) is false."""
     tokens = torch.where(is_there | ~batch.maskable, batch.tokens, MASK)
     return model(batch.with_tokens(tokens)).logits.gather(1, batch.label[:, None]).squeeze(1)
+
+
+@pytest.mark.parametrize("measure", [name for name in MEASURES_OF_CAPTUM if "beam" not in name])
+def test_batches_are_explained_one_after_the_other_where_others_are_side_by_side(world, measure, monkeypatch):
+    """Captum draws from torch's global generator, which two threads at a time would share."""
+    at_work = []
+
+    def explain_batch(*_):
+        at_work.append(threading.current_thread())
+        raise _Enough
+
+    monkeypatch.setattr(importance, "_explain_batch", explain_batch)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    of_world = explained(*world)
+    with pytest.raises(_Enough):
+        importance.explain(measure, build(measure, of_world), of_world, "test")
+    assert at_work == [threading.main_thread()]
+
+
+class _Enough(Exception):
+    """One batch is enough."""
 
 
 @pytest.mark.parametrize("measure", MEASURES_OF_CAPTUM)

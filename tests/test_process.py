@@ -121,7 +121,7 @@ def test_a_device_without_memory_is_one_line_and_any_other_error_of_torch_keeps_
         """As torch calls that of a GPU."""
 
     for error in (OutOfMemoryError("CUDA out of memory"), RuntimeError("[enforce fail] can't allocate memory: 9 TB")):
-        said = "not enough memory on the device; take a smaller --batch-size"
+        said = "not enough memory on the device; take fewer --jobs"
         with pytest.raises(UserError, match=said), users_errors():
             raise error
     with pytest.raises(RuntimeError, match="shapes"), users_errors():

@@ -112,9 +112,9 @@ def locate(named: str, layout: Layout) -> tuple[Pretrained, Path | None]:
 
 
 def fetch(named: str, layout: Layout) -> None:
-    """Download a model of the hub if it is not there, also if it was once. Raises UserError where it cannot be had.
+    """Download a model of the hub if its folder is missing, even if it was there before.
 
-    Nothing is done for `tiny`, and for a folder.
+    Raises UserError where it cannot be had. Nothing is done for `tiny`, and for a folder.
     """
     folder = _folder_of_hub(named, layout)
     if named == TINY or Path(named).is_dir() or (folder / _CONFIG).is_file():

@@ -189,7 +189,7 @@ def folder_of(subwords: Subwords) -> str:
     if subwords.folder is None:
         raise UserError(
             f"--model {subwords.model}: its folder is gone; put it back, name where it lies now or, for a model of the"
-            " hub, fetch it with nlproar prepare"
+            f" hub, fetch it with nlproar prepare TASK --model {subwords.model}"
         )
     return subwords.folder
 

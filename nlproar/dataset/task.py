@@ -20,6 +20,7 @@ SPLIT_SEED = 0  # fixed: the seed of a run must not change its data
 
 METRICS = ("accuracy", "auroc", "macro_f1", "micro_f1")
 """The metrics by which the epoch of a task can be chosen, and its performance reported. AUROC is of two classes."""
+_OF_TWO_CLASSES = "macro_f1_at_best_threshold"  # can be reported, too
 
 _TOKENIZED = 200  # texts of a task in memory whose tokens tell one tokenizer from another
 
@@ -104,8 +105,7 @@ def in_memory(
     defaults: dict[str, Any] = {"title": name, "monitor": "accuracy", "metric": "accuracy"}
     defaults["command"] = ""
     facts = {**defaults, **facts}
-    for fact in ("monitor", "metric"):
-        known = METRICS if len(labels) == 2 else [metric for metric in METRICS if metric != "auroc"]
+    for fact, known in _known_metrics(len(labels)).items():
         if facts[fact] not in known:
             raise UserError(f"task {name}: {fact} {facts[fact]!r}: choose from {', '.join(known)}")
     return Task(
@@ -117,6 +117,14 @@ def in_memory(
         tokenize=tokenize,
         **facts,
     )
+
+
+def _known_metrics(classes: int) -> dict[str, list[str]]:
+    """Return the names that a task with so many classes may have as `monitor` and as `metric`."""
+    if classes == 2:
+        return {"monitor": [*METRICS], "metric": [*METRICS, _OF_TWO_CLASSES]}
+    of_all = [metric for metric in METRICS if metric != "auroc"]
+    return {"monitor": of_all, "metric": of_all}
 
 
 def _checked(example: Example, where: str, labels: Sequence[str], paired: bool) -> Example:

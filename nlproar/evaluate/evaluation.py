@@ -26,7 +26,7 @@ class Evaluation(ABC):
     version: ClassVar[int] = 1  # raise it when the numbers of the same configuration change: it is another run then
     shares_base_of: ClassVar[str | None] = None  # the evaluation whose shared runs begin its curves, if not its own
 
-    trains_on_masks: ClassVar[bool] = False  # True: not for a model that is used as it is
+    trains_on_masks: ClassVar[bool] = False  # True: it trains models on masked data, so not with --as-is
     needs_truth: ClassVar[bool] = False  # True: only for tasks whose informative tokens are known
     slow: ClassVar[bool] = False  # True: a study has it only if it is named
 

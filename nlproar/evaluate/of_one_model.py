@@ -51,6 +51,9 @@ class OfOneModel(Evaluation):
         """See `Evaluation.canonical`."""
         if config.importance_measure is None:
             raise UserError(f"{config.evaluation} needs an --importance-measure")
+        if not config.recipe.is_trained and config.parameters.erasure_model != "plain":
+            model = config.parameters.erasure_model
+            raise UserError(f"--as-is: --erasure-model {model} trains a model on masked data; choose plain")
         return config
 
     def trained(self, config: Config) -> Config:

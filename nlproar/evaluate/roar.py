@@ -87,7 +87,8 @@ class Roar(Evaluation):
         level: Level = config.parameters
         step = level.recursive_step_size or usual_step(level.roar_strategy)
         _check_percentage(level)
-        if not config.recipe.is_trained and (level.k > 0 or self.masks_at_random):
+        trains_here = self.trains_on_masks and (level.k > 0 or self.masks_at_random)
+        if trains_here and not config.recipe.is_trained:
             raise UserError(
                 f"--as-is: {config.evaluation} trains models on masked data; choose a --metric that trains none,"
                 " such as erasure or leave-one-out"

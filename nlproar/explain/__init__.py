@@ -69,11 +69,6 @@ class IntegrationPath(Target):
         choices=("zero", "mask", "pad"),
     )
 
-    def __post_init__(self) -> None:
-        """Forget the tolerance where the number of points is fixed, so that it does not make another run."""
-        if self.riemann_samples is not None:
-            object.__setattr__(self, "tolerance", type(self).tolerance)
-
 
 @dataclass(frozen=True)
 class RiemannSteps(Target):

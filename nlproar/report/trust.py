@@ -448,13 +448,12 @@ def _idle(scores: MetricScores, truth: MetricScores | None) -> Iterator[Line]:
         if series not in rows or BASELINE not in rows:
             continue
         comparison = trust.compare(rows[series], rows[BASELINE])
-        finds_more = truth is not None and _is_above_random(truth, series)
-        yield Line(
-            f"{series} does not beat random importance",
-            _judge(comparison, lower=YES, equal=YES, higher=NOTHING if finds_more else FLAG),
-            scores.difference(comparison) + ("; it finds more informative tokens, too" if finds_more else ""),
-            _MEANING_OF_IDLE,
-        )
+        verdict = _judge(comparison, lower=YES, equal=YES, higher=FLAG)
+        numbers = scores.difference(comparison)
+        if verdict != UNKNOWN and truth is not None and _is_above_random(truth, series):
+            verdict = NOTHING
+            numbers += "; it finds more informative tokens than random importance"
+        yield Line(f"{series} does not beat random importance", verdict, numbers, _MEANING_OF_IDLE)
 
 
 def _is_above_random(scores: MetricScores, series: str) -> bool:

@@ -375,6 +375,7 @@ class Context:
         with self.timed("vectors"):
             model = class_of(config.model_type).initial(start).to(self.device)
         if not config.recipe.is_trained:
+            assert not mask_at_random and not any(mask.any() for mask in masks.of_split.values())
             return model, training.as_it_is(model)
         masked = self.dataset.masked(masks.of_split)
         with self.timed("train"):

@@ -74,6 +74,8 @@ def _parse(description: str, argv: list[str] | None) -> tuple[Config, Sequence[s
     if flags.get("overwrite"):
         raise UserError("--overwrite makes runs again, and this command writes a table; use it with nlproar run")
     dataset = flags.pop("dataset")
+    if flags.get("as_is", False):
+        flags.setdefault("evaluation", "erasure")  # which explains the model without training another one
     if load_evaluation(flags.get("evaluation", DEFAULT_EVALUATION)).level == "k":
         # A run of k = 0 explains nothing. The importance of the first level is that of the unmasked model.
         first_level = flags.get("recursive_step_size") or usual_step(flags.get("roar_strategy"))

@@ -126,7 +126,7 @@ def parse(description: str, argv: list[str] | None = None) -> tuple[Grid, argpar
         datasets=datasets,
         measures=_chosen_measures(flags.importance_measure, datasets, model_type),
         transforms=_chosen(flags.transform, transform.NAMES),
-        seeds=list(dict.fromkeys(flags.seed)),
+        seeds=_chosen_seeds(flags.seed, values.get("as_is", False)),
         evaluations=_chosen(flags.evaluations, _all_metrics(datasets, model_type, values.get("as_is", False))),
         strategies=list(dict.fromkeys(flags.roar_strategy)),
         kinds=values.get("kinds", (False,)),
@@ -137,6 +137,17 @@ def parse(description: str, argv: list[str] | None = None) -> tuple[Grid, argpar
         flags={name: values[name] for name in _passed() if name in values},
     )
     return grid, flags
+
+
+def _chosen_seeds(seeds: Sequence[int], as_is: bool) -> list[int]:
+    """Return the seeds, each once. Raises UserError for several seeds of a model that is not trained.
+
+    It is the same model for all of them, so an interval over these seeds would have no width.
+    """
+    chosen = list(dict.fromkeys(seeds))
+    if as_is and len(chosen) > 1:
+        raise UserError("--as-is: the model is the same for every seed; give one --seed")
+    return chosen
 
 
 def _passed() -> list[str]:

@@ -35,9 +35,7 @@ class Display:
         self.bar.close()
 
     def show(self, doing: Sequence[str]) -> None:
-        """What each worker does now."""
-        if not self.live:
-            return
+        """What each worker does now, on a terminal."""
         self.bar.refresh()
         width = shutil.get_terminal_size().columns - 1
         for line, text in zip(self.lines, [*doing, *[""] * len(self.lines)], strict=False):

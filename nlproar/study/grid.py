@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from nlproar.evaluate import load_evaluation
@@ -28,7 +29,7 @@ class Chain:
         """One of `STAGES`."""
         return "base" if self.configs[0].importance_measure is None else "measures"
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Config, ...]:
         """The runs of other chains whose models this chain looks at."""
         needed: dict[Config, None] = {}

@@ -70,7 +70,8 @@ class Scheduler:
             try:
                 while self.waiting or self.running:
                     self._start_what_can()
-                    display.show([worker.doing() for worker in self.running])
+                    if display.live:
+                        display.show([worker.doing() for worker in self.running])
                     time.sleep(_SECONDS_BETWEEN_LOOKS)
                     for worker in list(self.running):
                         self._look_at(worker, display)

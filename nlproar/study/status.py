@@ -43,7 +43,7 @@ class Status:
         """Bring this up to date with the disk, where other processes may have made runs, or made them again."""
         now = look(layout, chains, self.replaces)
         self.records = now.records
-        self.failures = {**now.failures, **self.failures}  # the reason that this study has seen counts
+        self.failures = {**now.failures, **self.failures}  # a reason that this study has seen wins
         for config in now.records:
             self.failures.pop(config, None)
 
