@@ -259,8 +259,12 @@ def _check_metrics(record: Record) -> None:
             if name in values:
                 check(values[name], SHARE, f"metrics.{split}.{name}")
     training = record.training
-    if training is not None and training["best_epoch"] > len(training["epochs"]):
-        raise WrongShape(f"best_epoch is {training['best_epoch']}, and there are {len(training['epochs'])} epochs")
+    if training is None:
+        return
+    best = training["best_epoch"]
+    epochs = len(training["epochs"])
+    if best > epochs or (best == 0 and epochs > 0):  # a model that is used as it is has no epoch, and none is the best
+        raise WrongShape(f"training.best_epoch is {best}, and training.epochs has {epochs} epochs")
 
 
 def _check_name(record: Record, path: Path) -> None:
