@@ -330,6 +330,26 @@ def test_beam_search_finds_the_best_order_where_it_keeps_all_of_them(small_model
     assert total(found) == pytest.approx(best, abs=1e-6)
 
 
+def test_beam_search_asks_once_about_the_same_tokens(lookup_view, monkeypatch):
+    """n tokens have 2^n sets. All but the whole one are extended by each token that they lack: n 2^(n-1) texts."""
+    asked = []
+    answer = LookupView.answer
+    monkeypatch.setattr(LookupView, "answer", lambda self, batch: asked.append(len(batch.label)) or answer(self, batch))
+    searched("beam-search", [5, 7, 5, 6], beams=math.factorial(4))
+    assert sum(asked) == 4 * 2**3
+
+
+@pytest.mark.parametrize("measure", ["beam-search", "least-beam-search"])
+def test_beam_search_finds_the_same_order_alone_and_in_company(small_model_of_pairs, measure):
+    model, split = small_model_of_pairs
+    explained = Explained(model, SimpleNamespace(splits={"train": split}), 3, 0, Beams(), 4096)
+    search = build(measure, explained)
+    together = search(make_batch(split, np.arange(len(split)))).importance
+    for row, length in enumerate(split.lengths):
+        alone = search(make_batch(split, np.array([row]), 33, 27)).importance
+        assert torch.equal(alone[0, :length], together[row, :length])
+
+
 @pytest.fixture
 def small_model_of_pairs(world):
     model, dataset = world

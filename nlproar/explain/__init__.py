@@ -153,9 +153,16 @@ MEASURES = {
     "gradient-shap": Measure("nlproar.explain.gradient_shap:GradientShap", random=True, parameters=Baselines),
     "leave-one-out": Measure("nlproar.explain.leave_one_out:LeaveOneOut", parameters=Removal),
     "leave-one-out-signed": Measure("nlproar.explain.leave_one_out:SignedLeaveOneOut", signed=True, parameters=Removal),
-    "beam-search": Measure("nlproar.explain.beam_search:BeamSearch", parameters=Beams, slow=True, ordinal=True),
+    "beam-search": Measure(
+        "nlproar.explain.beam_search:BeamSearch", parameters=Beams, version=2, slow=True, ordinal=True
+    ),
     "least-beam-search": Measure(
-        "nlproar.explain.beam_search:LeastBeamSearch", parameters=Beams, slow=True, ordinal=True, role="check"
+        "nlproar.explain.beam_search:LeastBeamSearch",
+        parameters=Beams,
+        version=2,
+        slow=True,
+        ordinal=True,
+        role="check",
     ),
     "feature-ablation": Measure("nlproar.explain.perturbation:FeatureAblation", parameters=Target, slow=True),
     "shapley-sampling": Measure(

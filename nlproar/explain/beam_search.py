@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,13 +11,16 @@ from nlproar.dataset.batch import SequenceBatch
 from nlproar.dataset.vocabulary import MASK
 from nlproar.explain.importance import Explained, Scores
 
+DECIMALS = 6  # of the probabilities that are compared: the digits behind depend on which texts share a batch
+
 
 class BeamSearch:
     """The order in which masking the tokens, one after the other, makes the probability of the class the smallest.
 
     The search adds tokens one by one and keeps the `beams` orders with the smallest sum of all probabilities so far
-    (Zhou & Shah 2023, arXiv 2205.08696; Madsen et al. 2023, arXiv 2310.07819, use it as a measure). It is nearly the
-    most that a measure can reach by comprehensiveness, and asks the model about `beams` * T² / 2 texts for T tokens.
+    (Zhou & Shah 2023, arXiv 2205.08696; Madsen et al. 2023, arXiv 2310.07819, use it as a measure). Of equal sums, the
+    order is kept whose last token stands first. It is nearly the most that a measure can reach by comprehensiveness,
+    and asks the model about at most `beams` * T² / 2 texts for T tokens.
     """
 
     sign = 1.0  # of the probability that is made small
@@ -29,46 +34,63 @@ class BeamSearch:
     @torch.no_grad()
     def __call__(self, batch: SequenceBatch) -> Scores:
         """Return importance (B, T): the number of tokens that are masked at the same time or later; 0 at padding and
-        special tokens."""
-        importance = torch.zeros_like(batch.tokens, dtype=torch.float32)
-        for row in range(len(batch.label)):
-            one = batch.rows(torch.tensor([row], device=batch.label.device))
-            positions = one.maskable[0].nonzero().squeeze(1)
-            order = self._search(one, positions)
-            later = torch.arange(len(order), 0, -1, dtype=torch.float32, device=importance.device)
-            importance[row, positions[order]] = later
-        return Scores(importance)
+        special tokens.
 
-    def _search(self, one: SequenceBatch, positions: Tensor) -> Tensor:
-        """Return the best order of the tokens at `positions` (n,) that was found, as indices (n,) into them."""
-        n = len(positions)
-        device = positions.device
-        orders = torch.zeros(1, 0, dtype=torch.int64, device=device)  # (beams, tokens so far)
-        totals = torch.zeros(1, dtype=torch.float64, device=device)  # (beams,), of the probabilities so far
-        for _ in range(n):
-            is_masked = torch.zeros(len(orders), n, dtype=torch.bool, device=device)
-            is_masked.scatter_(1, orders, True)
-            beam, token = (~is_masked).nonzero(as_tuple=True)  # every order with every token that it lacks
-            candidates = is_masked[beam]
-            candidates[torch.arange(len(beam), device=device), token] = True
-            reached = totals[beam] + self.sign * self._probabilities(one, positions, candidates)
-            best = reached.argsort(stable=True)[: self.beams]
-            orders = torch.cat([orders[beam[best]], token[best, None]], dim=1)
-            totals = reached[best]
-        return orders[0]
+        All observations take a step together, K orders each. There are fewer in the first steps: what has no order has
+        an infinite total, and comes last.
+        """
+        available = batch.maskable.sum(dim=1)  # (B,)
+        orders = (len(batch.tokens), self.beams, batch.tokens.size(1))  # B, K, T
+        is_masked = torch.zeros(orders, dtype=torch.bool, device=batch.tokens.device)
+        importance = torch.zeros(orders, dtype=torch.float32, device=batch.tokens.device)
+        totals = torch.full(orders[:2], math.inf, dtype=torch.float64, device=batch.tokens.device)
+        totals[:, 0] = 0  # nothing is masked yet
+        for step in range(int(available.max())):
+            rows = (available > step).nonzero().squeeze(1)
+            part = batch.rows(rows)
+            reached = totals[rows, :, None] + self.sign * self._probabilities(part, is_masked[rows], totals[rows])
+            reached.masked_fill_(is_masked[rows] | ~part.maskable[:, None], math.inf)
+            totals[rows], order, token = _smallest(reached, self.beams)
+            new = torch.nn.functional.one_hot(token, batch.tokens.size(1)).bool()  # (rows, K, T)
+            is_masked[rows] = is_masked[rows[:, None], order] | new
+            left = (available[rows] - step)[:, None, None]
+            importance[rows] = importance[rows[:, None], order] + new * left
+        return Scores(importance[:, 0])
 
-    def _probabilities(self, one: SequenceBatch, positions: Tensor, is_masked: Tensor) -> Tensor:
-        """Return the probability of the class, (m,), of the text with the tokens in `is_masked` (m, n) masked."""
-        found = []
-        size = max(1, self.tokens_per_batch // one.tokens.size(1))
-        for start in range(0, len(is_masked), size):
-            part = is_masked[start : start + size]
-            tokens = one.tokens.repeat(len(part), 1)
-            tokens[:, positions] = torch.where(part, MASK, tokens[:, positions])
-            batch = one.repeat(len(part)).with_tokens(tokens)
-            probabilities = self.view.answer(batch).logits.double().softmax(dim=1)
-            found.append(probabilities.gather(1, batch.label[:, None]).squeeze(1))
-        return torch.cat(found)
+    def _probabilities(self, batch: SequenceBatch, is_masked: Tensor, totals: Tensor) -> Tensor:
+        """Return the probability of the class when one more token is masked, (B, K, T), for every order (B, K, T) with
+        a finite total (B, K); anything at a token that is masked already or cannot be."""
+        row, order = totals.isfinite().nonzero(as_tuple=True)
+        # Two orders of the same tokens ask about the same texts.
+        with_row = torch.cat([row[:, None], is_masked[row, order].long()], dim=1)
+        sets, which = torch.unique(with_row, dim=0, return_inverse=True)
+        row_of_set = sets[:, 0]
+        set_is_masked = sets[:, 1:].bool()
+        in_set, token = (batch.maskable[row_of_set] & ~set_is_masked).nonzero(as_tuple=True)
+        of_sets = totals.new_zeros(set_is_masked.shape)
+        size = max(1, self.tokens_per_batch // batch.tokens.size(1))
+        for some_sets, some_tokens in zip(in_set.split(size), token.split(size), strict=True):
+            texts = batch.rows(row_of_set[some_sets])
+            masked = set_is_masked[some_sets]
+            masked[torch.arange(len(masked), device=masked.device), some_tokens] = True
+            of_sets[some_sets, some_tokens] = self._answers(texts.with_tokens(texts.tokens.masked_fill(masked, MASK)))
+        found = totals.new_zeros(is_masked.shape)
+        found[row, order] = of_sets[which]
+        return found
+
+    def _answers(self, batch: SequenceBatch) -> Tensor:
+        """Return the probability of the class in `batch.label`, (B,)."""
+        probabilities = self.view.answer(batch).logits.double().softmax(dim=1)
+        return probabilities.gather(1, batch.label[:, None]).squeeze(1).round(decimals=DECIMALS)
+
+
+def _smallest(values: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the smallest values (B, number) of (B, K, T) for each observation, in ascending order, and where they
+    stand in K and in T. Of equal values the first one is taken."""
+    flat = values.flatten(1)
+    place = flat.argsort(dim=1, stable=True)[:, :number]
+    tokens = values.size(2)
+    return flat.gather(1, place), place // tokens, place % tokens
 
 
 class LeastBeamSearch(BeamSearch):

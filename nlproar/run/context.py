@@ -525,15 +525,16 @@ def _explain_split(measure: str, build_once: ExplainerBuilder, split: str) -> st
     explainer, explained = build_once()
     if MEASURES[measure].slow:
         number = f"{_number_of_texts(explained, split):,}"
-        log.info("%s asks the model about %s texts to explain %s", measure, number, split)
+        log.info("%s asks the model about up to %s texts to explain %s", measure, number, split)
     return explain(measure, explainer, explained, split).arrays()
 
 
 def _number_of_texts(explained: Explained, split_name: str) -> int:
-    """Return roughly how many texts a slow measure passes through the model to explain a split.
+    """Return at most how many texts a slow measure passes through the model to explain a split.
 
     For an observation of n tokens, a beam search of b beams tries at most b texts for each token that is left, and one
-    token less at each of n steps: b * n * (n + 1) / 2. Other slow measures take a number of perturbed texts per token.
+    token less at each of n steps: b * n * (n + 1) / 2. It tries fewer where two
+    beams have masked the same tokens. Other slow measures take a number of perturbed texts per token.
     """
     split = explained.dataset.splits[split_name]
     tokens = np.add.reduceat(split.maskable, split.offsets[:-1])
