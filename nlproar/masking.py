@@ -29,6 +29,7 @@ them. An observation of two words:
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -155,17 +156,31 @@ def at_tokens(of_words: np.ndarray, word_starts: np.ndarray) -> np.ndarray:
     return expanded
 
 
-def importance_of_words(importance: np.ndarray, word_starts: np.ndarray, adds_up: bool = True) -> np.ndarray:
-    """Return the importance of each word, (W,) float32: the sum of the importance (S,) of its tokens.
+def importance_of_words(importance: np.ndarray, word_starts: np.ndarray, how: str = "sum") -> np.ndarray:
+    """Return the importance of each word, (W,) float32, from that of its tokens, (S,).
 
-    Where importance does not add up (`adds_up` is false) it is that of the first token: the sum of several random
-    numbers is larger than one of them, and random importance would prefer long words.
+    It is their sum, unless `how`, a key of `OF_WORD`, names another value. A sum says nothing where numbers are random
+    or where only their order means something: there it would prefer long words.
     """
     first = np.flatnonzero(word_starts)
-    if not adds_up:
-        return importance[first].astype(np.float32)
-    total: np.ndarray = np.add.reduceat(importance.astype(np.float64), first)
-    return total.astype(np.float32)
+    of_words: np.ndarray = OF_WORD[how](importance.astype(np.float64), first)
+    return of_words.astype(np.float32)
+
+
+def _of_first_token(importance: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Return the importance of the first token of each word."""
+    of_first: np.ndarray = importance[first]
+    return of_first
+
+
+# How the importance of a word comes from that of its tokens: functions of the importance of all tokens (S,) and of the
+# places (W,) where words begin.
+OF_WORD: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "sum": np.add.reduceat,
+    "first": _of_first_token,
+    "largest": np.maximum.reduceat,
+    "smallest": np.minimum.reduceat,
+}
 
 
 def mask_at_random(maskable: np.ndarray, offsets: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:

@@ -119,6 +119,15 @@ def test_the_example_in_the_docstring_of_masking_by_hand():
 
 
 @pytest.mark.parametrize(
+    ("how", "expected"), [("sum", [0.9, 0.6]), ("first", [0.2, 0.6]), ("largest", [0.6, 0.6]), ("smallest", [0.1, 0.6])]
+)
+def test_the_importance_of_a_word_by_hand(how, expected):
+    importance = np.array([0.2, 0.1, 0.6, 0.6], np.float32)
+    starts = np.array([True, False, False, True])
+    assert masking.importance_of_words(importance, starts, how) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
     ("starts", "words"),
     [([True, False], "word_starts has 2 values, and importance 3"), ([False, True, True], "false at the first token")],
 )
@@ -131,7 +140,7 @@ def test_random_words_are_about_k_per_cent_and_long_ones_are_not_preferred():
     rng = np.random.default_rng(0)
     rows = [[rng.random(rng.integers(1, 5)).tolist() for _ in range(50)] for _ in range(100)]
     importance, maskable, starts, offsets = flatten(rows)
-    spread = masking.at_tokens(masking.importance_of_words(importance, starts, adds_up=False), starts)
+    spread = masking.at_tokens(masking.importance_of_words(importance, starts, "first"), starts)
     masked = masking.mask_most_important(spread, maskable, offsets, "quantile", 30, word_starts=starts)
     assert all(sum(own) == 15 for own in of_words(masked, rows))
     assert masked.sum() / maskable.sum() == pytest.approx(0.3, abs=0.01)

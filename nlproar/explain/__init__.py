@@ -29,9 +29,9 @@ class Measure(NamedTuple):
     parameters: type | None = None  # the dataclass of its parameters
     version: int = 1  # raise it when the values of the measure change: then it is another one, see `Config.identity`
     published: bool = False  # True: it is one of those that a study has by default
-    signed: bool = False  # True: a positive value speaks for the class that is explained, and a negative one against it
+    signed: bool = False  # True: what speaks for the class that is explained comes first, what speaks against it last
     slow: bool = False  # True: it asks the model about many texts for each token; a study has it only if it is named
-    adds_up: bool = True  # False: a word has the importance of its first token, and not the sum over its tokens
+    of_word: str = "sum"  # the importance of a word from that of its tokens, a key of `nlproar.masking.OF_WORD`
     ordinal: bool = False  # True: only the order of its values means something, and not how large they are
     role: str = "measure"  # "check" and "truth" (which knows the informative tokens) serve to check metrics
 
@@ -127,7 +127,7 @@ class Perturbations(Target):
 
 MEASURES = {
     "random": Measure(
-        "nlproar.explain.random:Random", needs_model=False, reranks=False, random=True, adds_up=False, published=True
+        "nlproar.explain.random:Random", needs_model=False, reranks=False, random=True, of_word="first", published=True
     ),
     "mutual-information": Measure(
         "nlproar.explain.mutual_information:MutualInformation", needs_model=False, published=True
@@ -154,13 +154,20 @@ MEASURES = {
     "leave-one-out": Measure("nlproar.explain.leave_one_out:LeaveOneOut", parameters=Removal),
     "leave-one-out-signed": Measure("nlproar.explain.leave_one_out:SignedLeaveOneOut", signed=True, parameters=Removal),
     "beam-search": Measure(
-        "nlproar.explain.beam_search:BeamSearch", parameters=Beams, version=2, slow=True, ordinal=True
+        "nlproar.explain.beam_search:BeamSearch",
+        parameters=Beams,
+        version=2,
+        signed=True,
+        slow=True,
+        of_word="largest",  # a word comes when the first of its tokens does
+        ordinal=True,
     ),
     "least-beam-search": Measure(
         "nlproar.explain.beam_search:LeastBeamSearch",
         parameters=Beams,
         version=2,
         slow=True,
+        of_word="largest",
         ordinal=True,
         role="check",
     ),
@@ -202,12 +209,16 @@ MEASURES |= {
         "nlproar.explain.information_free:Position",
         needs_model=False,
         reranks=False,
-        adds_up=False,
+        of_word="first",
         ordinal=True,
         role="check",
     ),
     "word-frequency": Measure(
-        "nlproar.explain.information_free:WordFrequency", needs_model=False, reranks=False, role="check"
+        "nlproar.explain.information_free:WordFrequency",
+        needs_model=False,
+        reranks=False,
+        of_word="smallest",  # a word is not more frequent than its rarest token
+        role="check",
     ),
 }
 

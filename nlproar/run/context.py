@@ -313,8 +313,8 @@ class Context:
         maskable = split.maskable
         offsets = split.offsets
         if starts is not None:
-            adds_up = MEASURES[str(config.importance_measure)].adds_up
-            values = masking.importance_of_words(values, starts, adds_up)
+            how = MEASURES[str(config.importance_measure)].of_word
+            values = masking.importance_of_words(values, starts, how)
             maskable = maskable[starts]
             offsets = masking.offsets_of_words(starts, offsets)
         if config.transform != transform.UNCHANGED:
