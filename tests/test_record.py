@@ -248,6 +248,13 @@ def test_a_record_of_a_metric_that_is_not_registered_is_read_and_listed(made, ca
     assert forged.stem in capsys.readouterr().out
 
 
+def test_a_check_without_a_score_has_no_column_in_the_table_of_scores(tmp_path):
+    """Its test performance is that of the unmasked model, which says nothing of a measure."""
+    config = resolve("sst", evaluation="in-distribution", importance_measure="gradient", persistent_dir=str(tmp_path))
+    metrics = {"val": {"macro_f1": 0.8}, "test": {"macro_f1": 0.8}}
+    assert curve.of_study([made_records.made(config, 0.8, metrics=metrics, training=None)], [0]) == []
+
+
 def test_a_metric_without_curves_is_told_by_its_scores_and_not_by_the_unmasked_model(tmp_path):
     records = []
     for seed in (0, 1):

@@ -21,6 +21,7 @@ from nlproar.run.series import (
     base_of,
     explanation_title,
     has_curves,
+    has_scores,
     metric_title,
     model_of,
     order,
@@ -77,9 +78,9 @@ def of_study(records: Iterable[Record], seeds: Collection[int]) -> list[str]:
     for group in groups.values():
         for _, text in of_records(group, seeds):
             tables.append(text)
-        without_curves = [one for one in group if not has_curves(point_of(one).evaluation)]
-        if without_curves:
-            tables.append(_table_of_scores(without_curves, seeds))
+        with_scores = [one for one in group if has_scores(point_of(one).evaluation)]
+        if with_scores:
+            tables.append(_table_of_scores(with_scores, seeds))
     return tables
 
 

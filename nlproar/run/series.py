@@ -169,6 +169,12 @@ def has_curves(evaluation: str) -> bool:
     return evaluation not in EVALUATIONS or load_evaluation(evaluation).level is not None
 
 
+def has_scores(evaluation: str) -> bool:
+    """Return whether each record of an evaluation scores its measure by itself, as those without curves do. The checks
+    of a model or of a measure, such as `in-distribution`, give no score."""
+    return evaluation in EVALUATIONS and bool(load_evaluation(evaluation).scores)
+
+
 def level_name(record: Record) -> str | None:
     """Return the parameter by which the points of the record's curve differ; None where there are no curves."""
     evaluation = record.identity["evaluation"]

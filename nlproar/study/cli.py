@@ -376,7 +376,9 @@ def _carry_out(
     for warning in status.warnings():
         log.warning("%s", warning)
     seeds = {chain.configs[0].seed for chain in chains}
-    print("\n\n".join(curve.of_study(status.records.values(), seeds)))
+    tables = curve.of_study(status.records.values(), seeds)
+    if tables:
+        print("\n\n".join(tables))
     return 1 if status.failures else 0
 
 
