@@ -9,6 +9,7 @@ from nlproar.run import verify
 from nlproar.run.config import resolve
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
+from tests import made_models
 from tests.made_records import forge, made
 
 
@@ -31,6 +32,48 @@ def test_a_record_is_verified_and_one_with_another_number_is_not(tmp_path, capsy
     with pytest.raises(SystemExit) as ended:
         verify.main("", words)
     assert ended.value.code == 1 and "differs" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_run_that_started_from_a_file_is_verified_with_this_file_under_any_name_and_with_no_other(tmp_path, capsys):
+    (tmp_path / "words.txt").write_text("quped 0.1 0.2 0.3\nquilo -0.4 0.5 0.6\n")
+    flags = {"persistent_dir": str(tmp_path / "dir"), "device": "cpu", "max_epochs": 1, "threads": 1}
+    config = resolve("planted-keyword", "small", vectors=str(tmp_path / "words.txt"), **flags)
+    run(config)
+    moved = tmp_path / "moved.txt"
+    (tmp_path / "words.txt").rename(moved)
+    words = [config.id, "--persistent-dir", str(tmp_path / "dir"), "--device", "cpu"]
+    verify.main("", [*words, "--vectors", str(moved)])
+    assert f"verified: {config.id}" in capsys.readouterr().out
+
+    moved.write_text("quped 0.1 0.2 0.4\n")
+    for more, said in (
+        ([], "say where that is: --vectors"),
+        (["--vectors", str(moved)], "this is not words.txt@"),
+        (["--vectors", str(tmp_path / "gone")], "this is no file"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            verify.main("", [*words, *more])
+        assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_of_a_pretrained_model_is_verified_with_its_folder(tmp_path, capsys):
+    folder = made_models.bert(tmp_path / "model")
+    flags = {"persistent_dir": str(tmp_path / "dir"), "device": "cpu", "max_epochs": 1, "threads": 1}
+    config = resolve("planted-keyword", "small", model=str(folder), **flags)
+    run(config)
+    folder.rename(tmp_path / "elsewhere")
+    words = [config.id, "--persistent-dir", str(tmp_path / "dir"), "--device", "cpu"]
+    verify.main("", [*words, "--model", str(tmp_path / "elsewhere")])
+    assert f"verified: {config.id}" in capsys.readouterr().out
+
+
+def test_a_file_is_refused_for_a_run_that_started_from_none(tmp_path, capsys):
+    made(resolve("sst", vectors="random", persistent_dir=str(tmp_path)), 0.5)
+    with pytest.raises(SystemExit) as ended:
+        verify.main("", ["sst", "--persistent-dir", str(tmp_path), "--vectors", "words.txt"])
+    assert ended.value.code == 2 and "did not start from such a file" in capsys.readouterr().err
 
 
 def test_a_name_that_is_of_no_record_or_of_several_is_an_error_of_the_user(tmp_path, capsys):

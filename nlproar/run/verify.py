@@ -12,16 +12,21 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nlproar import plugins, process, storage
 from nlproar.errors import UserError
 from nlproar.flags import add_flags
+from nlproar.model.recipes import Recipe
 from nlproar.progress import show_log
 from nlproar.run import record
 from nlproar.run.config import Options, all_but, from_identity
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
 from nlproar.script import Parser, exit_codes
+
+# Flags of a recipe whose values are files of the user. A record identifies them by their content.
+_FILES = {"vectors": "the file of word vectors", "model": "the pretrained transformer, its folder or its name,"}
 
 
 def main(description: str, argv: list[str] | None = None) -> None:
@@ -36,9 +41,12 @@ def main(description: str, argv: list[str] | None = None) -> None:
             default=0.0,
             help="how far a number may differ, for another processor or other versions (default: 0)",
         )
+        for flag, what in _FILES.items():
+            parser.add_argument(f"--{flag}", metavar="PATH", help=f"{what} that the run started from, if it did")
         add_flags(parser, Options, without=all_but("persistent_dir", "device", "num_workers", "threads", "plugin"))
         flags = vars(parser.parse_args(argv))
         name, tolerance = flags.pop("id"), flags.pop("tolerance")
+        files = {flag: flags.pop(flag) for flag in _FILES}
         if not 0 <= tolerance < math.inf:
             raise UserError(f"--tolerance {tolerance:g}: it must be 0 or more, and a number")
         layout = Layout.at(flags.pop("persistent_dir", None))
@@ -46,7 +54,7 @@ def main(description: str, argv: list[str] | None = None) -> None:
         threads = flags.pop("threads", None) or recorded.environment["threads"]
         show_log()
         process.prepare(threads)
-        again = make_again(layout, recorded, Options(threads=threads, **flags))
+        again = make_again(layout, recorded, Options(threads=threads, **flags), files)
         differences = compare(recorded, again)
         print(table(recorded, again))
     largest = max(differences.values())
@@ -69,24 +77,43 @@ def find(layout: Layout, name: str) -> Record:
     return record.load(names[found[0]])
 
 
-def make_again(layout: Layout, recorded: Record, options: Options) -> Record:
+def make_again(layout: Layout, recorded: Record, options: Options, files: Mapping[str, str | None]) -> Record:
     """Carry out the run of a record, and all that it needs, in a new folder that is removed afterwards.
 
-    Raises UserError where that is not possible, as for a run whose word vectors came from a file of the user, or that
-    started from a pretrained model.
+    `files` has the user's path for each flag in `_FILES`, or None. Raises UserError where the run started from a file
+    that is not given, or another one is given.
     """
     from nlproar.run.run import run
 
     config = from_identity(recorded.identity)
-    if "@" in str(recorded.config.get("model")):
-        raise UserError(f"{recorded.id} started from a pretrained model; run it with --model in another folder")
-    if config.recipe.is_from_file and "@" in str(recorded.config.get("vectors")):
-        raise UserError(f"{recorded.id} started from a file of word vectors; run it with --vectors in another folder")
     with storage.owner_only(config.task.confidential), tempfile.TemporaryDirectory() as folder:
         if layout.raw.exists():
             (Path(folder) / "raw").symlink_to(layout.raw.resolve())
         own = replace(options, persistent_dir=folder, train_missing=True)
-        return run(replace(config, options=own))
+        recipe = config.recipe
+        for flag, path in files.items():
+            recipe = _with_file(recorded, recipe, flag, path, Layout.at(folder))
+        return run(replace(config, recipe=recipe, options=own))
+
+
+def _with_file(recorded: Record, recipe: Recipe, flag: str, path: str | None, layout: Layout) -> Recipe:
+    """Return the recipe of a record with the file in its place that the user names by a flag.
+
+    A record has the name of the file and a checksum of its content. Only the content has to be the same.
+    """
+    started_from = str(recorded.config.get(flag))
+    _, is_from_file, checksum = started_from.partition("@")
+    if not is_from_file:
+        if path is not None:
+            raise UserError(f"--{flag} {path}: {recorded.id} did not start from such a file; leave the flag out")
+        return recipe
+    if path is None:
+        raise UserError(f"{recorded.id} started from {started_from}; say where that is: --{flag} PATH")
+    named: dict[str, Any] = {flag: path}
+    found: Recipe = replace(recipe, **named).completed(layout)
+    if str(getattr(found, flag)).partition("@")[2] != checksum:
+        raise UserError(f"--{flag} {path}: this is not {started_from}, from which {recorded.id} started")
+    return found
 
 
 def compare(recorded: Record, again: Record) -> Mapping[str, float]:
