@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from nlproar.dataset.batch import make_batch
@@ -23,8 +25,8 @@ def test_observations_drawn_as_the_known_ones_are_outside_as_often_as_the_level_
     rng = np.random.default_rng(0)
     mixed = rng.normal(size=(30, 30))  # channels that depend on each other
     first, second = rng.normal(size=(4000, 30)) @ mixed, rng.exponential(size=(4000, 5))
-    known = KnownObservations([first[:2000], second[:2000]])
-    p = known.p_values([first[2000:], second[2000:]])
+    known = KnownObservations([first[:1000], second[:1000]], [first[1000:2000], second[1000:2000]])
+    p = known.p_values(known.statistics([first[2000:], second[2000:]]))
     for level in (0.05, 0.2, 0.5):
         assert abs((p <= level).mean() - level) < 0.03
     assert p.min() > 0 and p.max() <= 1
@@ -32,27 +34,38 @@ def test_observations_drawn_as_the_known_ones_are_outside_as_often_as_the_level_
 
 def test_an_observation_with_one_channel_beyond_all_known_ones_is_outside():
     rng = np.random.default_rng(0)
-    known = KnownObservations([rng.normal(size=(1000, 3))])
-    p = known.p_values([np.array([[0.0, 0.0, 9.0], [0.0, -9.0, 0.0], [0.1, 0.0, 0.2]])])
+    known = KnownObservations([rng.normal(size=(500, 3))], [rng.normal(size=(500, 3))])
+    p = known.p_values(known.statistics([np.array([[0.0, 0.0, 9.0], [0.0, -9.0, 0.0], [0.1, 0.0, 0.2]])]))
     assert p[0] < 0.02 and p[1] < 0.02 and p[2] > 0.5
 
 
 def test_shift_sees_both_directions_and_nothing_where_there_is_nothing():
     rng = np.random.default_rng(0)
-    known = KnownObservations([rng.normal(size=(4000, 20))])
+    known = KnownObservations([rng.normal(size=(2000, 20))], [rng.normal(size=(2000, 20))])
     others = rng.normal(size=(2000, 20))
-    wider = shift(known.p_values([1.5 * others]))
-    equal = shift(known.p_values([others]))
-    narrower = shift(known.p_values([0.5 * others]))
+    wider, equal, narrower = (
+        shift(known.known_statistics, known.statistics([scale * others])) for scale in (1.5, 1, 0.5)
+    )
     assert wider > 0.3 and abs(equal) < 0.06 and narrower < -0.3
-    assert shift(np.array([1e-9] * 50)) == pytest.approx(1) and shift(np.ones(50)) == -1
+    assert shift(np.zeros(9), np.ones(50)) == 1 and shift(np.ones(9), np.zeros(50)) == -1
+    assert shift(np.ones(9), np.ones(50)) == 0  # ties
 
 
-def test_shift_is_the_statistic_of_kolmogorov_and_smirnov_with_its_sign():
-    for power in (0.5, 1, 2):
-        p = np.random.default_rng(0).random(200) ** power
-        expected = stats.kstest(p, "uniform")
-        assert shift(p) == pytest.approx(expected.statistic * expected.statistic_sign)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.lists(st.integers(0, 5), min_size=1, max_size=30))
+def test_shift_is_the_statistic_of_kolmogorov_and_smirnov_of_two_samples_also_with_ties(known, others):
+    found = shift(np.array(known, float), np.array(others, float))
+    assert abs(found) == pytest.approx(stats.ks_2samp(known, others).statistic)
+
+
+def test_shift_of_texts_like_the_known_ones_has_no_direction_where_channels_depend_on_each_other():
+    """Many texts then share the highest p-value, which a comparison with a uniform distribution takes for a shift."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(20):
+        activations = rng.normal(size=(1600, 2)) @ rng.normal(size=(2, 50))
+        known = KnownObservations([activations[:400]], [activations[400:800]])
+        found.append(shift(known.known_statistics, known.statistics([activations[800:]])))
+    assert 4 <= sum(one < 0 for one in found) <= 16
 
 
 @pytest.mark.usefixtures("loop")

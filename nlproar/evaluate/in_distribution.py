@@ -5,9 +5,9 @@ data: else a probability falls because the input is strange, and not because an 
 two numbers at each level of masking, from the p-values of the test observations:
 
 - `outside`: the share of p-values below 5 %. If masked data are in the distribution of the model, it is about 5 %.
-- `shift`: how far the p-values are from those of known data, which are spread evenly from 0 to 1. It is their signed
-  Kolmogorov-Smirnov distance from the uniform distribution, from -1 to 1. It is positive where the activations are
-  further out than those of known data, and negative where they lie closer to the middle, which `outside` cannot see.
+- `shift`: the signed Kolmogorov-Smirnov distance, from -1 to 1, between these observations and known ones, by the
+  number from which the p-values come. It is positive where the activations are further out than those of known data,
+  and negative where they lie closer to the middle, which `outside` cannot see.
 
 - The plain model knows data without masks: it is compared with the validation split as it is.
 - The model of masked fine-tuning knows data that are masked at random to any extent. It is compared with the validation
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nlproar import storage
 from nlproar.errors import UserError
 from nlproar.evaluate.masks import Masks
 from nlproar.evaluate.of_one_model import OfOneModel, RankedByOneModel, of_model, short_name
@@ -44,13 +45,14 @@ if TYPE_CHECKING:
 LEVELS = tuple(range(0, 100, 10))  # per cent of the tokens that are masked
 SIGNIFICANCE = 0.05
 
-_VERSION = 1  # raise it when the values of observations change
+_VERSION = 2  # raise it when the values of observations change
 
 
 class InDistribution(OfOneModel):
     """The share of masked test observations that are outside of the distribution that one model knows."""
 
     Parameters = RankedByOneModel
+    version = 2  # the first one compared p-values with a uniform distribution, which those of ties do not have
 
     def carry_out(self, config: Config, context: Context) -> Record:
         """See `Evaluation.carry_out`: explain, mask at each level, and compare the activations."""
@@ -65,11 +67,11 @@ class InDistribution(OfOneModel):
             "seed": config.seed,
         }
         with context.timed("test"):
-            found = context.observations(config, key, lambda: {"p_value": p_values(config, context, model, importance)})
+            found = context.observations(config, key, lambda: comparison(config, context, model, importance))
         diagnostics: dict[str, dict[str, float]] = {"outside": {}, "shift": {}}
-        for level, of_level in zip(LEVELS, found["p_value"].T, strict=True):
-            diagnostics["outside"][str(level)] = float((of_level < SIGNIFICANCE).mean())
-            diagnostics["shift"][str(level)] = shift(of_level)
+        for column, level in enumerate(LEVELS):
+            diagnostics["outside"][str(level)] = float((found["p_value"][:, column] < SIGNIFICANCE).mean())
+            diagnostics["shift"][str(level)] = shift(found["known"], found["statistic"][:, column])
         return context.record(
             config, performance, masks, importance=importance, model_of=trained, diagnostics=diagnostics
         )
@@ -83,30 +85,35 @@ class InDistribution(OfOneModel):
         return with_unit(f"In distribution{of_model(values)}", values)
 
 
-def p_values(config: Config, context: Context, model: Classifier, importance: Importance) -> np.ndarray:
-    """Return the p-value of every test observation at each level, (N, levels)."""
-    known_split = context.dataset.splits["val"]
-    if config.parameters.erasure_model == "masked-fine-tuning":
-        known_split = _with_masked_copy(known_split, derive(config.seed, "known masks"))
-    rng = np.random.default_rng(derive(config.seed, "halves of the known"))
-    order = rng.permutation(len(known_split))  # else one half would be the unmasked observations
-    known = KnownObservations([layer[order] for layer in activations(model, known_split)])
-
+def comparison(config: Config, context: Context, model: Classifier, importance: Importance) -> storage.Arrays:
+    """Return how every test observation, masked at each of L levels, compares with the K known ones: `p_value` (N, L),
+    `statistic` (N, L), from which they come, and that of the known ones, `known` (K,)."""
+    known = _known(config, context, model)
     split = context.dataset.splits["test"]
     values = importance.of_split["test"].values
-    found = np.empty((len(split), len(LEVELS)))
+    statistic = np.empty((len(split), len(LEVELS)))
+    p_value = np.empty_like(statistic)
     for column, level in enumerate(LEVELS):
         starts = word_starts(config, split)
         mask = mask_most_important(values, split.maskable, split.offsets, "quantile", level, word_starts=starts)
-        found[:, column] = known.p_values(activations(model, split.masked(mask)))
-    return found
+        statistic[:, column] = known.statistics(activations(model, split.masked(mask)))
+        p_value[:, column] = known.p_values(statistic[:, column])
+    return {"p_value": p_value, "statistic": statistic, "known": known.known_statistics}
 
 
-def _with_masked_copy(split: Split, seed: int) -> Split:
-    """Return the observations of a split, and all of them again, masked at random."""
-    rng = np.random.default_rng(seed)
-    mask = mask_at_random(split.maskable, split.offsets, rng, share=1.0)
-    return split.followed_by(split.masked(mask))
+def _known(config: Config, context: Context, model: Classifier) -> KnownObservations:
+    """Return what the model knows: the validation texts, for masked fine-tuning also masked at random."""
+    split = context.dataset.splits["val"]
+    versions = [split]
+    if config.parameters.erasure_model == "masked-fine-tuning":
+        rng = np.random.default_rng(derive(config.seed, "known masks"))
+        versions.append(split.masked(mask_at_random(split.maskable, split.offsets, rng, share=1.0)))
+    layers = [np.stack(of_layer) for of_layer in zip(*(activations(model, one) for one in versions), strict=True)]
+    # Both versions of a text are in the same half, else one of them would make the other look known.
+    order = np.random.default_rng(derive(config.seed, "halves of the known")).permutation(len(split))
+    halves = np.array_split(order, 2)
+    channels, further = ([layer[:, half].reshape(-1, layer.shape[-1]) for layer in layers] for half in halves)
+    return KnownObservations(channels, further)
 
 
 def activations(model: Classifier, split: Split) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ those of observations that the model knows:
 4. that number is compared with those of further known observations, which gives the p-value of the observation.
 
 If an observation is drawn as the known ones are, its p-value is at most a with a probability of at most a. Letters:
-N known observations, M others, D channels of a layer.
+N known observations that say how high activations are, K further known ones, M others, D channels of a layer.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ import numpy as np
 
 
 class KnownObservations:
-    """What the observations look like that a model knows.
+    """What the observations look like that a model knows, from two groups of them that share no text.
 
-    `activations` holds (N, D) for each layer, N at least 2. The first half of the observations, in their order, says
-    how high the activations of a channel are, and the second half how large the combined number is.
+    `channels` holds (N, D) activations for each layer: they say how high the activations of a channel are. `further`
+    holds (K, D) for each layer: they say how large the combined number of an observation is.
     """
 
-    def __init__(self, activations: Sequence[np.ndarray]) -> None:
-        half = len(activations[0]) // 2
-        self._sorted_channels = [np.sort(layer[:half], axis=0) for layer in activations]
-        self._sorted_statistics = np.sort(self._statistics([layer[half:] for layer in activations]))
+    def __init__(self, channels: Sequence[np.ndarray], further: Sequence[np.ndarray]) -> None:
+        self._sorted_channels = [np.sort(layer, axis=0) for layer in channels]
+        self.known_statistics = np.sort(self.statistics(further))  # (K,)
 
-    def p_values(self, activations: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the p-value of each of other observations, (M,), from their activations, (M, D) for each layer."""
-        return _share_at_least(self._sorted_statistics, self._statistics(activations))
-
-    def _statistics(self, activations: Sequence[np.ndarray]) -> np.ndarray:
-        """Return Fisher's number of each observation, (M,): the larger, the less like the known ones."""
+    def statistics(self, activations: Sequence[np.ndarray]) -> np.ndarray:
+        """Return Fisher's number of each observation, (M,), from its activations, (M, D) for each layer: the larger,
+        the less like the known ones."""
         total = np.zeros(len(activations[0]))
         for known, layer in zip(self._sorted_channels, activations, strict=True):
             total -= 2 * np.log(simes(_channel_p_values(known, layer)))
         return total
+
+    def p_values(self, statistics: np.ndarray) -> np.ndarray:
+        """Return the p-value of each of other observations, (M,), from their `statistics` (M,)."""
+        return _share_at_least(self.known_statistics, statistics)
 
 
 def simes(p_values: np.ndarray) -> np.ndarray:
@@ -75,17 +75,17 @@ def _share_at_least(known: np.ndarray, values: np.ndarray) -> np.ndarray:
     return (1 + as_high) / (1 + len(known))
 
 
-def shift(p_values: np.ndarray) -> float:
-    """Return the signed Kolmogorov-Smirnov distance of p-values (M,) from the uniform distribution, from -1 to 1.
+def shift(known: np.ndarray, others: np.ndarray) -> float:
+    """Return the signed Kolmogorov-Smirnov distance of two samples, known values (K,) and others (M,), from -1 to 1.
 
-    It is positive where there are too many low p-values, which belong to observations that are further out than known
-    ones, and negative where there are too many high ones, which belong to observations closer to the middle. Of known
-    observations its size is below 1.36 sqrt(1 / M + 1 / K) in 95 % of all samples, if the p-values come from a
-    comparison with K known ones (Kolmogorov-Smirnov, two samples); see `KnownObservations`, where K is N / 2.
+    It is positive where the others are larger, which for `KnownObservations.statistics` means that observations are
+    further out than known ones, and negative where they are smaller, closer to the middle. Of observations that are
+    drawn as the known ones are, its size is below 1.36 sqrt(1 / M + 1 / K) in 95 % of all samples.
     """
     # A run computes it, and scipy is a library of the report, which a small installation does not have.
-    rising = np.sort(p_values)
-    number = np.arange(len(rising))
-    too_many_low = float(((number + 1) / len(rising) - rising).max())
-    too_many_high = float((rising - number / len(rising)).max())
-    return too_many_low if too_many_low > too_many_high else -too_many_high
+    places = np.concatenate([known, others])
+    up_to_known = np.searchsorted(np.sort(known), places, side="right") / len(known)
+    up_to_others = np.searchsorted(np.sort(others), places, side="right") / len(others)
+    larger = float((up_to_known - up_to_others).max())
+    smaller = float((up_to_others - up_to_known).max())
+    return larger if larger > smaller else -smaller
