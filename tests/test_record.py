@@ -255,6 +255,16 @@ def test_a_check_without_a_score_has_no_column_in_the_table_of_scores(tmp_path):
     assert curve.of_study([made_records.made(config, 0.8, metrics=metrics, training=None)], [0]) == []
 
 
+def test_a_score_that_no_text_has_is_told_as_none_and_not_as_the_performance_of_the_model(tmp_path):
+    config = resolve("sst", evaluation="leave-one-out", importance_measure="gradient", persistent_dir=str(tmp_path))
+    metrics = {"val": {"macro_f1": 0.8}, "test": {"macro_f1": 0.8}}
+    one = made_records.made(config, 0.8, metrics=metrics, training=None)
+    assert "test no score" in scheduler._result(Chain((config,)), config, one)
+    assert "0.8" not in listing._table([one])
+    (table,) = curve.of_study([one], [0])
+    assert "0.8" not in table
+
+
 def test_a_metric_without_curves_is_told_by_its_scores_and_not_by_the_unmasked_model(tmp_path):
     records = []
     for seed in (0, 1):

@@ -51,7 +51,8 @@ class LeaveOneOutCorrelation(OfOneModel):
             found = context.observations(config, key, lambda: {"tau": taus(importance, changes, split)})
         tau = found["tau"]
         defined = ~np.isnan(tau)
-        performance["test"]["tau"] = float(tau[defined].mean()) if defined.any() else 0.0
+        if defined.any():  # else the record has no score
+            performance["test"]["tau"] = float(tau[defined].mean())
         diagnostics = {"tau": {"observations without it": float((~defined).sum())}}
         return context.record(
             config, performance, masks, importance=importance, model_of=trained, diagnostics=diagnostics

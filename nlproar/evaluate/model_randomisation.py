@@ -15,7 +15,7 @@ two trained models that differ in their seed, see `nlproar.report.randomisation`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class ModelRandomisation(OfOneModel):
             found = context.observations(
                 config, key, lambda: {"correlation": correlations(config, context, model, importance)}
             )
-        by_layer = dict(zip(names, _means(found["correlation"]), strict=True))
+        by_layer = _means(names, found["correlation"])
         return context.record(
             config,
             performance,
@@ -101,10 +101,15 @@ def correlations(config: Config, context: Context, model: Classifier, importance
     return np.stack(columns, axis=1)
 
 
-def _means(values: np.ndarray) -> list[float]:
-    """Return the mean of each column of (N, layers) over the observations that have a value; 0 where none has one."""
-    means = []
-    for column in values.T:
+def _means(names: Sequence[str], values: np.ndarray) -> dict[str, float]:
+    """Return the mean of each column of (N, layers) over the observations that have a value, by the name of the layer.
+
+    A layer is left out where no observation has one: after it is randomised, all tokens of a text are equally
+    important, which is neither the same order as before nor another one.
+    """
+    means = {}
+    for name, column in zip(names, values.T, strict=True):
         defined = column[~np.isnan(column)]
-        means.append(float(defined.mean()) if len(defined) else 0.0)
+        if len(defined):
+            means[name] = float(defined.mean())
     return means

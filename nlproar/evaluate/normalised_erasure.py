@@ -86,7 +86,8 @@ class NormalisedErasure(Erasure):
             normalised = context.observations(config, key, make)["normalised"]
         known = ~np.isnan(normalised)
         (name,) = self.scores
-        performance["test"][name] = float(normalised[known].mean()) if known.any() else 0.0
+        if known.any():  # else the record has no score
+            performance["test"][name] = float(normalised[known].mean())
         diagnostics = {name: {"observations without it": float((~known).sum())}}
         return context.record(
             config, performance, masks, importance=importance, model_of=trained, diagnostics=diagnostics

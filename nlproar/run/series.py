@@ -141,12 +141,13 @@ def metric_title(record: Record) -> str:
 
 def scores_of(record: Record) -> dict[str, float]:
     """Return what a record says of its measure, by name: the scores of a metric without curves, such as
-    comprehensiveness; otherwise the test performance by the metric of the task."""
+    comprehensiveness; otherwise the test performance by the metric of the task. A score that is not defined for any
+    test observation is not there."""
     evaluation = str(record.identity["evaluation"])
+    if not has_scores(evaluation):
+        return {str(record.task["metric"]).replace("_", " "): record.performance}
     test = record.metrics["test"]
-    names = load_evaluation(evaluation).scores if evaluation in EVALUATIONS else ()
-    found = {name: test[name] for name in names if name in test}
-    return found or {str(record.task["metric"]).replace("_", " "): record.performance}
+    return {name: test[name] for name in load_evaluation(evaluation).scores if name in test}
 
 
 def explanation_title(record: Record) -> str:

@@ -134,6 +134,6 @@ def _runs_of(lists: Iterable[Sequence[Config]]) -> list[Config]:
 
 
 def _result(chain: Chain, config: Config, done: Record) -> str:
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in scores_of(done).items())
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in scores_of(done).items()) or "no score"
     level = f", k = {config.at_level}" if has_curves(config.evaluation) else ""
     return f"{chain.title}{level}: test {scores}, {duration(done.seconds)}"
