@@ -64,6 +64,12 @@ def test_the_noise_that_a_score_is_worth_is_read_off_the_ladder():
     noise, scores = np.array([0.0, 50, 100]), np.array([10.0, 6, 0])
     assert [trust.noise_equivalent(noise, scores, score) for score in (12, 8, 6, 3)] == [0, 25, 50, 75]
     assert np.isnan(trust.noise_equivalent(noise, scores, -1))
+    assert trust.noise_equivalent(np.array([0.0, 20, 40, 60]), np.array([10.0, 5, 5, 1]), 5) == 20
+
+
+def test_a_ladder_is_ordered_by_the_seeds_that_have_every_step():
+    found = trust.ladder(np.array([0.0, 20, 40]), np.array([[10.0, 50, 50], [8, 48, 48], [np.nan, 46, 46]]))
+    assert found.tau == 1
 
 
 def test_the_attainable_range_is_from_random_importance_to_the_truth():

@@ -96,8 +96,12 @@ class Ladder(NamedTuple):
 
 
 def ladder(noise: np.ndarray, scores: np.ndarray) -> Ladder:
-    """Return whether scores (L, N) fall as the noise (L,) in the explanation rises, and how fine a step is seen."""
-    tau = kendall(-noise, np.nanmean(scores, axis=1))
+    """Return whether scores (L, N) fall as the noise (L,) in the explanation rises, and how fine a step is seen.
+
+    `tau` is of the seeds that have a score at every step, and NaN if there is none.
+    """
+    complete = ~np.isnan(scores).any(axis=0)  # else the means of two steps would be of different seeds
+    tau = kendall(-noise, scores[:, complete].mean(axis=1)) if complete.any() else float("nan")
     seen: dict[float, bool] = {}  # by the difference of noise: whether every pair with it is told apart
     for one, other in combinations(range(len(noise)), 2):
         less, more = (one, other) if noise[one] < noise[other] else (other, one)
@@ -123,7 +127,9 @@ def noise_equivalent(noise: np.ndarray, scores: np.ndarray, score: float) -> flo
         return 0.0
     if score < lowest[-1]:
         return float("nan")
-    return float(np.interp(-score, -lowest, noise))
+    step = int(np.argmax(lowest <= score))  # the first one that is as low
+    share = (lowest[step - 1] - score) / (lowest[step - 1] - lowest[step])
+    return float(noise[step - 1] + share * (noise[step] - noise[step - 1]))
 
 
 def share_of_range(score: float, random: float, oracle: float) -> float:
