@@ -11,7 +11,7 @@ from sklearn.metrics import mutual_info_score
 
 from nlproar.dataset.batch import make_batch
 from nlproar.dataset.encoding import Dataset, Split
-from nlproar.dataset.vocabulary import MASK, PAD, Vocabulary
+from nlproar.dataset.vocabulary import MASK, PAD, UNK, Vocabulary
 from nlproar.explain import ALIASES
 from nlproar.explain import MEASURES as REGISTERED
 from nlproar.explain.gradient import FromGradient, input_gradient
@@ -85,6 +85,26 @@ def test_values_do_not_depend_on_padding_or_company(world, measure):
     for row, length in enumerate(dataset.splits["test"].lengths):
         alone = explainer(make_batch(dataset.splits["test"], np.array([row]), 33, 27)).importance
         torch.testing.assert_close(alone[0, :length], together[row, :length], rtol=1e-4, atol=1e-6)
+
+
+def test_the_removal_of_a_token_that_is_masked_already_changes_nothing_whatever_the_number_of_texts(world):
+    """A few texts take another loop than many, and a token without effect must not be told from another by that."""
+    model, dataset = world
+    split = dataset.splits["train"]
+    explainer = build("leave-one-out", explained(model, dataset))
+    for rows in (3, len(split)):
+        batch = make_batch(split, np.arange(rows))
+        masked = batch.with_tokens(torch.where(batch.maskable, MASK, batch.tokens))
+        assert not explainer(masked).importance.any()
+
+
+def test_an_unknown_word_is_no_frequent_one(world):
+    _, dataset = world
+    tokens = dataset.splits["train"].tokens.copy()
+    tokens[dataset.splits["train"].maskable] = UNK
+    changed = replace(dataset, splits={**dataset.splits, "train": replace(dataset.splits["train"], tokens=tokens)})
+    batch = make_batch(changed.splits["train"], np.arange(5))
+    assert not scores("word-frequency", explained(None, changed), batch).any()
 
 
 def class_of(measure):
@@ -379,7 +399,7 @@ def test_leave_one_out_of_a_linear_model_is_the_weight_of_the_word(world, monkey
     found = scores("leave-one-out-signed", explained(model, dataset, leave_one_out_of="logit"), batch)
     factor = torch.tensor([1.0, 2.0, -1.0])[batch.label][:, None]
     expected = factor * (words[batch.tokens] - words[MASK]) * batch.maskable
-    torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-4)  # logits have four decimals
 
 
 def test_leave_one_out_is_the_change_of_the_probability_of_each_masked_text(world):

@@ -151,8 +151,10 @@ MEASURES = {
     "attention-times-gradient": Measure("nlproar.explain.attention:AttentionTimesGradient", parameters=Target),
     "smoothgrad": Measure("nlproar.explain.smoothgrad:SmoothGrad", random=True, parameters=Noise),
     "gradient-shap": Measure("nlproar.explain.gradient_shap:GradientShap", random=True, parameters=Baselines),
-    "leave-one-out": Measure("nlproar.explain.leave_one_out:LeaveOneOut", parameters=Removal),
-    "leave-one-out-signed": Measure("nlproar.explain.leave_one_out:SignedLeaveOneOut", signed=True, parameters=Removal),
+    "leave-one-out": Measure("nlproar.explain.leave_one_out:LeaveOneOut", parameters=Removal, version=2),
+    "leave-one-out-signed": Measure(
+        "nlproar.explain.leave_one_out:SignedLeaveOneOut", signed=True, parameters=Removal, version=2
+    ),
     "beam-search": Measure(
         "nlproar.explain.beam_search:BeamSearch",
         parameters=Beams,
@@ -217,6 +219,7 @@ MEASURES |= {
         "nlproar.explain.information_free:WordFrequency",
         needs_model=False,
         reranks=False,
+        version=2,
         of_word="smallest",  # a word is not more frequent than its rarest token
         role="check",
     ),

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from nlproar.dataset.batch import SequenceBatch
-from nlproar.dataset.vocabulary import FIRST_MASKABLE
+from nlproar.dataset.vocabulary import FIRST_MASKABLE, UNK
 from nlproar.explain.importance import Explained, Scores
 
 
@@ -23,12 +23,16 @@ class Position:
 
 
 class WordFrequency:
-    """How often the word occurs in the training texts: the most frequent is the most important."""
+    """How often the word occurs in the training texts: the most frequent is the most important.
+
+    Words that are not in the vocabulary are the rarest, however often `[UNK]` stands for one of them.
+    """
 
     def __init__(self, explained: Explained) -> None:
         dataset = explained.dataset
         counts = np.bincount(dataset.splits["train"].tokens, minlength=len(dataset.vocabulary))
         counts[:FIRST_MASKABLE] = 0
+        counts[UNK] = 0
         self.values = torch.from_numpy(counts.astype(np.float32))
 
     def __call__(self, batch: SequenceBatch) -> Scores:

@@ -9,10 +9,15 @@ from nlproar.dataset.batch import SequenceBatch
 from nlproar.dataset.vocabulary import MASK
 from nlproar.explain.importance import Explained, Scores
 
+# Of what is compared. The digits behind depend on which texts share a batch, and a token that changes nothing would be
+# told from another one by them.
+DECIMALS = {"probability": 6, "logit": 4}
+
 
 class SignedLeaveOneOut:
     """p(x) - p(x with `[MASK]` in place of the token), of the class that is explained (Li et al. 2016, arXiv
-    1612.08220). With `leave_one_out_of` "logit" it is the difference of the logits.
+    1612.08220). With `leave_one_out_of` "logit" it is the difference of the logits. Probabilities are rounded to six
+    decimals before, and logits to four.
 
     A text of T tokens takes T predictions, so this is slow for long texts.
     """
@@ -42,7 +47,7 @@ class SignedLeaveOneOut:
         """Return the probability, or the logit, of the class that is explained, (B,)."""
         logits = self.view.answer(batch).logits.double()
         of_classes = logits.softmax(dim=1) if self.of == "probability" else logits
-        return of_classes.gather(1, batch.label[:, None]).squeeze(1)
+        return of_classes.gather(1, batch.label[:, None]).squeeze(1).round(decimals=DECIMALS[self.of])
 
 
 class LeaveOneOut(SignedLeaveOneOut):

@@ -52,6 +52,7 @@ def biases(caches: Sequence[Caches]) -> pd.DataFrame:
 def _of_test(values: np.ndarray, dataset: Dataset) -> bias.Bias:
     split = dataset.splits["test"]
     frequency = np.bincount(dataset.splits["train"].tokens, minlength=len(dataset.vocabulary))
+    frequency[UNK] = 0  # each of the words behind it is rare
     words = [*[""] * len(SPECIALS), *dataset.vocabulary.words]
     is_punctuation = np.array([_is_punctuation(word) for word in words])
     return bias.bias(values, split.tokens, split.maskable, split.offsets, frequency, is_punctuation, UNK)
