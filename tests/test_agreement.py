@@ -123,6 +123,54 @@ def test_scores_ranks_and_taus_of_records(studies):
     assert "31.0 (2)" in set(shown["agreement"]["Erasure: sufficiency"]) and len(shown["agreement_taus"]) == 3
 
 
+def table_of_scores(**metrics):
+    """Scores of measures by metrics: name of the metric -> series -> a score for each seed."""
+    rows = []
+    for metric, of_series in metrics.items():
+        for series, values in of_series.items():
+            for seed, value in enumerate(values):
+                place = {"study": "Task", "metric": metric, "series": series, "measure": series.partition(" ")[0]}
+                rows.append({**place, "seed": seed, "score": value, "faithful": value})
+    return pd.DataFrame(rows)
+
+
+def test_ranks_and_taus_are_of_measures_and_not_of_their_twins():
+    one = {"gradient": [3, 3], "attention": [2, 2], "random": [1, 1], "gradient (transform twin)": [9, 9]}
+    other = {**one, "gradient (transform twin)": [0, 0]}
+    found = table_of_scores(one=one, other=other)
+    ranks = agreement.summary(found).set_index(["metric", "series"])["rank"]
+    assert ranks["one", "gradient"] == ranks["other", "gradient"] == 1
+    assert np.isnan(ranks["one", "gradient (transform twin)"])
+    assert agreement.taus(found)[["tau", "measures"]].to_numpy().tolist() == [[1, 3]]
+    shown = agreement.to_read(agreement.summary(found), agreement.taus(found), agreement.cost([]))["agreement"]
+    assert shown["one"].tolist() == ["3.0 (1)", "2.0 (2)", "1.0 (3)", "9.0"]
+
+
+def test_ranks_are_by_the_seeds_that_all_measures_have():
+    """The seed that only one measure has would put it last."""
+    found = table_of_scores(one={"gradient": [5.0, 6.0, np.nan], "attention": [4.0, 5.0, 30.0]})
+    assert agreement.summary(found)["rank"].tolist() == [1, 2]
+
+
+def test_the_runs_of_a_ranking_that_never_changes_count_for_the_recursive_metric(tmp_path):
+    folder = str(tmp_path)
+    for measure in ("random", "gradient", "position"):
+        config = resolve(
+            "sst",
+            importance_measure=measure,
+            roar_strategy="quantile",
+            k=50,
+            recursive=True,
+            recursive_step_size=50,
+            persistent_dir=folder,
+        )
+        made_records.made(config, 0.6)
+    for k in (0, 100):
+        made_records.made(resolve("sst", k=k, roar_strategy="quantile", persistent_dir=folder), 0.8)
+    table = agreement.cost(frame.load([Layout(tmp_path)]).studies)
+    assert table[["metric", "runs"]].to_numpy().tolist() == [["Recursive ROAR", 5]]
+
+
 @pytest.mark.slow
 def test_cost_counts_trainings_and_the_models_that_are_shared(studies):
     table = agreement.cost(studies).set_index("metric")

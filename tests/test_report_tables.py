@@ -618,15 +618,29 @@ def test_six_series_of_one_measure_look_different():
     assert len({(style.marker, style.linestyle) for style in styles.values()}) == 6
 
 
-def test_the_probe_of_recursive_masks_is_compared_with_random_masks():
-    """Random masks reveal as much here, by the length of the texts, and they are never recursive."""
+def probed(**accuracies):
+    """What the probe reaches, by measure: a list of accuracies, one for each seed, where the majority has 50 %."""
     rows = []
-    for metric, measure in (("ROAR", "random"), ("Recursive ROAR", "gradient")):
-        rows.append(
-            {"study": "SST", "metric": metric, "baseline": "ROAR", "measure": measure, "seed": 0, "k": 20,
-             "strategy": "quantile", "accuracy": 0.8, "majority": 0.5, "observations": 400}
-        )  # fmt: skip
-    found = leaks.verdicts_on_leaks(pd.DataFrame(rows))
-    assert found["verdict"].tolist() == ["yes"]
-    alone = leaks.verdicts_on_leaks(pd.DataFrame(rows[1:]))
-    assert alone["verdict"].tolist() == ["FLAG"]
+    for measure, of_seeds in accuracies.items():
+        for seed, accuracy in enumerate(of_seeds):
+            reached = {"accuracy": accuracy, "majority": 0.5, "observations": 400}
+            place = {"study": "SST", "metric": "Recursive ROAR", "strategy": "quantile"}
+            rows.append({**place, "measure": measure, "seed": seed, "k": 20, **reached})
+    return leaks.verdicts_on_leaks(pd.DataFrame(rows)).iloc[0]
+
+
+def test_the_probe_is_compared_with_random_masks_of_the_same_seed():
+    """Random masks reveal as much here, by the length of the texts."""
+    assert probed(random=[0.8, 0.7, 0.75], gradient=[0.81, 0.7, 0.75])["verdict"] == "yes"
+    assert probed(gradient=[0.81, 0.7, 0.75])["verdict"] == "FLAG"
+    assert probed(random=[0.5, 0.51, 0.49], gradient=[0.6, 0.62, 0.58])["verdict"] == "FLAG"
+
+
+def test_that_masks_reveal_nothing_is_said_only_where_the_seeds_exclude_a_leak():
+    """The mean of 13 points is not told from 0, as it varies as much between the seeds."""
+    found = probed(random=[0.5, 0.5, 0.5], gradient=[0.8, 0.5, 0.59])
+    assert found["verdict"] == "unknown" and "+13.0" in found["numbers"]
+    assert probed(random=[0.5], gradient=[0.5])["verdict"] == "unknown"
+    assert probed(random=[0.5], gradient=[0.9])["verdict"] == "FLAG"
+    gone = probed(random=[0.5, 0.5, 0.5], gradient=[0.5, 0.5, 0.5], attention=[0.5, np.nan, 0.5])
+    assert gone["verdict"] == "unknown" and "1 of 9 runs" in gone["numbers"]

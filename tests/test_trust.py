@@ -22,6 +22,7 @@ from nlproar.run.config import resolve
 from nlproar.run.context import Context
 from nlproar.run.layout import Layout
 from nlproar.run.run import run, run_all
+from nlproar.run.series import taken_apart
 from nlproar.stats import agreement, bias, leakage, trust
 from nlproar.stats.agreement import mean_ranks, spearman
 from nlproar.stats.truth import average_precision
@@ -138,10 +139,10 @@ def verdict(found, check):
 
 
 def test_the_name_of_a_series_is_taken_apart_into_measure_and_transform():
-    assert report.taken_apart("gradient") == ("gradient", None)
-    assert report.taken_apart("gradient (transform twin)") == ("gradient", "twin")
+    assert taken_apart("gradient") == ("gradient", None)
+    assert taken_apart("gradient (transform twin)") == ("gradient", "twin")
     named = "integrated-gradient (riemann samples 7, transform noise-20)"
-    assert report.taken_apart(named) == ("integrated-gradient (riemann samples 7)", "noise-20")
+    assert taken_apart(named) == ("integrated-gradient (riemann samples 7)", "noise-20")
 
 
 def test_verdicts_on_a_sound_metric_and_on_one_that_is_fooled():
@@ -190,7 +191,7 @@ def of_auprc(rows):
 
 
 def test_a_metric_that_orders_measures_as_the_truth_and_one_that_does_the_reverse():
-    true = {"oracle": [90, 91, 92], "gradient": [40, 41, 42], "attention": [10, 11, 12]}
+    true = {"smoothgrad": [90, 91, 92], "gradient": [40, 41, 42], "attention": [10, 11, 12]}
     tables = []
     for task, metrics in {"One": ["sound", "reverse"], "Other": ["sound"]}.items():
         for metric in [*metrics, "Truth"]:
@@ -204,6 +205,44 @@ def test_a_metric_that_orders_measures_as_the_truth_and_one_that_does_the_revers
     sound, reverse = report.to_read(pd.DataFrame(), pd.DataFrame(), found, costs)["trust_truth"].to_dict("records")
     assert list(sound.values()) == ["sound: score", "1.00", "1.00", "1.00", "100", "1,500"]
     assert list(reverse.values()) == ["reverse: score", "−1.00", "–", "−1.00", "0", "–"]
+
+
+def test_what_knows_the_truth_is_not_among_the_measures_that_are_to_be_ordered():
+    """It would make any metric agree with the truth that puts it first."""
+    true = {"oracle": [90, 91, 92], "oracle-inverse": [0, 1, 2], "gradient": [40, 41, 42], "attention": [10, 11, 12]}
+    own = {**true, "gradient": true["attention"], "attention": true["gradient"]}
+    metric = scores(own).assign(metric="Erasure: comprehensiveness")
+    assert report.orders(pd.concat([metric, of_auprc(true)])).empty
+
+
+def test_power_is_that_of_the_seeds_that_have_scores():
+    true = {"smoothgrad": [90, 91, 92, 93], "gradient": [40, 41, 42, 43], "attention": [10, 11, 12, 13]}
+    own = {name: [*values[:3], np.nan] for name, values in true.items()}
+    metric = scores(own).assign(metric="Erasure: comprehensiveness")
+    both = pd.concat([metric, of_auprc(true)])
+    assert report.orders(both)["power"].tolist() == [1]
+    assert verdict(report.verdicts(both), "finds the better of two measures better") == "yes"
+
+
+@pytest.mark.parametrize(("seeds", "expected"), [(2, "unknown"), (3, "yes")])
+def test_of_two_seeds_it_is_not_said_that_scores_are_alike(seeds, expected):
+    rows = {
+        "gradient": [10, 30, 21],
+        "gradient (transform blur)": [12, 29, 22],
+        "gradient (transform random-ties)": [11, 29, 22],
+    }
+    found = report.verdicts(scores({name: values[:seeds] for name, values in rows.items()}))
+    assert verdict(found, "blur does not raise gradient") == expected
+    assert verdict(found, "gradient scores alike with ties broken at random") == expected
+
+
+def test_a_ladder_of_which_no_step_is_told_apart_is_in_order_by_chance():
+    rows = {
+        "gradient": [11.0, 9],
+        "gradient (transform noise-20)": [11, 8.9],
+        "gradient (transform noise-40)": [10.9, 8.8],
+    }
+    assert verdict(report.verdicts(scores(rows)), "orders gradient with more and more noise") == "unknown"
 
 
 def numbers(found, check):

@@ -17,9 +17,18 @@ from nlproar.evaluate import EVALUATIONS, load_evaluation
 from nlproar.report import figures
 from nlproar.report.figures import Look, Picture, looks
 from nlproar.report.formats import NOTHING, number
-from nlproar.report.frame import Study
+from nlproar.report.frame import Study, own_panel, panels
 from nlproar.run.record import Record
-from nlproar.run.series import BASELINE, Panel, explanation_title, has_curves, metric_title, point_of
+from nlproar.run.series import (
+    BASELINE,
+    Panel,
+    Series,
+    explanation_title,
+    has_curves,
+    metric_title,
+    point_of,
+    taken_apart,
+)
 from nlproar.stats import agreement
 from nlproar.stats.intervals import t_interval
 
@@ -78,25 +87,43 @@ def of_studies_together(found: pd.DataFrame, studies: Sequence[Study]) -> pd.Dat
 def summary(found: pd.DataFrame) -> pd.DataFrame:
     """Return mean, 95 % t interval over seeds and rank of each measure by each metric.
 
-    Columns: study, metric, series, measure, score, low, high, n, rank (1 is the most faithful).
+    Columns: study, metric, series, measure, score, low, high, n, rank (1 is the most faithful; NaN for a measure with a
+    transform, which checks the metric and is no measure of its own).
     """
-    tables = []
+    rows: list[dict[str, Any]] = []
     for (study, metric), part in found.groupby(["study", "metric"], sort=False):
-        rows = []
+        rank = _ranks(part)
         for (series, measure), values in part.groupby(["series", "measure"], sort=False):
             interval = t_interval(values["score"].to_numpy())
             row = {"study": study, "metric": metric, "series": series, "measure": measure, "score": interval.mean}
             row |= {"low": interval.low, "high": interval.high, "n": interval.n}
-            rows.append({**row, "faithful": values["faithful"].mean()})
-        table = pd.DataFrame(rows)
-        table["rank"] = agreement.ranks(table.pop("faithful").to_numpy())
-        tables.append(table)
+            rows.append({**row, "rank": rank.get(str(series), np.nan)})
     columns = ["study", "metric", "series", "measure", "score", "low", "high", "n", "rank"]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _ranks(scores_of_metric: pd.DataFrame) -> dict[str, float]:
+    """Return the rank of each measure by one metric, by its mean over the seeds that all of them have."""
+    table = _of_measures(scores_of_metric).dropna(how="all").dropna(axis=1)
+    if table.shape[1] == 0:
+        return {}
+    ranks = agreement.ranks(table.to_numpy(float).mean(axis=1))
+    return dict(zip(map(str, table.index), ranks.tolist(), strict=True))
+
+
+def _of_measures(scores_of_metric: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with a row for each measure and a column for each seed, NaN where a score is missing.
+
+    Twins, blurred explanations and the like are left out: they would count one measure several times.
+    """
+    transform = scores_of_metric["series"].map(lambda series: taken_apart(str(series)).transform)
+    own = scores_of_metric[transform.isna()]
+    return own.pivot_table(index="series", columns="seed", values="faithful", dropna=False)
 
 
 def taus(found: pd.DataFrame) -> pd.DataFrame:
-    """Return Kendall's tau between every two metrics of a study that have two measures or more in common.
+    """Return Kendall's tau between every two metrics of a study that have two measures or more in common, without
+    measures that are changed by a transform.
 
     Columns: study, first, second, tau, low, high, measures, seeds (how many there are in common).
     """
@@ -104,7 +131,7 @@ def taus(found: pd.DataFrame) -> pd.DataFrame:
     for study, part in found.groupby("study", sort=False):
         tables = {}
         for metric, own in part.groupby("metric", sort=False):
-            tables[metric] = own.pivot_table(index="series", columns="seed", values="faithful", dropna=False)
+            tables[metric] = _of_measures(own)
         for first, second in combinations(tables, 2):
             one, other = tables[first].align(tables[second], join="inner")
             if len(one) < 2:
@@ -136,26 +163,31 @@ def cost(studies: Sequence[Study]) -> pd.DataFrame:
 def runs_of_metrics(study: Study) -> dict[str, list[Record]]:
     """Return the records behind each metric of a study, those that it shares with others included.
 
-    Only a curve of quantiles needs the run with everything masked, and only a curve needs random masking beside it.
+    Only a curve of quantiles needs the run with everything masked, and only a curve needs random masking beside it. A
+    ranking that never changes is scored by the recursive metric too, so its runs count for both.
     """
     shared: dict[str, list[Record]] = defaultdict(list)  # k = 0 and k = 100 %, by evaluation
-    random: dict[Panel, list[Record]] = defaultdict(list)  # the baseline of all curves beside it
-    own: dict[tuple[str, Panel], list[Record]] = defaultdict(list)
+    curves: dict[tuple[Panel, Series], list[Record]] = defaultdict(list)
+    others: dict[str, list[Record]] = defaultdict(list)  # by metric
     for one in study.records:
         point = point_of(one)
         if point.panel is None or point.series is None:
             shared[point.evaluation].append(one)
-        elif point.series.measure == BASELINE and has_curves(point.evaluation):
-            random[point.panel].append(one)
+        elif has_curves(point.evaluation):
+            curves[point.panel, point.series].append(one)
         else:
-            own[metric_title(one), point.panel].append(one)
-    found: dict[str, list[Record]] = defaultdict(list)
-    for (metric, panel), records in own.items():
-        is_quantile = panel.strategy == "quantile"
-        base = [one for one in shared[_base_of(records[0])] if is_quantile or point_of(one).level == 0]
-        needed = base + random[panel._replace(recursive=False)]
-        found[metric] += [one for one in [*needed, *records] if one not in found[metric]]
-    return found
+            others[metric_title(one)].append(one)
+    found: dict[str, dict[str, Record]] = defaultdict(dict)  # by metric and id
+    for panel, all_series in panels(curves).items():
+        if all(series.measure == BASELINE for series in all_series):
+            continue  # nothing is compared with it
+        records = [one for series in all_series for one in curves[own_panel(panel, series), series]]
+        base = [one for one in shared[_base_of(records[0])] if panel.strategy == "quantile" or point_of(one).level == 0]
+        found[panel.title] |= {one.id: one for one in [*base, *records]}
+    for metric, records in others.items():
+        base = [one for one in shared[_base_of(records[0])] if point_of(one).level == 0]
+        found[metric] |= {one.id: one for one in [*base, *records]}
+    return {metric: list(by_id.values()) for metric, by_id in found.items()}
 
 
 def _base_of(one: Record) -> str:
@@ -176,7 +208,8 @@ def to_read(found: pd.DataFrame, between: pd.DataFrame, costs: pd.DataFrame) -> 
     for row in found.itertuples():
         cells = rows.setdefault((row.study, row.series), dict.fromkeys(metrics, NOTHING))
         if row.n:
-            cells[row.metric] = f"{number(row.score)} ({row.rank:g})"
+            rank = "" if np.isnan(row.rank) else f" ({row.rank:g})"
+            cells[row.metric] = f"{number(row.score)}{rank}"
     table = [{"task": study, "measure": series, **cells} for (study, series), cells in rows.items()]
     pairs = pd.DataFrame(
         {
@@ -210,8 +243,8 @@ def picture(found: pd.DataFrame) -> Picture | None:
     panels = []
     legend: dict[str, Look] = {}
     for study, part in found.groupby("study", sort=False):
-        ranked = part.groupby("metric")["rank"].transform("count") > 1  # one measure alone has no order
-        part = part[ranked]
+        has_order = part.groupby("metric")["rank"].transform("count") > 1  # one measure alone has none
+        part = part[has_order & part["rank"].notna()]
         metrics = list(dict.fromkeys(part["metric"]))
         if len(metrics) < 2:
             continue

@@ -10,7 +10,6 @@ A series is a measure with the parameters that differ from their defaults, among
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import combinations, permutations
@@ -22,7 +21,7 @@ import pandas as pd
 from nlproar.report.agreement import runs_of_metrics
 from nlproar.report.formats import NOTHING, estimate, number, p_value
 from nlproar.report.frame import Study
-from nlproar.run.series import BASELINE, explanation_title, has_curves, point_of
+from nlproar.run.series import BASELINE, explanation_title, has_curves, point_of, taken_apart
 from nlproar.stats import agreement, trust
 
 # The metric that the others should agree with, for explanations of the usual model and of masked fine-tuning.
@@ -35,6 +34,7 @@ IDLE = ("position", "word-frequency")  # measures that know neither the model no
 RACU_SUFFIX = ": RACU"  # of the name of a metric whose curves are scored by RACU
 COLUMNS = ["study", "metric", "check", "verdict", "numbers", "meaning"]
 
+_FEWEST_SEEDS = 3  # with which a difference that is not found says anything
 _FEWEST_MEASURES = 4  # of which fewer are in the same order by chance too often
 _SIGNIFICANCE = 0.05
 
@@ -61,13 +61,6 @@ class Line(NamedTuple):
     verdict: str  # YES, NO, FLAG, UNKNOWN, or NOTHING where the numbers speak for themselves
     numbers: str
     meaning: str
-
-
-class SeriesName(NamedTuple):
-    """The name of a series, taken apart."""
-
-    measure: str  # with its parameters, but without its transform
-    transform: str | None
 
 
 class MetricScores(NamedTuple):
@@ -156,28 +149,6 @@ def _by_series_and_seed(scores: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def taken_apart(series: str) -> SeriesName:
-    """Return the measure and the transform in the name of a series.
-
-    "gradient (transform twin)" is ("gradient", "twin"), and "lime (perturbations 10, transform twin)" is
-    ("lime (perturbations 10)", "twin").
-    """
-    match = re.fullmatch(r"(.*) \((.*)\)", series)
-    if match is None:
-        return SeriesName(series, None)
-    measure, all_parameters = match.groups()
-    transform = None
-    parameters = []
-    for parameter in all_parameters.split(", "):
-        if not parameter.startswith("transform "):
-            parameters.append(parameter)
-        elif transform is None:
-            transform = parameter.removeprefix("transform ")
-    if parameters:
-        measure = f"{measure} ({', '.join(parameters)})"
-    return SeriesName(measure, transform)
-
-
 def _verdicts_on_metric(scores: MetricScores, truth: MetricScores | None) -> Iterator[Line]:
     """Yield the verdicts on one metric. `truth` has the scores by `truth_for` this metric, if there are any."""
     if truth is not None:
@@ -204,11 +175,13 @@ class Order(NamedTuple):
 def _order_by_truth(table: pd.DataFrame, truth: pd.DataFrame) -> Order | None:
     """Return how far the scores by a metric order the measures as those by the truth; None for fewer than 3 measures.
 
-    Both tables are those of `MetricScores`. Measures with a transform are left out.
+    Both tables are those of `MetricScores`. Left out are measures with a transform, and those that know the truth: a
+    metric that puts them first and last agrees with it in that, whatever it does with the others.
     """
     compared = []
     for series in table.index:
-        if series in truth.index and taken_apart(str(series)).transform is None:
+        is_changed = taken_apart(str(series)).transform is not None
+        if series in truth.index and series not in (ORACLE, INVERSE) and not is_changed:
             compared.append(series)
     scores, true_scores = table.loc[compared].align(truth.loc[compared], join="inner")
     if len(scores) < 3:
@@ -231,7 +204,11 @@ def _power(scores: pd.DataFrame, true_scores: pd.DataFrame) -> dict[int, float]:
         for seeds in range(2, most_seeds + 1):
             share = trust.detection(better_scores, worse_scores, seeds)
             detected.setdefault(seeds, []).append(share)
-    return {seeds: float(np.nanmean(shares)) for seeds, shares in detected.items()}
+    power = {}
+    for seeds, shares in detected.items():
+        if not np.isnan(shares).all():  # at a seed, no measure may have a score
+            power[seeds] = float(np.nanmean(shares))
+    return power
 
 
 def orders(scores: pd.DataFrame) -> pd.DataFrame:
@@ -310,7 +287,12 @@ def _range(scores: MetricScores) -> Iterator[Line]:
 def _floor_and_ceiling(scores: MetricScores) -> Line:
     """Return whether the truth scores above random importance."""
     rows = scores.rows
-    means = {series: float(np.nanmean(values)) for series, values in rows.items()}
+    known = [series for series in (INVERSE, BASELINE, ORACLE) if series in rows]
+    compared = np.stack([rows[series] for series in known])
+    of_all = compared[:, ~np.isnan(compared).any(axis=0)]  # the seeds that all of them have
+    means: dict[str, float | None] = {series: None for series in known}
+    if of_all.size:
+        means |= dict(zip(known, of_all.mean(axis=1).tolist(), strict=True))
     truth_and_random = trust.compare(rows[ORACLE], rows[BASELINE])
     # A metric that is lower for the truth prefers random tokens to the informative ones.
     verdict = _judge(truth_and_random, lower=FLAG, equal=NO, higher=YES)
@@ -351,16 +333,17 @@ def _noise(scores: MetricScores) -> Iterator[Line]:
             continue
         noise = np.array(sorted(scores_by_noise))  # (L,), per cent
         steps = np.stack([scores_by_noise[level] for level in noise])  # (L, N)
-        if np.isnan(steps).all(axis=1).any():  # a step has no score by any seed
+        if np.isnan(steps).any(axis=0).all():  # no seed has every step
             continue
         ladder = trust.ladder(noise, steps)
         verdict = YES if ladder.tau == 1 else NO
-        complete_seeds = ~np.isnan(steps).any(axis=0)
-        if complete_seeds.sum() < 2:
+        complete = steps[:, ~np.isnan(steps).any(axis=0)]  # the seeds that have every step
+        # Noise alone is in order now and then, so a step has to be told apart, too.
+        if complete.shape[1] < 2 or (verdict == YES and np.isnan(ladder.resolution)):
             verdict = UNKNOWN
         means = []
-        for level, scores_of_level in zip(noise, steps, strict=True):
-            means.append(f"{level:g} %: {scores.shown(float(np.nanmean(scores_of_level)))}")
+        for level, scores_of_level in zip(noise, complete, strict=True):
+            means.append(f"{level:g} %: {scores.shown(float(scores_of_level.mean()))}")
         resolution = "no step is told apart"
         if not np.isnan(ladder.resolution):
             resolution = f"steps of {ladder.resolution:g} % and more are told apart"
@@ -465,8 +448,13 @@ def _is_above_random(scores: MetricScores, series: str) -> bool:
 
 
 def _judge(comparison: trust.Comparison, *, lower: str, equal: str, higher: str) -> str:
-    """Return the verdict for a first score that is lower than the second one, equal to it, or higher."""
+    """Return the verdict for a first score that is lower than the second one, equal to it, or higher.
+
+    Of two seeds a t test finds hardly any difference, so what it does not find says nothing.
+    """
     if comparison.verdict is None:
+        return UNKNOWN
+    if comparison.verdict == 0 and comparison.difference.n < _FEWEST_SEEDS:
         return UNKNOWN
     return {-1: lower, 0: equal, 1: higher}[comparison.verdict]
 

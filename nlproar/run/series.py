@@ -6,6 +6,7 @@ of a study and the report all use it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -57,6 +58,13 @@ class Series(NamedTuple):
     def explanation(self) -> Series:
         """What ranks the tokens, whatever the levels are: the series without its step."""
         return self._replace(parameters=tuple(one for one in self.parameters if one[0] != STEP))
+
+
+class SeriesName(NamedTuple):
+    """The name of a series, taken apart."""
+
+    measure: str  # with its parameters, but without its transform
+    transform: str | None
 
 
 class ModelName(NamedTuple):
@@ -229,6 +237,28 @@ def title(series: Series, others: Iterable[Series] = ()) -> str:
         if name != STEP or len(steps - {None}) > 1:
             notes.append(f"{name.replace('_', ' ')} {value}")
     return f"{series.measure} ({', '.join(notes)})" if notes else series.measure
+
+
+def taken_apart(series: str) -> SeriesName:
+    """Return the measure and the transform in the name of a series.
+
+    "gradient (transform twin)" is ("gradient", "twin"), and "lime (perturbations 10, transform twin)" is
+    ("lime (perturbations 10)", "twin").
+    """
+    match = re.fullmatch(r"(.*) \((.*)\)", series)
+    if match is None:
+        return SeriesName(series, None)
+    measure, all_parameters = match.groups()
+    transform = None
+    parameters = []
+    for parameter in all_parameters.split(", "):
+        if not parameter.startswith("transform "):
+            parameters.append(parameter)
+        elif transform is None:
+            transform = parameter.removeprefix("transform ")
+    if parameters:
+        measure = f"{measure} ({', '.join(parameters)})"
+    return SeriesName(measure, transform)
 
 
 def order(series: Series, measures: Mapping[str, Any]) -> tuple[int, str]:
