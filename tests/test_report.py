@@ -170,6 +170,12 @@ def test_a_curve_that_ends_early_or_has_a_gap_at_every_seed_still_lacks_levels()
         assert summary.grid(panel_of(random=fine, gradient=unfinished))["gradient"] == fine
 
 
+def test_a_ranking_that_never_changes_lacks_the_levels_that_a_recursive_one_beside_it_has():
+    panel = panel_of(random=range(0, 101, 20), gradient=range(0, 101, 20), oracle=[0, 20, 40, 100])
+    panel.loc[panel["series"] == "gradient", "step"] = 20
+    assert summary.grid(panel)["oracle"] == list(range(0, 101, 20))
+
+
 def test_the_line_of_a_curve_breaks_at_a_missing_level(tmp_path):
     from matplotlib.figure import Figure
 

@@ -19,17 +19,15 @@ def grid(panel: pd.DataFrame) -> dict[str, list[int]]:
 
     These are the steps of a recursive series, and the levels of any other one whose levels are evenly spaced from 0 to
     100 %: it may come from a study with another distance between its levels than that of its neighbours. Any other
-    series should have every level that one of them has at any seed. Random masking needs the levels of all others.
+    series should have every level that another one has at any seed. Random masking needs the levels of all others.
     """
     is_quantile = panel["strategy"].iloc[0] == "quantile"
     top = 100 if is_quantile else int(panel["k"].max())
     ends = {0, top} if is_quantile else {0}
     is_random = panel["measure"] == BASELINE
     others = panel[~is_random]
-    without_steps = others[others["step"].isna()]
-    if len(without_steps) == len(others):  # then the levels of random masking are theirs, too
-        without_steps = panel
-    seen = set(without_steps["k"].astype(int))
+    has_steps = others["step"].notna().any()  # without, the levels of random masking are those of all others, too
+    seen = set((others if has_steps else panel)["k"].astype(int))
 
     levels = {}
     needed: set[int] = set()
