@@ -37,7 +37,7 @@ setup(
     package_data={"nlproar": ["py.typed"], "nlproar.report": ["published.csv", "template/*"]},
     entry_points={"console_scripts": ["nlproar = nlproar.cli:main"]},
     install_requires=[
-        "numpy>=1.26",
+        "numpy>=2.2",
         "pooch>=1.8",
         "pytorch-lightning>=2.4",
         "requests>=2.31",  # pooch uses it; its errors are caught here
