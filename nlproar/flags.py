@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
+from numbers import Integral, Real
 from typing import Any
 
 from nlproar.errors import UserError
@@ -87,7 +89,7 @@ def choose(usual: Any, values: Mapping[str, Any]) -> Any:
     flags = flags_of(type(usual))
     own = {name: value for name, value in values.items() if name in flags and value is not None}
     check(type(usual), own)
-    return dataclasses.replace(usual, **own)
+    return dataclasses.replace(usual, **{name: as_declared(flags[name], value) for name, value in own.items()})
 
 
 def check(declaring: type, values: Mapping[str, Any]) -> None:
@@ -97,12 +99,38 @@ def check(declaring: type, values: Mapping[str, Any]) -> None:
         if value is None:
             continue
         entry = flag_of(field)
+        value = as_declared(field, value)
         if entry.choices is not None and value not in entry.choices:
             raise UserError(f"{spelled(name)} {value}: choose from {', '.join(entry.choices)}")
         if entry.limits is not None:
             check_range(spelled(name), value, *entry.limits)
         if value == "":
             raise UserError(f"{spelled(name)} is empty; leave it out, or name a file or folder")
+
+
+def as_declared(field: Field[Any], value: Any) -> Any:
+    """Return a value with the type that the command line gives this flag, so that 0 and 0.0 are the same run.
+
+    numpy's numbers become Python's, and paths become text. Raises UserError for a value of another kind.
+    """
+    name = spelled(field.name)
+    if hasattr(value, "item"):  # a number of numpy or torch
+        value = value.item()
+    convert = bool if isinstance(field.default, bool) else flag_of(field).convert
+    if convert is bool:
+        if not isinstance(value, bool):
+            raise UserError(f"{name} {value!r}: must be True or False")
+        return value
+    if convert in (int, float):
+        is_number = isinstance(value, Integral if convert is int else Real) and not isinstance(value, bool)
+        if not is_number:
+            raise UserError(f"{name} {value!r}: must be a {'whole ' if convert is int else ''}number")
+        return convert(value)
+    if convert is str:
+        if not isinstance(value, (str, os.PathLike)):
+            raise UserError(f"{name} {value!r}: must be a text")
+        return os.fspath(value)
+    return value
 
 
 def check_range(flag_name: str, value: float, least: float, most: float) -> None:

@@ -4,6 +4,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +58,26 @@ def runs(draw):
     step = flags["recursive_step_size"] or (10 if flags["roar_strategy"] == "quantile" else 1)
     flags["k"] -= flags["k"] % step
     return resolve(draw(st.sampled_from(list(TASKS))), **flags)
+
+
+def test_a_number_is_the_same_run_whatever_its_type():
+    usual = resolve("sst", importance_measure="integrated-gradient", k=10, weight_decay=0.0, tolerance=1.0)
+    numbers = {"k": np.int64(10), "weight_decay": 0, "tolerance": np.float64(1), "recursive": np.False_}
+    other = resolve("sst", importance_measure="integrated-gradient", **numbers)
+    assert other.id == usual.id and other == usual
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("k", 10.0, "whole number"), ("k", [10, 20], "whole number"), ("seed", "1", "whole number"),
+        ("seed", True, "whole number"), ("recursive", 1, "True or False"), ("weight_decay", "0.1", "must be a number"),
+        ("vectors", 3, "must be a text"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_kind_is_an_error_of_the_user(name, value, words):
+    with pytest.raises(UserError, match=words):
+        resolve("sst", **{"importance_measure": "gradient", "k": 10, name: value})
 
 
 def asked_for(config):
