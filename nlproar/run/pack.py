@@ -84,14 +84,21 @@ def pack(layout: Layout, out: Path, caches: bool | None = None) -> int:
 
 
 def _is_confidential(layout: Layout, records: Iterable[Path]) -> bool:
-    """Return whether a record, or what derives from texts, is of a confidential task. Raises UserError for a damaged
-    record."""
-    if any(record.load(path).task["confidential"] for path in records):
+    """Return whether a record, or what derives from texts, is of a confidential task, or of one of which neither a
+    record nor a registered task says that it is not. Raises UserError for a damaged record."""
+    known = {name: load_task(name).confidential for name in TASKS}
+    for path in records:
+        one = record.load(path)
+        if one.task["confidential"]:
+            return True
+        known.setdefault(str(one.identity["dataset"]), False)
+    secret = tuple(f"{name}{end}" for name, confidential in known.items() if confidential for end in "_-")
+    derived = [path for pattern in _DERIVED for path in layout.root.glob(pattern)]
+    if any(path.name.startswith(secret) for path in derived):
         return True
-    secret = tuple(f"{name}{end}" for name in TASKS if load_task(name).confidential for end in "_-")
-    derived = (path for pattern in _DERIVED for path in layout.root.glob(pattern))
-    # Importance is not named by its task, but none is there without the encoded data, which are.
-    return any(path.name.startswith(secret) for path in derived)
+    # Importance is not named by its task, but none is there without the encoded data, which are: task_source-hash.npz.
+    encoded = layout.root.glob("cache/encoded/*.npz")
+    return any(path.name.rpartition("-")[0].rpartition("_")[0] not in known for path in encoded)
 
 
 def _files(layout: Layout, with_caches: bool) -> Iterator[Path]:
