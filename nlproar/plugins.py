@@ -31,11 +31,16 @@ def load_named(argv: Sequence[str] | None = None) -> None:
     """Load the plug-ins that a command line and the environment name, and let processes that are started find them."""
     words = list(sys.argv[1:] if argv is None else argv)
     names = [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
+    given = []
     for position, word in enumerate(words):
         if word == "--plugin" and position + 1 < len(words):
-            names += words[position + 1].split(os.pathsep)
+            given.append(words[position + 1])
         elif word.startswith("--plugin="):
-            names += word.removeprefix("--plugin=").split(os.pathsep)
+            given.append(word.removeprefix("--plugin="))
+    if len(given) > 1:  # the commands that are printed would have the last one only
+        raise UserError(f"--plugin is given {len(given)} times; give it once: --plugin {os.pathsep.join(given)}")
+    for one in given:
+        names += one.split(os.pathsep)
     named = [load(name) for name in dict.fromkeys(names)]
     if named:
         os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys(named))
