@@ -210,7 +210,7 @@ def run_script(monkeypatch, capsys):
     package_log.handlers.clear()
     package_log.propagate = True  # otherwise pytest gives it handlers of its own, and the script adds none
     umask = os.umask(0o022)
-    prerequisites.load_dataset.cache_clear()  # it knows a folder by its name, here "p" in every case
+    prerequisites.forget_datasets()  # it knows a folder by its name, here "p" in every case
 
     def run(command: str) -> SimpleNamespace:
         program, *words = shlex.split(command)
@@ -231,7 +231,7 @@ def run_script(monkeypatch, capsys):
     package_log.handlers[:], package_log.level, package_log.propagate = before
     os.umask(umask)
     gc.unfreeze()
-    prerequisites.load_dataset.cache_clear()
+    prerequisites.forget_datasets()
 
 
 def test_every_case_has_its_row():

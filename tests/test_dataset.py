@@ -2,7 +2,9 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,11 +14,13 @@ from hypothesis import strategies as st
 from nlproar.dataset import TASKS, babi, babi_simulation, encoding, load_task, stanford_sentiment
 from nlproar.dataset import raw as raw_files
 from nlproar.dataset.raw import generated
-from nlproar.dataset.sources import SST
+from nlproar.dataset.sources import SST, Source
 from nlproar.dataset.task import SPLITS, Example, in_memory
 from nlproar.dataset.tokenizer import english, whitespace
 from nlproar.dataset.vocabulary import EOS, MASK, SPECIALS, UNK, Vocabulary
 from nlproar.errors import UserError
+from nlproar.run import prerequisites
+from nlproar.run.layout import Layout
 
 words = st.lists(st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1, max_size=4))
 
@@ -101,6 +105,52 @@ def films(*changed, tokenize=whitespace, **facts):
     return in_memory("films", [*usual, *changed], ("negative", "positive"), tokenize, **facts)
 
 
+def test_a_process_reads_data_again_when_the_task_or_the_files_are_others(tmp_path, monkeypatch):
+    """In a notebook, the same name is registered again with other texts."""
+    module = ModuleType("of_a_notebook")
+    monkeypatch.setitem(sys.modules, "of_a_notebook", module)
+    monkeypatch.setitem(TASKS, "films", "of_a_notebook")
+
+    def digest():
+        return prerequisites.load_dataset("films", "official", Layout(tmp_path), 0).digest
+
+    module.TASKS = {"films": films()}
+    first = digest()
+    assert digest() == first
+    module.TASKS = {"films": films(Example("train", "another film", 1))}
+    assert digest() != first
+
+    def read(raw):
+        ((_, text),) = raw.contents("words.txt")
+        return [Example(split, text, label) for split in SPLITS for label in (0, 1)]
+
+    source = Source("films", (), None)
+    own = films()
+    module.TASKS = {"films": replace(own, sources={"official": source}, members=("words.txt",), read=read)}
+    (tmp_path / "raw" / "films").mkdir(parents=True)
+    found = []
+    for words in ("a film", "a longer film"):
+        (tmp_path / "raw" / "films" / "words.txt").write_text(words)
+        found.append(digest())
+    assert found[0] != found[1]
+
+
+def test_another_version_of_a_task_is_encoded_again(tmp_path):
+    """Which words a tokenizer makes is not seen from outside."""
+
+    def words(task):
+        generated_texts = {"official": lambda: {"a": "b"}}
+        own = replace(task, sources=generated_texts, read=lambda raw: [
+            Example(split, "Word-0 word", label) for split in SPLITS for label in (0, 1)
+        ])  # fmt: skip
+        return encoding.load(own, "official", tmp_path / "raw", tmp_path / "cache").vocabulary.words
+
+    one = films()
+    assert words(one) == ("Word-0", "word")
+    other = replace(one, tokenize=lambda text: text.lower().split())
+    assert words(replace(other, version=2)) == ("word-0", "word")
+
+
 def test_a_function_that_no_other_process_knows_tokenizes_in_this_one(monkeypatch):
     monkeypatch.setattr(encoding, "_WORTH_PROCESSES", 2)
     monkeypatch.setattr(encoding, "_CHUNK", 2)
@@ -115,11 +165,11 @@ def encode(task, **options):
 @pytest.mark.parametrize(
     ("example", "said"),
     [
-        (Example("dev", "a film", 1), "example 6: the split is 'dev'; it must be one of train, val, test"),
+        (Example("dev", "a film", 1), "example 6: its split is another one than train, val, test"),
         (Example("train", float("nan"), 1), "the text or the query is no text (their types are float, str)"),
         (Example("train", "half \ud800", 1), "the text or the query holds half a character"),
-        (Example("train", "a film", "positive"), "the label is 'positive'; it must be a whole number"),
-        (Example("train", "a film", 1.0), "the label is 1.0; it must be a whole number"),
+        (Example("train", "a film", "positive"), "the label is no whole number (its type is str)"),
+        (Example("train", "a film", 1.0), "the label is no whole number (its type is float)"),
         (Example("train", "a film", 2), "the label is 2; it must be from 0 to 1"),
         (Example("train", "a film", -100), "the label is -100"),
         (Example("train", "a film", 1, "a query"), "only a task with paired=True has"),
@@ -154,9 +204,18 @@ def test_another_tokenizer_of_ones_own_is_other_data(tmp_path):
     assert load(films(tokenize=list)) != by_words == load(films())
 
 
-def test_a_token_with_a_line_break_is_named():
-    with pytest.raises(UserError, match=r"films: the token '\\n' holds a line break"):
-        encode(films(Example("train", "a\nb", 1), tokenize=list))
+def test_a_token_with_a_line_break_is_refused_without_showing_it():
+    """It may be the whole of a confidential text."""
+    with pytest.raises(UserError, match=r"films: a token of 5 characters holds a line break") as error:
+        encode(films(Example("train", "ill\nb", 1), tokenize=lambda text: [text]))
+    assert "ill" not in str(error.value)
+
+
+@pytest.mark.parametrize("swapped", [Example("ill", "train", 1), Example("train", 1, "ill")])
+def test_an_example_whose_fields_are_swapped_is_refused_without_its_text(swapped):
+    with pytest.raises(UserError) as error:
+        films(swapped)
+    assert "ill" not in str(error.value)
 
 
 def test_english_tokens_are_lower_case_and_split_by_rule():

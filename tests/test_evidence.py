@@ -16,7 +16,7 @@ from nlproar.model.bilstm_attention import BiLSTMAttention
 from nlproar.run import curve, record
 from nlproar.run.context import Context
 from nlproar.run.layout import Layout
-from nlproar.run.prerequisites import load_dataset
+from nlproar.run.prerequisites import forget_datasets
 from nlproar.run.run import run
 from nlproar.study import status
 from nlproar.study.grid import Chain, Grid
@@ -287,7 +287,7 @@ def test_runs_of_other_data_than_are_there_now_count_as_failed(small_run, monkey
     for chain_ in both[:2]:
         run(chain_.configs[0])
     monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 310, "test": 60})
-    load_dataset.cache_clear()
+    forget_datasets()
     assert len(status.look(layout, both).records) == 2  # nobody has encoded the new data yet
     new = run(small_run(importance_measure="random", k=1))
     found = status.look(layout, both)
@@ -326,7 +326,7 @@ def test_no_mean_is_made_over_different_data(tmp_path):
 
 def test_a_finished_run_of_other_data_is_refused(small_run, monkeypatch):
     run(small_run())
-    load_dataset.cache_clear()
+    forget_datasets()
     monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 310, "test": 60})
     with pytest.raises(UserError, match="other data"):
         run(small_run())

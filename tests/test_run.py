@@ -20,7 +20,7 @@ from nlproar.run.config import resolve
 from nlproar.run.context import Context
 from nlproar.run.curve import comparable
 from nlproar.run.layout import Layout
-from nlproar.run.prerequisites import load_dataset
+from nlproar.run.prerequisites import forget_datasets
 from nlproar.run.run import run
 from tests.made_records import record_of
 
@@ -161,7 +161,7 @@ def test_a_checkpoint_of_other_data_is_an_error(small_run, monkeypatch):
     from nlproar.dataset import babi_simulation
 
     run(small_run())
-    load_dataset.cache_clear()
+    forget_datasets()
     monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 310, "test": 60})
     with pytest.raises(UserError, match="other data"):
         run(small_run(importance_measure="attention", k=1))
@@ -183,7 +183,7 @@ def test_data_that_changed_are_not_silently_another_run(small_run, monkeypatch, 
     from nlproar.dataset import babi_simulation
 
     old = run(small_run())
-    load_dataset.cache_clear()
+    forget_datasets()
     monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 310, "test": 60})
     with pytest.raises(UserError, match="other data"):
         run(small_run())

@@ -175,7 +175,7 @@ def small_tiny(small_run, monkeypatch):
         return small_run(model="tiny", **flags)
 
     yield make
-    prerequisites.load_dataset.cache_clear()
+    prerequisites.forget_datasets()
 
 
 def masked_words(config, split="test"):

@@ -11,6 +11,7 @@ import logging
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain, islice
@@ -225,6 +226,26 @@ def _open(
     return raw_files.open_raw(file_or_generator, raw_dir, task.members, cache_dir, fetch)
 
 
+RawState = frozenset[tuple[str, int, int]]
+
+
+def raw_state(task: Task, source: str, raw_dir: Path) -> RawState:
+    """Return the names, times and sizes of the raw files of a source: where these are the same, so are the data.
+
+    It is empty for generated data, and where there are no files.
+    """
+    file_or_generator = task.sources[source]
+    if callable(file_or_generator):
+        return frozenset()
+    found = set()
+    for folder, _, names in os.walk(raw_dir / file_or_generator.folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # another process has moved it
+                state = os.stat(os.path.join(folder, name))
+                found.add((os.path.join(folder, name), state.st_mtime_ns, state.st_size))
+    return frozenset(found)
+
+
 def _cache_entry(
     task: Task,
     source: str,
@@ -237,6 +258,7 @@ def _cache_entry(
         "format": FORMAT,
         "task": task.name,
         "source": source,
+        "version": task.version,
         "files": raw.fingerprint,
         "labels": list(task.labels),
         "min_document_frequency": task.min_document_frequency,
@@ -412,7 +434,10 @@ def encode(
 
     broken = next((word for word in vocabulary.words if "\n" in word), None)
     if broken is not None:
-        raise UserError(f"{task.title}: the token {broken!r} holds a line break; its tokenizer must leave these out")
+        length = len(broken)  # the token itself may be confidential
+        raise UserError(
+            f"{task.title}: a token of {length} characters holds a line break; its tokenizer must leave these out"
+        )
 
     # The vocabulary is known only now. `ids` maps every provisional number to the id that replaces it.
     ids_of_words = [vocabulary.ids.get(word, UNK) for word in numbers]

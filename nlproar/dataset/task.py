@@ -59,6 +59,7 @@ class Task:
     min_document_frequency: int = 1
     shortest: int = 0  # tokens of the text; an observation with fewer, or more than `longest`, is left out
     longest: int = 1_000_000
+    version: int = 1  # raise it when `read` or `tokenize` changes: what is encoded in the cache is of the old one
     confidential: bool = False  # texts must not be shown, files are for their owner only
 
     # Which words of a text and its query are informative, for each word of the text; None where this is not known.
@@ -130,7 +131,8 @@ def _known_metrics(classes: int) -> dict[str, list[str]]:
 def _checked(example: Example, where: str, labels: Sequence[str], paired: bool) -> Example:
     """Return an example with its label as an int. Raises UserError, which begins with `where`, if it cannot be one."""
     if example.split not in SPLITS:
-        raise UserError(f"{where}: the split is {example.split!r}; it must be one of {', '.join(SPLITS)}")
+        # What stands there may be the text, which may be confidential.
+        raise UserError(f"{where}: its split is another one than {', '.join(SPLITS)}; give the split first")
     if not isinstance(example.text, str) or not isinstance(example.query, str):
         kinds = f"{type(example.text).__name__}, {type(example.query).__name__}"
         raise UserError(f"{where}: the text or the query is no text (their types are {kinds})")
@@ -141,7 +143,8 @@ def _checked(example: Example, where: str, labels: Sequence[str], paired: bool) 
     try:
         label = operator.index(example.label)
     except TypeError as error:
-        raise UserError(f"{where}: the label is {example.label!r}; it must be a whole number") from error
+        kind = type(example.label).__name__
+        raise UserError(f"{where}: the label is no whole number (its type is {kind})") from error
     if not 0 <= label < len(labels):
         raise UserError(f"{where}: the label is {label}; it must be from 0 to {len(labels) - 1}")
     return replace(example, label=label)

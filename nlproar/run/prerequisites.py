@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection
-from functools import cache
 
 from nlproar import storage
 from nlproar.dataset import encoding, load_task
-from nlproar.dataset.encoding import Dataset
+from nlproar.dataset.encoding import Dataset, RawState
 from nlproar.dataset.subwords import Subwords
+from nlproar.dataset.task import Task
 from nlproar.errors import UserError
 from nlproar.evaluate.unit import word_starts
 from nlproar.model import checkpoint
@@ -24,10 +24,30 @@ log = logging.getLogger(__name__)
 _GONE = "has a record, but its weights are gone"
 
 
-@cache
+# What a process has read, and from which declaration of the task and which raw files.
+_datasets: dict[tuple[str, str, Layout, Subwords | None], tuple[Task, RawState, Dataset]] = {}
+
+
 def load_dataset(name: str, source: str, layout: Layout, num_workers: int, subwords: Subwords | None = None) -> Dataset:
-    """Return the encoded data of a task, which a process reads once."""
-    return encoding.load(load_task(name), source, layout.raw, layout.cache, num_workers, subwords)
+    """Return the encoded data of a task.
+
+    A process reads them once, as long as the same task is registered under the name and the raw files are the same: in
+    a notebook, either may change.
+    """
+    task = load_task(name)
+    place = (name, source, layout, subwords)
+    if place in _datasets:
+        known, state, dataset = _datasets[place]
+        if known is task and state == encoding.raw_state(task, source, layout.raw):
+            return dataset
+    dataset = encoding.load(task, source, layout.raw, layout.cache, num_workers, subwords)
+    _datasets[place] = (task, encoding.raw_state(task, source, layout.raw), dataset)  # the files may be downloads
+    return dataset
+
+
+def forget_datasets() -> None:
+    """Let the next call of `load_dataset` read the data again."""
+    _datasets.clear()
 
 
 def dataset_of(layout: Layout, config: Config) -> Dataset:
