@@ -107,6 +107,11 @@ def test_two_plugins_of_one_name_and_one_named_as_a_library_are_refused(tmp_path
             plugins.load(str(tmp_path / other))
 
 
+def test_a_second_plugin_flag_is_refused_as_printed_commands_would_have_one_of_them():
+    with pytest.raises(UserError, match=r"give it once: --plugin one.py.two.py"):
+        plugins.load_named(["--plugin", "one.py", "--plugin=two.py"])
+
+
 def test_a_module_of_the_current_folder_is_found_by_workers_that_do_not_look_there(tmp_path, monkeypatch):
     (tmp_path / "in_this_folder.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
