@@ -340,6 +340,7 @@ def test_a_state_that_was_left_beside_its_record_is_removed(small_run):
     layout = Layout.of(config)
     path = layout.training_state(config)
     path.write_bytes(b"left by a process that was killed")
+    os.utime(path, (0, 0))  # before the record was written
     with storage.lock(layout.record(config)):  # another process is at work
         run(config)
         assert path.exists()
@@ -353,8 +354,19 @@ def test_a_state_that_was_left_beside_the_record_of_the_model_below_is_removed(s
     run(config)
     left = Layout.of(config).training_state(config)
     left.write_bytes(b"left by a process that was killed")
+    os.utime(left, (0, 0))  # before the record was written
     run(small_run(k=1, importance_measure="gradient"))
     assert not left.exists()
+
+
+def test_the_state_of_a_model_that_was_being_trained_again_is_kept(small_run):
+    """It is newer than the record: weights that were deleted were being made again when the process was killed."""
+    config = small_run()
+    run(config)
+    path = Layout.of(config).training_state(config)
+    path.write_bytes(b"the epochs so far")
+    run(config)
+    assert path.exists()
 
 
 def epochs_in(log):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection
+from pathlib import Path
 
 from nlproar import storage
 from nlproar.dataset import encoding, load_task
@@ -221,12 +222,21 @@ def remove_training_state(layout: Layout, config: Config) -> None:
     """Remove what a process left beside a finished run that was killed between writing the record and removing the
     state of the training.
 
-    It stays where another process is at work on the run, where a stopped --overwrite continues from it, and where this
-    process may not write.
+    It stays where another process is at work on the run, where a stopped --overwrite continues from it, where this
+    process may not write, and where it is newer than the record: then a process was killed that trained the model
+    again, as its weights were deleted or its masks are others now.
     """
     path = layout.training_state(config)
     if not path.exists() or not os.access(path.parent, os.W_OK) or overwrite.waits_for(layout, config):
         return
     with storage.lock_if_free(layout.record(config)) as held:
-        if held:
+        if held and not _is_newer(path, layout.record(config)):
             path.unlink(missing_ok=True)
+
+
+def _is_newer(path: Path, other: Path) -> bool:
+    """Return whether a file was written after another one; False where one of them is not there."""
+    try:
+        return path.stat().st_mtime_ns > other.stat().st_mtime_ns
+    except FileNotFoundError:
+        return False
