@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nlproar import storage
+from nlproar import process, storage
 from nlproar.dataset.encoding import Dataset
 from nlproar.errors import UserError
 from nlproar.flags import check_range
@@ -40,7 +40,9 @@ def run_experiment(config: Config) -> Record:
     """Return the record of a run: it is read if the run is done, else made. See `nlproar.run.run.run`."""
     from nlproar.run.run import run
 
-    return run(config)
+    process.prepare_environment()
+    with storage.owner_only(config.task.confidential):  # afterwards, other files of this process are as usual
+        return run(config)
 
 
 def importance(config: Config, splits: Sequence[str] = ("test",)) -> pd.DataFrame:
@@ -52,6 +54,7 @@ def importance(config: Config, splits: Sequence[str] = ("test",)) -> pd.DataFram
     on other masks than the models below it give now, unless `train_missing` is set; and if the run explains nothing, or
     not one of the splits.
     """
+    process.prepare_environment()
     from nlproar.run.context import Context
     from nlproar.run.run import with_models
 

@@ -61,7 +61,10 @@ def main(description: str, argv: list[str] | None = None) -> None:
         from nlproar.progress import show_log
 
         show_log()
-        for path in layout.records():
+        paths = layout.records()
+        if not paths:
+            raise UserError(f"there is no record in {layout.results}; name another folder with --persistent-dir")
+        for path in paths:
             try:
                 content = _read(path)
                 if content["version"] not in (1, 2) and not _is_of_earlier_measure(content):
@@ -104,10 +107,6 @@ def _rename(old: Path, new: Path) -> None:
     """Give a file its new name, if it is there and the new name is free."""
     if storage.is_there(old) and not storage.is_there(new):
         old.rename(new)
-
-
-# The parameters that give a measure its earlier values, by its name and the version of these values.
-_EARLIER_MEASURES = {("integrated-gradient", 1): {"riemann_samples": 30}}
 
 
 def _is_of_earlier_measure(content: Mapping[str, Any]) -> bool:
@@ -175,7 +174,7 @@ def _with_measure(path: Path, content: Mapping[str, Any]) -> tuple[Config, Recor
     with _understood():
         _check_name(path, content, identity)
     name = identity["importance_measure"]
-    earlier = _EARLIER_MEASURES.get((name, identity.get("measure_version", 1)))
+    earlier = record.EARLIER_MEASURES.get((name, identity.get("measure_version", 1)))
     if earlier is None:
         raise Different(f"{name} has other values now, and no parameter gives the earlier ones; run it again")
     identity = {

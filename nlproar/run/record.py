@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -141,7 +142,7 @@ def load(path: Path) -> Record:
         content = _parse(path)
         check(content, {"version": COUNT})
         if content["version"] in (1, 2):
-            raise UserError(f"{path} is a record of an earlier version; convert it by: nlproar migrate")
+            raise UserError(f"{path} is a record of an earlier version; convert it by: {_migrate(path)}")
         if content["version"] != VERSION:
             raise UserError(
                 f"{path} has version {content['version']} of the record's format, and this program reads {VERSION};"
@@ -151,10 +152,10 @@ def load(path: Path) -> Record:
         if content["checksum"] != checksum(content):
             raise WrongShape("its content was changed: it does not have the checksum that it says")
         if is_of_earlier_measure(content["identity"]):
-            raise UserError(
-                f"{path} was made by an earlier version of {content['identity']['importance_measure']}; convert it by:"
-                " nlproar migrate"
-            )
+            name = content["identity"]["importance_measure"]
+            can_be_converted = (name, content["identity"].get("measure_version", 1)) in EARLIER_MEASURES
+            what_to_do = f"convert it by: {_migrate(path)}" if can_be_converted else "remove it, and run it again"
+            raise UserError(f"{path} was made by an earlier version of {name}; {what_to_do}")
         if is_of_earlier_evaluation(content["identity"]):
             raise UserError(
                 f"{path} was made by an earlier version of the metric {content['identity']['evaluation']}; remove it,"
@@ -169,6 +170,15 @@ def load(path: Path) -> Record:
     except WrongShape as wrong:
         raise _damaged(path, wrong) from wrong
     return record
+
+
+def _migrate(path: Path) -> str:
+    """Return the command that converts the record at `path`, which lies in results/<metric>/."""
+    return f"nlproar migrate --persistent-dir {shlex.quote(str(path.parents[2]))}"
+
+
+# The parameters that give a measure its earlier values, by its name and the version of these values.
+EARLIER_MEASURES = {("integrated-gradient", 1): {"riemann_samples": 30}}
 
 
 def is_of_earlier_measure(identity: Mapping[str, Any]) -> bool:
