@@ -46,6 +46,12 @@ def load_named(argv: Sequence[str] | None = None) -> None:
         os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys(named))
 
 
+def load_all(names: str) -> None:
+    """Load the plug-ins that a value of `--plugin` names, if they are not loaded yet."""
+    for name in names.split(os.pathsep):
+        load(name)
+
+
 def load(name: str) -> str:
     """Load one plug-in, a file or a module, and return the name by which another process finds it.
 

@@ -1,5 +1,6 @@
 """A measure, a task, a model and a metric of a user's own go everywhere without an edit of the package."""
 
+import re
 import subprocess
 import sys
 
@@ -25,6 +26,42 @@ def command(tmp_path_factory):
 
     call.folder = folder
     return call
+
+
+@pytest.fixture(scope="module")
+def of_the_page(tmp_path_factory):
+    """A folder with the code of docs/extending.md as one file, and the table of texts that it reads."""
+    folder = tmp_path_factory.mktemp("extending")
+    code = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/extending.md").read_text(), re.S | re.M)
+    (folder / "my_plugin.py").write_text("\n".join(code))
+    rows = ["split,text,label"]
+    for split in ("train", "val", "test"):
+        for number in range(40):
+            rows.append(f"{split},a {'bad' if number % 2 else 'good'} film of {number % 7} hours,{1 - number % 2}")
+    (folder / "films.csv").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        "study --dataset films --metric roar first-word --importance-measure random favourite --k 1"
+        " --roar-strategy count",
+        "run --dataset films --model-type bag",
+    ],
+)
+def test_the_code_of_the_page_on_extending_works_as_one_file(of_the_page, words):
+    command = [sys.executable, "-m", "nlproar", *words.split(), "--plugin", "my_plugin.py", "--max-epochs", "2"]
+    done = subprocess.run(command, cwd=of_the_page, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "first" in done.stdout or "run" in words
+
+
+def test_python_names_a_plugin_as_the_command_line_does(of_the_page):
+    code = "import nlproar; print(nlproar.resolve('films', plugin='my_plugin.py').command())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=of_the_page, capture_output=True, text=True)
+    assert "--plugin my_plugin.py" in done.stdout, done.stderr
 
 
 @pytest.mark.slow

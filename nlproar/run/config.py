@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nlproar import storage
+from nlproar import plugins, storage
 from nlproar.dataset import TASKS, load_task
 from nlproar.dataset.task import Task
 from nlproar.dataset.truth import rule_of
@@ -298,6 +298,8 @@ def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
     can be used for all runs of a study. Raises UserError for values that are not allowed or cannot be combined, and
     TypeError for the name of a flag that does not exist.
     """
+    if flags.get("plugin") is not None:  # on the command line it is loaded already
+        plugins.load_all(flags["plugin"])
     task = _chosen_task(dataset, source)
     given = {name: value for name, value in flags.items() if value is not None}
     _check_given(given)
