@@ -43,7 +43,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         _without_command(words)
         return
     name, *rest = words
-    _command(name)(_sentence(COMMANDS[name]), rest)
+    command = _command(name)
+    from nlproar.script import Parser
+
+    Parser.command = f"nlproar {name}"
+    command(_sentence(COMMANDS[name]), rest)
 
 
 def _without_command(words: Sequence[str]) -> None:

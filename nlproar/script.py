@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from nlproar.errors import UserError, refusal
 from nlproar.interrupts import end_at_ctrl_c, raise_at_ctrl_c
@@ -30,8 +30,11 @@ _commands: list[str] = []  # what the command that is at work says on Ctrl-C; em
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, and which takes no abbreviations of flags."""
 
+    command: ClassVar[str | None] = None  # as which this process was called, such as "nlproar study"; None for a script
+
     def __init__(self, description: str | None, prog: str | None = None) -> None:
         formatter = argparse.RawDescriptionHelpFormatter
+        prog = prog or self.command
         super().__init__(prog=prog, description=description, formatter_class=formatter, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:

@@ -68,7 +68,7 @@ class Level(Unit):
     )
     recursive_step_size: int | None = flag(
         None,
-        "distance of levels (default: 1, quantile 10)",
+        "distance of levels (default: 1, quantile 10; in a study the largest one that reaches all levels)",
         convert=int,
         limits=(1, 10**6),
     )

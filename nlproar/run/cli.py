@@ -55,13 +55,13 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def parser(description: str, choice: Choice | None, sources: Sequence[str], prog: str | None = None) -> Parser:
+def parser(description: str, choice: Choice | None, sources: Sequence[str]) -> Parser:
     """Return the parser of a script.
 
     It has the flags of every dataclass that declares some, the flag that chooses among the tasks of the script, and
     --source where there are two.
     """
-    found = Parser(description, prog)
+    found = Parser(description)
     if choice is not None:
         flag_name, tasks = choice
         found.add_argument(flag_name, dest="choice", choices=tuple(tasks), default=next(iter(tasks)), help="which task")
@@ -132,7 +132,7 @@ def parse_any_task(description: str, argv: list[str] | None = None) -> list[Conf
 
     argv = in_our_words(argv)
     plugins.load_named(argv)
-    found = parser(description, None, (), "nlproar run")
+    found = parser(description, None, ())
     names = [*TASKS, *DATASETS]
     found.add_argument("--dataset", required=True, choices=names, metavar="TASK", help=", ".join(TASKS))
     found.add_argument("--source", default="official", help="where the data come from (default: official)")

@@ -59,7 +59,7 @@ def _parse(description: str, argv: list[str] | None) -> tuple[Config, Sequence[s
     ones), and whether a confidential task may be shown."""
     words = in_our_words(argv)
     plugins.load_named(words)
-    found = parser(description, None, (), "nlproar importance")
+    found = parser(description, None, ())
     add = found.add_argument
     names = [*TASKS, *DATASETS]  # the published names are understood, too
     add("--dataset", default="sst", choices=names, metavar="TASK", help=f"{', '.join(TASKS)} (default: sst)")

@@ -36,7 +36,7 @@ def main(description: str, argv: list[str] | None = None) -> None:
     """Write the archive that a command line asks for. Exits with 0 when it is there, else as `exit_codes` says."""
     with exit_codes("interrupted; nothing was written"):
         plugins.load_named(argv)
-        parser = Parser(description, "nlproar pack")
+        parser = Parser(description)
         add_flags(parser, Options, without=all_but("persistent_dir", "plugin"))
         parser.add_argument(
             "--out", default="nlproar-results.tar.gz", metavar="FILE",

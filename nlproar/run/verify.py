@@ -33,7 +33,7 @@ def main(description: str, argv: list[str] | None = None) -> None:
     """Verify a record. Exits with 0 where the numbers agree, with 1 where they do not, else as `exit_codes` says."""
     with exit_codes("interrupted; nothing was changed"):
         plugins.load_named(argv)
-        parser = Parser(description, "nlproar verify")
+        parser = Parser(description)
         parser.add_argument("id", metavar="ID", help="the name of a record, or a part of it that no other record has")
         parser.add_argument(
             "--tolerance",

@@ -44,9 +44,9 @@ _OF_GRID = ("seed", "roar_strategy", "k", "recursive", "transform")
 _NOT_PASSED = ("train_missing",)
 
 
-def parser(description: str, prog: str | None = None) -> Parser:
+def parser(description: str) -> Parser:
     """Return the parser of a study: the flags that span its grid, and every other flag of a run."""
-    found = Parser(description, prog)
+    found = Parser(description)
     add = found.add_argument
     add("--dataset", nargs="+", default=["all"], choices=(*TASKS, *DATASETS, "all", "planted"), metavar="TASK",
         help=f"all (but planted ones), planted (all of these), or some of {', '.join(TASKS)}")  # fmt: skip
@@ -65,7 +65,8 @@ def parser(description: str, prog: str | None = None) -> Parser:
         help="is k a percentage or a count of tokens (default: quantile)")  # fmt: skip
     _add_kinds(found)
     _add_levels(found)
-    add("--source", default="official", help="where the data come from: official or, of bAbI, simulated")
+    add("--source", default="official",
+        help="where the data come from: official; of bAbI also simulated, of planted tasks also small")  # fmt: skip
     add("--jobs", type=int, default=1, help="chains at a time, among which the cores are divided (default: 1)")
     add("--stage", default="all", choices=("all", *STAGES),
         help="base: only the runs that all measures share; measures: only the others (default: all)")  # fmt: skip
