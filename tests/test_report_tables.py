@@ -618,12 +618,12 @@ def test_six_series_of_one_measure_look_different():
     assert len({(style.marker, style.linestyle) for style in styles.values()}) == 6
 
 
-def probed(**accuracies):
+def probed(texts=4000, **accuracies):
     """What the probe reaches, by measure: a list of accuracies, one for each seed, where the majority has 50 %."""
     rows = []
     for measure, of_seeds in accuracies.items():
         for seed, accuracy in enumerate(of_seeds):
-            reached = {"accuracy": accuracy, "majority": 0.5, "observations": 400}
+            reached = {"accuracy": accuracy, "majority": 0.5, "observations": texts}
             place = {"study": "SST", "metric": "Recursive ROAR", "strategy": "quantile"}
             rows.append({**place, "measure": measure, "seed": seed, "k": 20, **reached})
     return leaks.verdicts_on_leaks(pd.DataFrame(rows)).iloc[0]
@@ -640,6 +640,9 @@ def test_that_masks_reveal_nothing_is_said_only_where_the_seeds_exclude_a_leak()
     """The mean of 13 points is not told from 0, as it varies as much between the seeds."""
     found = probed(random=[0.5, 0.5, 0.5], gradient=[0.8, 0.5, 0.59])
     assert found["verdict"] == "unknown" and "+13.0" in found["numbers"]
+    few = probed(texts=120, random=[0.5, 0.51, 0.49], gradient=[0.6, 0.62, 0.58])
+    assert few["verdict"] == "unknown"  # all seeds have the same test texts, whose error is 4.6 points
+    assert probed(texts=120, random=[0.5, 0.51, 0.49], gradient=[0.51, 0.5, 0.5])["verdict"] == "unknown"
     assert probed(random=[0.5], gradient=[0.5])["verdict"] == "unknown"
     assert probed(random=[0.5], gradient=[0.9])["verdict"] == "FLAG"
     gone = probed(random=[0.5, 0.5, 0.5], gradient=[0.5, 0.5, 0.5], attention=[0.5, np.nan, 0.5])

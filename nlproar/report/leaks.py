@@ -91,9 +91,10 @@ def verdicts_on_leaks(found: pd.DataFrame) -> pd.DataFrame:
     """Return a verdict for each metric and strategy; columns as `trust.verdicts`. `found` is the result of `leaks`.
 
     The leak of a measure is how much better the probe is on its masks than on random masks of the same seed and level,
-    on average over the levels. It is flagged where a t test over seeds finds it above 0, with Holm's correction for
-    all measures. Of one or two seeds, it is flagged where it is above three standard errors of a difference between
-    two accuracies. The masks are said to reveal nothing only where every 95 % interval is below 5 points.
+    on average over the levels. It is flagged where it is more than chance in both respects: larger than three standard
+    errors of an accuracy on so many test texts, which all seeds share, and, with three seeds or more, above 0 by a t
+    test over seeds with Holm's correction for all measures. The masks are said to reveal nothing only where a leak of 5
+    points is excluded for every measure, by the 95 % interval over seeds and by three standard errors.
     """
     rows = []
     for (study, metric, strategy), part in found.groupby(_OF_PANEL, sort=False):
@@ -103,7 +104,9 @@ def verdicts_on_leaks(found: pd.DataFrame) -> pd.DataFrame:
         of_seeds = leak.pivot_table(index="measure", columns="seed", values="leak", sort=False, dropna=False)
         values = of_seeds.to_numpy(float)
         intervals = [t_interval(row) for row in values]
-        is_flagged = _is_above_zero(values, leak)
+        majority = float(leak["majority"].iloc[0])
+        error = float(np.sqrt(majority * (1 - majority) / leak["observations"].iloc[0]))  # of an accuracy
+        is_flagged = _is_above_zero(values, error)
         words = []
         for (measure, _), interval in zip(of_seeds.iterrows(), intervals, strict=True):
             words.append(f"{measure} {_points(interval)}{_most(leak[leak['measure'] == measure])}")
@@ -112,7 +115,7 @@ def verdicts_on_leaks(found: pd.DataFrame) -> pd.DataFrame:
             verdict = FLAG
             shown = [text for text, flagged in zip(words, is_flagged, strict=True) if flagged]
         else:
-            is_excluded = [one.n >= _FEWEST_SEEDS and one.high < _LARGE for one in intervals]
+            is_excluded = [one.n >= _FEWEST_SEEDS and max(one.high, one.mean + 3 * error) < _LARGE for one in intervals]
             verdict = YES if all(is_excluded) and not gone else UNKNOWN
             shown = [f"most of {len(words)} measures: {words[int(np.nanargmax([one.mean for one in intervals]))]}"]
         if gone:
@@ -140,17 +143,18 @@ def _beside_random(probed: pd.DataFrame) -> pd.DataFrame:
     return own.assign(leak=own["accuracy"] - np.where(np.isnan(beside), own["majority"], beside))
 
 
-def _is_above_zero(leaks_of_seeds: np.ndarray, leak: pd.DataFrame) -> np.ndarray:
-    """Return which measures have a leak, (M,) bool, from their leaks by seed (M, N), see `verdicts_on_leaks`."""
+def _is_above_zero(leaks_of_seeds: np.ndarray, error: float) -> np.ndarray:
+    """Return which measures have a leak, (M,) bool, from their leaks by seed (M, N), see `verdicts_on_leaks`.
+
+    `error` is the standard error of an accuracy.
+    """
     mean = np.nanmean(leaks_of_seeds, axis=1)
-    if leaks_of_seeds.shape[1] >= _FEWEST_SEEDS:
-        p = [trust.compare(row, np.zeros_like(row)).p for row in leaks_of_seeds]
-        is_found: np.ndarray = (holm(np.array(p)) < _SIGNIFICANCE) & (mean > 0)
-        return is_found
-    majority = float(leak["majority"].iloc[0])
-    error = np.sqrt(2 * majority * (1 - majority) / leak["observations"].iloc[0])
-    is_above: np.ndarray = mean > 3 * error
-    return is_above
+    if leaks_of_seeds.shape[1] < _FEWEST_SEEDS:
+        is_above: np.ndarray = mean > 3 * np.sqrt(2) * error  # of a difference between two accuracies
+        return is_above
+    p = [trust.compare(row, np.zeros_like(row)).p for row in leaks_of_seeds]
+    is_found: np.ndarray = (holm(np.array(p)) < _SIGNIFICANCE) & (mean > 3 * error)
+    return is_found
 
 
 def _points(interval: Interval) -> str:
