@@ -114,7 +114,7 @@ def as_declared(field: Field[Any], value: Any) -> Any:
     numpy's numbers become Python's, and paths become text. Raises UserError for a value of another kind.
     """
     name = spelled(field.name)
-    if hasattr(value, "item"):  # a number of numpy or torch
+    if getattr(value, "ndim", None) == 0:  # a number of numpy or torch, and no array
         value = value.item()
     convert = bool if isinstance(field.default, bool) else flag_of(field).convert
     if convert is bool:

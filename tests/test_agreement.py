@@ -146,10 +146,12 @@ def test_ranks_and_taus_are_of_measures_and_not_of_their_twins():
     assert shown["one"].tolist() == ["3.0 (1)", "2.0 (2)", "1.0 (3)", "9.0"]
 
 
-def test_ranks_are_by_the_seeds_that_all_measures_have():
-    """The seed that only one measure has would put it last."""
-    found = table_of_scores(one={"gradient": [5.0, 6.0, np.nan], "attention": [4.0, 5.0, 30.0]})
-    assert agreement.summary(found)["rank"].tolist() == [1, 2]
+def test_a_measure_that_lacks_a_seed_has_no_rank_and_takes_none_from_the_others():
+    """Its mean is of other models. A seed that no measure has is no seed that one of them lacks."""
+    found = table_of_scores(
+        one={"gradient": [5.0, 6.0, 7.0, np.nan], "attention": [4.0, 5.0, 6.0, np.nan], "lime": [9.0, np.nan, np.nan]}
+    )
+    assert agreement.summary(found)["rank"].tolist()[:2] == [1, 2] and np.isnan(agreement.summary(found)["rank"][2])
 
 
 def test_the_runs_of_a_ranking_that_never_changes_count_for_the_recursive_metric(tmp_path):

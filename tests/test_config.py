@@ -71,6 +71,7 @@ def test_a_number_is_the_same_run_whatever_its_type():
     ("name", "value", "words"),
     [
         ("k", 10.0, "whole number"), ("k", [10, 20], "whole number"), ("seed", "1", "whole number"),
+        ("k", np.array([10, 20]), "whole number"),
         ("seed", True, "whole number"), ("recursive", 1, "True or False"), ("weight_decay", "0.1", "must be a number"),
         ("vectors", 3, "must be a text"),
     ],

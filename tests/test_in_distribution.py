@@ -1,5 +1,7 @@
 """MaSF: p-values that hold what they promise, activations without padding, and the runs of the metric."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from scipy import stats
 
 from nlproar.dataset.batch import make_batch
 from nlproar.errors import UserError
+from nlproar.evaluate import in_distribution
 from nlproar.evaluate.in_distribution import LEVELS, activations
 from nlproar.model.classifier import Classifier
 from nlproar.run.layout import Layout
@@ -66,6 +69,20 @@ def test_shift_of_texts_like_the_known_ones_has_no_direction_where_channels_depe
         known = KnownObservations([activations[:400]], [activations[400:800]])
         found.append(shift(known.known_statistics, known.statistics([activations[800:]])))
     assert 4 <= sum(one < 0 for one in found) <= 16
+
+
+@pytest.mark.parametrize(("model", "versions"), [("plain", 1), ("masked-fine-tuning", 2)])
+def test_the_halves_of_the_known_share_no_text_and_both_versions_of_a_text_are_in_one(monkeypatch, model, versions):
+    split = random_split(np.random.default_rng(0), 9, 9, 30, 2, paired=False)
+    made = []
+    monkeypatch.setattr(in_distribution, "activations", lambda model, split: [np.arange(9.0)[:, None]])
+    monkeypatch.setattr(in_distribution, "KnownObservations", lambda *halves: made.append(halves))
+    config = SimpleNamespace(seed=0, parameters=SimpleNamespace(erasure_model=model))
+    in_distribution._known(config, SimpleNamespace(dataset=SimpleNamespace(splits={"val": split})), None)
+    channels, further = ([int(text) for text in layers[0][:, 0]] for layers in made[0])
+    assert sorted([*channels, *further]) == sorted([*range(9)] * versions)
+    assert not set(channels) & set(further)
+    assert channels != sorted(channels)  # and they are not in the order of the file
 
 
 @pytest.mark.usefixtures("loop")

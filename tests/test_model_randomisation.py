@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from nlproar.evaluate import model_randomisation
 from nlproar.evaluate.model_randomisation import correlations
 from nlproar.model.classifier import Classifier
 from nlproar.model.randomisation import layers, with_shuffled
@@ -75,7 +76,7 @@ def test_correlation_is_of_the_counted_tokens_of_each_text_and_undefined_without
 def test_a_measure_with_a_model_changes_with_its_layers_and_one_without_does_not(small_run):
     flags = {"evaluation": "model-randomisation", "train_missing": True}
     done = run(small_run(importance_measure="gradient", **flags))
-    names = list(done.diagnostics["randomised"])
+    names = list(done.diagnostics["texts with a correlation"])
     assert names[0].startswith("decode") and names[-1] == "embedding"
     assert all(-1 <= value < 1 for value in done.diagnostics["randomised"].values())
     same = run(small_run(importance_measure="mutual-information", **flags))
@@ -124,6 +125,22 @@ def test_a_measure_passes_if_a_random_model_gives_less_of_its_order_than_another
     table = randomisation.to_read(found)["randomisation"].set_index("measure")
     assert list(table.columns[2:]) == ["decode", "embedding", BETWEEN_SEEDS]
     assert table.loc["good", "embedding"] == "0.15" and table.loc["alone", BETWEEN_SEEDS] == "–"
+
+
+def test_a_layer_without_a_correlation_keeps_its_place_and_gives_no_verdict():
+    """After it is randomised, all tokens of a text are equally important."""
+    nan = float("nan")
+    found = pd.DataFrame([*rows("constant", [nan, nan, nan], [nan, nan, nan]), *rows("good", [0.1, 0.2], None)])
+    verdicts = randomisation.verdicts(found)
+    assert verdicts["verdict"].tolist() == ["unknown", "unknown"]
+    assert "all layers randomised: –" in verdicts["numbers"][0]
+    table = randomisation.to_read(found)["randomisation"].set_index("measure")
+    assert table.loc["constant", "embedding"] == "–" and table.loc["constant", "decode"] == "0.90"
+    names = ["decode", "encoder", "embedding"]
+    assert model_randomisation._means(names, np.array([[0.5, nan, 0.1], [0.7, nan, nan]])) == {
+        "decode": pytest.approx(0.6),
+        "embedding": 0.1,
+    }
 
 
 @pytest.mark.slow

@@ -647,3 +647,14 @@ def test_that_masks_reveal_nothing_is_said_only_where_the_seeds_exclude_a_leak()
     assert probed(random=[0.5], gradient=[0.9])["verdict"] == "FLAG"
     gone = probed(random=[0.5, 0.5, 0.5], gradient=[0.5, 0.5, 0.5], attention=[0.5, np.nan, 0.5])
     assert gone["verdict"] == "unknown" and "1 of 9 runs" in gone["numbers"]
+
+
+def test_a_measure_with_few_seeds_beside_others_is_judged_by_its_own_number_of_seeds():
+    nan = np.nan
+    found = probed(random=[0.5] * 5, gradient=[0.5, 0.51, 0.49, 0.5, 0.5], lime=[0.95, nan, nan, nan, nan])
+    assert found["verdict"] == "FLAG" and found["numbers"].startswith("lime +45.0")
+
+
+def test_masks_are_not_compared_with_the_majority_where_random_ones_are_gone():
+    """Random masks may reveal as much, by the length of the texts."""
+    assert probed(random=[0.8, np.nan, np.nan], gradient=[0.8, 0.8, 0.8])["verdict"] == "unknown"

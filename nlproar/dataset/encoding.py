@@ -11,7 +11,6 @@ import logging
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain, islice
@@ -230,20 +229,20 @@ RawState = frozenset[tuple[str, int, int]]
 
 
 def raw_state(task: Task, source: str, raw_dir: Path) -> RawState:
-    """Return the names, times and sizes of the raw files of a source: where these are the same, so are the data.
+    """Return the names, times and sizes of what lies in the raw folder of a source, by which a process notices that its
+    files are others now. What changes deeper in it is not noticed: that would take a look at 100,000 files of IMDB.
 
-    It is empty for generated data, and where there are no files.
+    It is empty for generated data, and where there is no such folder.
     """
     file_or_generator = task.sources[source]
     if callable(file_or_generator):
         return frozenset()
-    found = set()
-    for folder, _, names in os.walk(raw_dir / file_or_generator.folder):
-        for name in names:
-            with suppress(FileNotFoundError):  # another process has moved it
-                state = os.stat(os.path.join(folder, name))
-                found.add((os.path.join(folder, name), state.st_mtime_ns, state.st_size))
-    return frozenset(found)
+    try:
+        with os.scandir(raw_dir / file_or_generator.folder) as entries:
+            states = [(entry.name, entry.stat()) for entry in entries]
+    except FileNotFoundError:
+        return frozenset()
+    return frozenset((name, state.st_mtime_ns, state.st_size) for name, state in states)
 
 
 def _cache_entry(
@@ -258,7 +257,6 @@ def _cache_entry(
         "format": FORMAT,
         "task": task.name,
         "source": source,
-        "version": task.version,
         "files": raw.fingerprint,
         "labels": list(task.labels),
         "min_document_frequency": task.min_document_frequency,
@@ -266,6 +264,8 @@ def _cache_entry(
     }
     if subwords is not None:
         key["subwords"] = subwords.key
+    if task.version != 1:
+        key["version"] = task.version
     name = f"{task.name}_{source}-{storage.digest(key)[:8]}.npz"
     return cache_dir / "encoded" / name, key
 

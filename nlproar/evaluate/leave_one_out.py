@@ -36,6 +36,7 @@ class LeaveOneOutCorrelation(OfOneModel):
     """The mean over the test observations of Kendall's tau with leave-one-out."""
 
     scores: ClassVar[Mapping[str, bool]] = {"tau": True}
+    version = 2  # the first one compared with changes that were not rounded
 
     def carry_out(self, config: Config, context: Context) -> Record:
         """See `Evaluation.carry_out`: explain by the measure and by leave-one-out, and compare."""

@@ -60,14 +60,21 @@ class ModelRandomisation(OfOneModel):
             found = context.observations(
                 config, key, lambda: {"correlation": correlations(config, context, model, importance)}
             )
-        by_layer = _means(names, found["correlation"])
+        correlation = found["correlation"]
+        # A layer stands in the first one only if a text has a value; the second one has all of them, in their order.
+        diagnostics = {
+            "randomised": _means(names, correlation),
+            "texts with a correlation": dict(
+                zip(names, (~np.isnan(correlation)).sum(axis=0, dtype=float).tolist(), strict=True)
+            ),
+        }
         return context.record(
             config,
             performance,
             masks,
             importance=importance,
             model_of=trained,
-            diagnostics={"randomised": by_layer},
+            diagnostics=diagnostics,
         )
 
     def name_parts(self, config: Config) -> list[str]:

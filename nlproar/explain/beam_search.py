@@ -21,7 +21,7 @@ class BeamSearch:
     (Zhou & Shah 2023, arXiv 2205.08696; Madsen et al. 2023, arXiv 2310.07819, use it as a measure). Of equal sums,
     that of the better order so far comes first, and of the same order that of the token which stands first in the text.
     It is nearly the most that a measure can reach by comprehensiveness, and asks the model about at most
-    `beams` * T² / 2 texts for T tokens.
+    `beams` * T (T + 1) / 2 texts for T tokens.
     """
 
     sign = 1.0  # of the probability that is made small

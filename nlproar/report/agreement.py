@@ -87,8 +87,8 @@ def of_studies_together(found: pd.DataFrame, studies: Sequence[Study]) -> pd.Dat
 def summary(found: pd.DataFrame) -> pd.DataFrame:
     """Return mean, 95 % t interval over seeds and rank of each measure by each metric.
 
-    Columns: study, metric, series, measure, score, low, high, n, rank (1 is the most faithful; NaN for a measure with a
-    transform, which checks the metric and is no measure of its own).
+    Columns: study, metric, series, measure, score, low, high, n, rank (1 is the most faithful; NaN for a measure that
+    lacks a seed, and for one with a transform, which checks the metric and is no measure of its own).
     """
     rows: list[dict[str, Any]] = []
     for (study, metric), part in found.groupby(["study", "metric"], sort=False):
@@ -103,10 +103,9 @@ def summary(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ranks(scores_of_metric: pd.DataFrame) -> dict[str, float]:
-    """Return the rank of each measure by one metric, by its mean over the seeds that all of them have."""
-    table = _of_measures(scores_of_metric).dropna(how="all").dropna(axis=1)
-    if table.shape[1] == 0:
-        return {}
+    """Return the rank of each measure by one metric, by its mean over the seeds. A measure that lacks a seed which
+    another one has is not ranked: its mean would be of other models."""
+    table = _of_measures(scores_of_metric).dropna(axis=1, how="all").dropna()
     ranks = agreement.ranks(table.to_numpy(float).mean(axis=1))
     return dict(zip(map(str, table.index), ranks.tolist(), strict=True))
 

@@ -95,10 +95,12 @@ def verdicts_on_leaks(found: pd.DataFrame) -> pd.DataFrame:
     errors of an accuracy on so many test texts, which all seeds share, and, with three seeds or more, above 0 by a t
     test over seeds with Holm's correction for all measures. The masks are said to reveal nothing only where a leak of 5
     points is excluded for every measure, by the 95 % interval over seeds and by three standard errors.
+
+    Without any random masks, the majority takes their place.
     """
     rows = []
     for (study, metric, strategy), part in found.groupby(_OF_PANEL, sort=False):
-        leak = _beside_random(part.dropna(subset=["accuracy"]))
+        leak = _beside_random(part)
         if leak.empty:
             continue
         of_seeds = leak.pivot_table(index="measure", columns="seed", values="leak", sort=False, dropna=False)
@@ -108,7 +110,7 @@ def verdicts_on_leaks(found: pd.DataFrame) -> pd.DataFrame:
         error = float(np.sqrt(majority * (1 - majority) / leak["observations"].iloc[0]))  # of an accuracy
         is_flagged = _is_above_zero(values, error)
         words = []
-        for (measure, _), interval in zip(of_seeds.iterrows(), intervals, strict=True):
+        for measure, interval in zip(of_seeds.index, intervals, strict=True):
             words.append(f"{measure} {_points(interval)}{_most(leak[leak['measure'] == measure])}")
         gone = int(part["accuracy"].isna().sum())
         if is_flagged.any():
@@ -117,9 +119,10 @@ def verdicts_on_leaks(found: pd.DataFrame) -> pd.DataFrame:
         else:
             is_excluded = [one.n >= _FEWEST_SEEDS and max(one.high, one.mean + 3 * error) < _LARGE for one in intervals]
             verdict = YES if all(is_excluded) and not gone else UNKNOWN
-            shown = [f"most of {len(words)} measures: {words[int(np.nanargmax([one.mean for one in intervals]))]}"]
+            shown = [f"the largest of {len(words)}: {words[int(np.argmax([one.mean for one in intervals]))]}"]
         if gone:
             shown.append(f"the masks of {gone} of {len(part)} runs are not cached any more")
+        beside = "random masks" if (part["measure"] == BASELINE).any() else "the majority"
         rows.append(
             {
                 "study": study,
@@ -127,33 +130,35 @@ def verdicts_on_leaks(found: pd.DataFrame) -> pd.DataFrame:
                 "check": f"the masks do not reveal the label ({strategy})",
                 "verdict": verdict,
                 "numbers": "; ".join(shown),
-                "meaning": "A probe saw which tokens are masked, and no word: points of accuracy above random masks.",
+                "meaning": f"A probe saw which tokens are masked, and no word: points of accuracy above {beside}.",
             }
         )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _beside_random(probed: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of all measures with the column `leak`: the accuracy minus that on random masks of the same seed
-    and level, or minus the majority where there are none."""
-    is_random = probed["measure"] == BASELINE
-    random = probed[is_random].groupby(["seed", "k"])["accuracy"].first()
-    own = probed[~is_random]
-    beside = random.reindex(pd.MultiIndex.from_frame(own[["seed", "k"]])).to_numpy(float)
-    return own.assign(leak=own["accuracy"] - np.where(np.isnan(beside), own["majority"], beside))
+def _beside_random(of_panel: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of all measures that can be compared, with the column `leak`: the accuracy minus that on random
+    masks of the same seed and level. Where a panel has no random masks at all, it is minus the majority."""
+    is_random = of_panel["measure"] == BASELINE
+    own = of_panel[~is_random]
+    beside = own["majority"].to_numpy(float)
+    if is_random.any():
+        random = of_panel[is_random].groupby(["seed", "k"])["accuracy"].first()
+        beside = random.reindex(pd.MultiIndex.from_frame(own[["seed", "k"]])).to_numpy(float)
+    return own.assign(leak=own["accuracy"] - beside).dropna(subset=["leak"])
 
 
 def _is_above_zero(leaks_of_seeds: np.ndarray, error: float) -> np.ndarray:
-    """Return which measures have a leak, (M,) bool, from their leaks by seed (M, N), see `verdicts_on_leaks`.
-
-    `error` is the standard error of an accuracy.
-    """
+    """Return which measures have a leak, (M,) bool, from their leaks by seed (M, N), NaN where a seed has none; see
+    `verdicts_on_leaks`. `error` is the standard error of an accuracy."""
     mean = np.nanmean(leaks_of_seeds, axis=1)
-    if leaks_of_seeds.shape[1] < _FEWEST_SEEDS:
-        is_above: np.ndarray = mean > 3 * np.sqrt(2) * error  # of a difference between two accuracies
-        return is_above
-    p = [trust.compare(row, np.zeros_like(row)).p for row in leaks_of_seeds]
-    is_found: np.ndarray = (holm(np.array(p)) < _SIGNIFICANCE) & (mean > 3 * error)
+    has_test = (~np.isnan(leaks_of_seeds)).sum(axis=1) >= _FEWEST_SEEDS
+    p = np.full(len(mean), np.nan)
+    for row in np.flatnonzero(has_test):
+        p[row] = trust.compare(leaks_of_seeds[row], np.zeros(leaks_of_seeds.shape[1])).p
+    above_texts = mean > 3 * error
+    above_one_accuracy_each = mean > 3 * np.sqrt(2) * error  # of few seeds, the random masks have an error as well
+    is_found: np.ndarray = np.where(has_test, above_texts & (holm(p) < _SIGNIFICANCE), above_one_accuracy_each)
     return is_found
 
 

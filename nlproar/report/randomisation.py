@@ -32,7 +32,7 @@ def randomisation(caches: Sequence[Caches]) -> pd.DataFrame:
 
     Columns: study, metric (which says the model), measure, seed, randomised (the last layer that is randomised, from
     the output of the model on, or `BETWEEN_SEEDS` for the mean over the trained models of all other seeds),
-    correlation.
+    correlation (NaN where no text has one).
     """
     rows: list[dict[str, Any]] = []
     for cache in caches:
@@ -45,7 +45,8 @@ def randomisation(caches: Sequence[Caches]) -> pd.DataFrame:
             records.sort(key=_seed)
             between = _between_seeds(cache, records)
             for one in records:
-                values = dict(one.diagnostics["randomised"])
+                layers = one.diagnostics.get("texts with a correlation", one.diagnostics["randomised"])
+                values = {layer: one.diagnostics["randomised"].get(layer, np.nan) for layer in layers}
                 if _seed(one) in between:
                     values[BETWEEN_SEEDS] = between[_seed(one)]
                 for name, value in values.items():
@@ -60,7 +61,7 @@ def _seed(one: Record) -> int:
 def _between_seeds(cache: Caches, records: Sequence[Record]) -> dict[int, float]:
     """Return the mean rank correlation of the importance of each seed with that of every other seed, by seed.
 
-    Empty for one seed, and where importance is no longer cached.
+    Empty for one seed, and where importance is no longer cached. NaN where no text has a correlation with another seed.
     """
     if len(records) < 2:
         return {}
@@ -73,7 +74,7 @@ def _between_seeds(cache: Caches, records: Sequence[Record]) -> dict[int, float]
     for first, second in combinations(range(len(records)), 2):
         found = spearman_of_texts(values[first], values[second], split.maskable, split.offsets)
         defined = found[~np.isnan(found)]
-        pairs[first, second] = pairs[second, first] = defined.mean() if len(defined) else 0.0
+        pairs[first, second] = pairs[second, first] = defined.mean() if len(defined) else np.nan
     means = pairs.sum(axis=1) / (len(records) - 1)
     return {_seed(one): float(mean) for one, mean in zip(records, means, strict=True)}
 
@@ -108,7 +109,8 @@ def verdicts(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def _decimals(values: np.ndarray) -> str:
-    return f"{np.nanmean(values):.2f}".replace("-", "−")
+    known = values[~np.isnan(values)]
+    return f"{known.mean():.2f}".replace("-", "−") if len(known) else NOTHING
 
 
 def to_read(found: pd.DataFrame) -> dict[str, pd.DataFrame]:

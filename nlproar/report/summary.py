@@ -26,7 +26,7 @@ def grid(panel: pd.DataFrame) -> dict[str, list[int]]:
     ends = {0, top} if is_quantile else {0}
     is_random = panel["measure"] == BASELINE
     others = panel[~is_random]
-    has_steps = others["step"].notna().any()  # without, the levels of random masking are those of all others, too
+    has_steps = others["step"].notna().any()  # without a recursive series, the levels of random masking count as well
     seen = set((others if has_steps else panel)["k"].astype(int))
 
     levels = {}

@@ -287,12 +287,11 @@ def _range(scores: MetricScores) -> Iterator[Line]:
 def _floor_and_ceiling(scores: MetricScores) -> Line:
     """Return whether the truth scores above random importance."""
     rows = scores.rows
-    known = [series for series in (INVERSE, BASELINE, ORACLE) if series in rows]
-    compared = np.stack([rows[series] for series in known])
-    of_all = compared[:, ~np.isnan(compared).any(axis=0)]  # the seeds that all of them have
-    means: dict[str, float | None] = {series: None for series in known}
-    if of_all.size:
-        means |= dict(zip(known, of_all.mean(axis=1).tolist(), strict=True))
+    has_both = ~np.isnan(rows[ORACLE]) & ~np.isnan(rows[BASELINE])  # the seeds that are compared
+    means: dict[str, float | None] = {}
+    for series in (INVERSE, BASELINE, ORACLE):
+        values = rows.get(series, np.full(len(has_both), np.nan))[has_both]
+        means[series] = None if np.isnan(values).all() else float(np.nanmean(values))
     truth_and_random = trust.compare(rows[ORACLE], rows[BASELINE])
     # A metric that is lower for the truth prefers random tokens to the informative ones.
     verdict = _judge(truth_and_random, lower=FLAG, equal=NO, higher=YES)

@@ -7,6 +7,7 @@ ways to ask for the same numbers give the same configuration, and with it the sa
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -299,7 +300,7 @@ def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
     TypeError for the name of a flag that does not exist.
     """
     if flags.get("plugin") is not None:  # on the command line it is loaded already
-        plugins.load_all(flags["plugin"])
+        plugins.load_all(os.fspath(flags["plugin"]))
     task = _chosen_task(dataset, source)
     given = {name: value for name, value in flags.items() if value is not None}
     _check_given(given)

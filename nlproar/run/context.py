@@ -532,8 +532,7 @@ def _explain_split(measure: str, build_once: ExplainerBuilder, split: str) -> st
 def _number_of_texts(explained: Explained, split_name: str) -> int:
     """Return at most how many texts a slow measure passes through the model to explain a split.
 
-    For an observation of n tokens, a beam search of b beams tries at most b texts for each token that is left, and one
-    token less at each of n steps: b * n * (n + 1) / 2. It tries fewer where two
+    For an observation of n tokens, a beam search of b beams asks about at most b * n * (n + 1) / 2 texts; fewer where
     beams have masked the same tokens. Other slow measures take a number of perturbed texts per token.
     """
     split = explained.dataset.splits[split_name]

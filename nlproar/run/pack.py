@@ -8,6 +8,7 @@ model.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import tarfile
@@ -24,6 +25,8 @@ from nlproar.run import record
 from nlproar.run.config import Options, all_but
 from nlproar.run.layout import Layout
 from nlproar.script import Parser, exit_codes
+
+log = logging.getLogger(__name__)
 
 _PATTERNS = ("results/*/*.json", "logs/failed/*.txt")
 _CACHES = ("encoded", "masks", "importance", "observations", "predictions", "convergence")
@@ -44,7 +47,8 @@ def main(description: str, argv: list[str] | None = None) -> None:
         )  # fmt: skip
         parser.add_argument(
             "--caches", action="store_true", default=None,
-            help="include what derives from texts even if a task is confidential (default: yes, unless one is)",
+            help="include what derives from texts even if a task is confidential, or is not known here (default: yes,"
+            " unless one is)",
         )  # fmt: skip
         flags = parser.parse_args(argv)
         show_log()
@@ -57,9 +61,9 @@ def pack(layout: Layout, out: Path, caches: bool | None = None) -> int:
 
     `caches` says whether the encoded data, masks and importance are in it, which the report needs for sparsity,
     convergence and the observations it shows. By default they are, unless a record or one of these files is of a
-    confidential task: from them, texts could be read. An archive with anything of a confidential task is for its owner
-    only. Raises UserError where there is no record, where one is damaged, and for a name that is not that of an
-    archive.
+    confidential task, or a file is of a task that is not known here: from them, texts could be read. An archive with
+    anything of a confidential task is for its owner only. Raises UserError where there is no record, where one is
+    damaged, and for a name that is not that of an archive.
     """
     mode = _FORMATS.get(out.suffix)
     if mode is None:
@@ -97,8 +101,11 @@ def _is_confidential(layout: Layout, records: Iterable[Path]) -> bool:
     if any(path.name.startswith(secret) for path in derived):
         return True
     # Importance is not named by its task, but none is there without the encoded data, which are: task_source-hash.npz.
-    encoded = layout.root.glob("cache/encoded/*.npz")
-    return any(path.name.rpartition("-")[0].rpartition("_")[0] not in known for path in encoded)
+    for path in layout.root.glob("cache/encoded/[!.]*.npz"):
+        if path.name.rpartition("-")[0].rpartition("_")[0] not in known:
+            log.warning("%s is of a task that is not known here, and may be confidential; see --caches", path)
+            return True
+    return False
 
 
 def _files(layout: Layout, with_caches: bool) -> Iterator[Path]:

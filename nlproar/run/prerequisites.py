@@ -32,14 +32,15 @@ _datasets: dict[tuple[str, str, Layout, Subwords | None], tuple[Task, RawState, 
 def load_dataset(name: str, source: str, layout: Layout, num_workers: int, subwords: Subwords | None = None) -> Dataset:
     """Return the encoded data of a task.
 
-    A process reads them once, as long as the same task is registered under the name and the raw files are the same: in
-    a notebook, either may change.
+    A process reads them once, as long as the same task is registered under the name and the raw files are the same, or
+    gone: in a notebook, the task or the files may change.
     """
     task = load_task(name)
     place = (name, source, layout, subwords)
     if place in _datasets:
         known, state, dataset = _datasets[place]
-        if known is task and state == encoding.raw_state(task, source, layout.raw):
+        now = encoding.raw_state(task, source, layout.raw)
+        if known is task and now in (state, frozenset()):
             return dataset
     dataset = encoding.load(task, source, layout.raw, layout.cache, num_workers, subwords)
     _datasets[place] = (task, encoding.raw_state(task, source, layout.raw), dataset)  # the files may be downloads

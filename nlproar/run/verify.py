@@ -102,7 +102,7 @@ def _with_file(recorded: Record, recipe: Recipe, flag: str, path: str | None, la
     A record has the name of the file and a checksum of its content. Only the content has to be the same.
     """
     started_from = str(recorded.config.get(flag))
-    _, is_from_file, checksum = started_from.partition("@")
+    _, is_from_file, checksum = started_from.rpartition("@")
     if not is_from_file:
         if path is not None:
             raise UserError(f"--{flag} {path}: {recorded.id} did not start from such a file; leave the flag out")
@@ -111,7 +111,7 @@ def _with_file(recorded: Record, recipe: Recipe, flag: str, path: str | None, la
         raise UserError(f"{recorded.id} started from {started_from}; say where that is: --{flag} PATH")
     named: dict[str, Any] = {flag: path}
     found: Recipe = replace(recipe, **named).completed(layout)
-    if str(getattr(found, flag)).partition("@")[2] != checksum:
+    if str(getattr(found, flag)).rpartition("@")[2] != checksum:
         raise UserError(f"--{flag} {path}: this is not {started_from}, from which {recorded.id} started")
     return found
 
