@@ -61,12 +61,11 @@ class ModelRandomisation(OfOneModel):
                 config, key, lambda: {"correlation": correlations(config, context, model, importance)}
             )
         correlation = found["correlation"]
+        texts = (~np.isnan(correlation)).sum(axis=0)
         # A layer stands in the first one only if a text has a value; the second one has all of them, in their order.
         diagnostics = {
             "randomised": _means(names, correlation),
-            "texts with a correlation": dict(
-                zip(names, (~np.isnan(correlation)).sum(axis=0, dtype=float).tolist(), strict=True)
-            ),
+            "texts with a correlation": {name: float(count) for name, count in zip(names, texts, strict=True)},
         }
         return context.record(
             config,
