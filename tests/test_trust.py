@@ -373,7 +373,8 @@ def test_a_blurred_measure_that_raises_roar_and_a_mask_that_tells_the_label_are_
     results = collect(frame.load([Layout(tmp_path)]), "cpu", None)
     assert verdict(results.trust, "window-max does not raise beside") == "FLAG"
     (line,) = results.trust[results.trust["check"].str.startswith("the masks")].itertuples()
-    assert line.verdict == "FLAG" and line.numbers.startswith("leaking +50.0") and "beside" not in line.numbers
+    assert line.verdict == "FLAG" and line.numbers.startswith("leaking") and "beside" not in line.numbers
+    assert float(line.numbers.split()[1]) > 40  # of the 50 points that are possible
 
 
 @pytest.mark.slow
