@@ -72,7 +72,7 @@ def test_feature_ablation_is_leave_one_out_of_the_logit(world):
     batch = short(dataset)
     found = scores("feature-ablation", explained(model, dataset), batch)
     expected = scores("leave-one-out", explained(model, dataset, leave_one_out_of="logit"), batch)
-    torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=1e-4)  # leave-one-out rounds to four decimals
 
 
 def test_shapley_values_sum_to_the_difference_from_the_masked_text(world):

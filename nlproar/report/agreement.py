@@ -106,6 +106,8 @@ def _ranks(scores_of_metric: pd.DataFrame) -> dict[str, float]:
     """Return the rank of each measure by one metric, by its mean over the seeds. A measure that lacks a seed which
     another one has is not ranked: its mean would be of other models."""
     table = _of_measures(scores_of_metric).dropna(axis=1, how="all").dropna()
+    if table.empty:
+        return {}
     ranks = agreement.ranks(table.to_numpy(float).mean(axis=1))
     return dict(zip(map(str, table.index), ranks.tolist(), strict=True))
 
