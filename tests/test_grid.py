@@ -22,6 +22,7 @@ from nlproar.run.layout import Layout
 from nlproar.study import cli as study
 from nlproar.study import job_lists, workers
 from nlproar.study.grid import Grid
+from nlproar.study.scheduler import Scheduler
 from nlproar.study.status import Estimates, duration, kind_of, kinds_of, look, time_left
 from nlproar.study.workers import Worker
 from tests.conftest import ROOT
@@ -420,3 +421,14 @@ def test_what_does_not_recurse_is_at_no_distance(words):
     flags = [*words.split(), "--recursive", "--recursive-step-size", "30", "--roar-strategy", "quantile"]
     (config,) = cli.parse("", "sst", flags)
     assert not config.parameters.recursive
+
+
+def test_chains_of_one_seed_do_not_follow_one_another(tmp_path):
+    """They may need the same importance, for which all but one of them would wait."""
+    grid = Grid(["sst"], ["gradient", "attention"], range(3), evaluations=["normalised-erasure"])
+    layout = Layout(tmp_path)
+    chains = grid.chains()
+    scheduler = Scheduler(layout, chains, look(layout, chains), jobs=2)
+    assert set(scheduler.waiting) == set(chains)
+    order = [(chain.stage, chain.configs[0].seed) for chain in scheduler.waiting]
+    assert order == [*(("base", seed) for seed in range(3)), *(("measures", seed) for seed in (0, 1, 2, 0, 1, 2))]

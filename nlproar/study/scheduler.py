@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from nlproar import process
@@ -45,7 +46,7 @@ class Scheduler:
         self.running: list[Worker] = []
         # Chain -> those of its runs that are not done, in the order in which chains are started.
         self.waiting: dict[Chain, list[Config]] = {}
-        for chain in sorted(chains, key=self._place_in_order):
+        for chain in sorted(_in_turn(chains), key=self._place_in_order):
             missing = status.missing(chain)
             if missing:
                 self.waiting[chain] = missing
@@ -54,7 +55,7 @@ class Scheduler:
 
     def _place_in_order(self, chain: Chain) -> tuple[bool, float]:
         """Return what chains are sorted by: first what others wait for, then the longest, so that none is left alone at
-        the end."""
+        the end. Those that are equal stay in turn, see `_in_turn`."""
         is_for_others = chain.stage == "base"
         seconds, _ = self.estimates.total(kinds_of(self.status.missing(chain)))
         return not is_for_others, -seconds
@@ -126,6 +127,20 @@ class Scheduler:
             if config in self.awaited:
                 self.awaited.remove(config)
                 self.kinds_left[kind_of(config.values)] -= 1
+
+
+def _in_turn(chains: Iterable[Chain]) -> list[Chain]:
+    """Return the first chain of every task and seed, then the second one of each, and so on.
+
+    Chains of one seed may need the same importance, such as the limits of normalised erasure: one of them computes it,
+    and the others would wait.
+    """
+    of_seeds: dict[tuple[str, int], list[Chain]] = defaultdict(list)
+    for chain in chains:
+        first = chain.configs[0]
+        of_seeds[first.dataset, first.seed].append(chain)
+    rounds = itertools.zip_longest(*of_seeds.values())
+    return [chain for of_round in rounds for chain in of_round if chain is not None]
 
 
 def _runs_of(lists: Iterable[Sequence[Config]]) -> list[Config]:
