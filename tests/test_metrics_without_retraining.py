@@ -71,6 +71,18 @@ def test_without_masks_the_order_of_the_batches_is_as_ever():
     assert all((one == other).all() for one, other in zip(found, expected, strict=True))
 
 
+def test_a_part_of_a_split_has_the_chosen_observations(small_model_of_pairs):
+    _, split = small_model_of_pairs
+    chosen = np.arange(len(split)) % 3 == 1
+    part = split.part(chosen)
+    rows = np.flatnonzero(chosen)
+    assert len(part) == len(rows)
+    one, other = make_batch(part, np.arange(len(part))), make_batch(split, rows)
+    for name in ("tokens", "length", "label", "query_tokens", "query_length"):
+        values = getattr(one, name), getattr(other, name)
+        assert values == (None, None) or torch.equal(*values)
+
+
 def test_a_split_followed_by_another_has_the_observations_of_both():
     one = Split(*flat([5, 6], [7]), np.array([0, 1]), *flat([8], [9, 9]))
     both = one.followed_by(one.masked(one.maskable))

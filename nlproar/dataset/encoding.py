@@ -94,6 +94,17 @@ class Split:
         """Return this split with [MASK] in the place of every token where `mask` (S,) is true."""
         return replace(self, tokens=np.where(mask, np.int32(MASK), self.tokens))
 
+    def part(self, chosen: np.ndarray) -> Split:
+        """Return the observations where `chosen` (N,) is true, in their order; they are numbered anew."""
+        tokens, offsets = _of_chosen(self.tokens, self.offsets, chosen)
+        own = replace(self, tokens=tokens, offsets=offsets, label=self.label[chosen], first=0)
+        if self.word_starts is not None:
+            own = replace(own, word_starts=self.word_starts[np.repeat(chosen, self.lengths)])
+        if self.query_tokens is None or self.query_offsets is None:
+            return own
+        query_tokens, query_offsets = _of_chosen(self.query_tokens, self.query_offsets, chosen)
+        return replace(own, query_tokens=query_tokens, query_offsets=query_offsets)
+
     def followed_by(self, other: Split) -> Split:
         """Return the observations of this split, followed by those of another one of the same task."""
         tokens, offsets = _joined(self.tokens, self.offsets, other.tokens, other.offsets)
@@ -115,6 +126,12 @@ class Split:
             other.query_offsets,
         )
         return replace(joined, query_tokens=query_tokens, query_offsets=query_offsets)
+
+
+def _of_chosen(tokens: np.ndarray, offsets: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tokens and offsets of the sequences where `chosen` (N,) is true."""
+    lengths = np.diff(offsets)
+    return tokens[np.repeat(chosen, lengths)], np.concatenate([[0], np.cumsum(lengths[chosen])])
 
 
 def _joined(

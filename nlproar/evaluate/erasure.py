@@ -111,13 +111,17 @@ class Answers:
         if starts is not None:
             can_be_counted = split.maskable & starts  # the first token stands for its word
         self.available = np.add.reduceat(can_be_counted, split.offsets[:-1])  # (N,) tokens, or words, of each text
-        whole = self._probabilities(np.zeros(len(split.tokens), bool))
+        everything = np.ones(len(split), bool)
+        whole = self._probabilities(np.zeros(len(split.tokens), bool), everything)
         self._chosen = whole.argmax(axis=1) if of_class == "predicted" else split.label
-        self._whole = self._of_chosen(whole)
+        self._whole = self._of_chosen(whole, everything)
 
-    def without(self, count: np.ndarray) -> np.ndarray:
-        """Return by how much the probability falls, (N,), when the `count` (N,) most important tokens are removed."""
-        return self._fall(self._is_among(count))
+    def without(self, count: np.ndarray, of: np.ndarray | None = None) -> np.ndarray:
+        """Return by how much the probability falls, (N,), when the `count` (N,) most important tokens are removed.
+
+        Only texts where `of` (N,) is true are looked at, if it is given; it is 0 for the others.
+        """
+        return self._fall(self._is_among(count), of)
 
     def only(self, count: np.ndarray) -> np.ndarray:
         """Return by how much the probability falls, (N,), when all but the `count` (N,) most important ones are
@@ -129,22 +133,29 @@ class Answers:
         is_among: np.ndarray = self._rank < np.repeat(count, self._split.lengths)
         return is_among
 
-    def _fall(self, removed: np.ndarray) -> np.ndarray:
-        """Return by how much the probability falls, (N,), when the tokens in `removed` (S,) bool are removed."""
-        left = self._of_chosen(self._probabilities(self._split.maskable & removed))
-        fall: np.ndarray = self._whole - left
+    def _fall(self, removed: np.ndarray, of: np.ndarray | None = None) -> np.ndarray:
+        """Return by how much the probability falls, (N,), when the tokens in `removed` (S,) bool are removed.
+
+        It is 0 for texts where `of` (N,) is false.
+        """
+        if of is None:
+            of = np.ones(len(self._whole), bool)
+        left = self._of_chosen(self._probabilities(self._split.maskable & removed, of), of)
+        fall = np.zeros(len(self._whole))
+        fall[of] = self._whole[of] - left
         return fall
 
-    def _of_chosen(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return the probability of the chosen class of each text, (N,), of those of all classes, (N, C)."""
-        chosen: np.ndarray = np.take_along_axis(probabilities, self._chosen[:, None], axis=1)[:, 0]
+    def _of_chosen(self, probabilities: np.ndarray, of: np.ndarray) -> np.ndarray:
+        """Return the probability of the chosen class of the texts `of` (N,) bool, of those of all classes."""
+        chosen: np.ndarray = np.take_along_axis(probabilities, self._chosen[of, None], axis=1)[:, 0]
         return chosen
 
-    def _probabilities(self, mask: np.ndarray) -> np.ndarray:
-        """Return the probability of every class, (N, C) float64, with [MASK] where `mask` (S,) is true."""
+    def _probabilities(self, mask: np.ndarray, of: np.ndarray) -> np.ndarray:
+        """Return the probability of every class, float64, with [MASK] where `mask` (S,) is true, of the texts `of` (N,)
+        bool."""
         from nlproar.model.train import predict
 
-        logits = predict(self._model, self._split.masked(mask)).double()
+        logits = predict(self._model, self._split.masked(mask).part(of)).double()
         probabilities: np.ndarray = logits.softmax(dim=1).numpy()
         return probabilities
 

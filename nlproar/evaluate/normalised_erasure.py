@@ -124,8 +124,7 @@ def mean_change(
     answers = Answers(model, context, importance, of_class, starts)
     total = np.zeros(len(answers.available))
     for count in range(1, answers.available.max(initial=0) + 1):
-        change = answers.without(np.full_like(answers.available, count))
-        total += np.where(count <= answers.available, change, 0.0)
+        total += answers.without(np.full_like(answers.available, count), of=count <= answers.available)
     mean: np.ndarray = total / np.maximum(answers.available, 1)
     return mean
 
