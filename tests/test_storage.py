@@ -341,6 +341,24 @@ def test_what_is_no_folder_is_named_and_not_taken_for_an_empty_one(tmp_path, nam
             use()
 
 
+def test_a_folder_that_another_process_makes_while_it_is_looked_for_is_no_file(tmp_path, monkeypatch):
+    """It is not there at the first look and there at any later one."""
+    layout = Layout(tmp_path)
+    look = Path.stat
+
+    def stat(self, **options):
+        if self.name != "checkpoints":
+            return look(self, **options)
+        try:
+            return look(self, **options)
+        finally:
+            os.makedirs(self, exist_ok=True)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    layout.check()
+    assert (tmp_path / "checkpoints").is_dir()
+
+
 def test_records_checkpoints_notes_and_logs_of_another_kind_are_named_and_not_waited_for(small_run):
     config = small_run()
     layout = Layout.of(config)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,11 +63,17 @@ class Layout:
         folders += self.results.glob("[!.]*")  # one for each evaluation
         folders += [self.logs, self.failure_folder, self.tables, self.plots]
         for folder in folders:
-            if folder.is_dir():
+            try:
+                mode = folder.stat().st_mode  # asked once, as another process may make the folder meanwhile
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise
+                if folder.is_symlink():
+                    raise UserError(
+                        f"{folder} is a link to a folder that is not there; is its file system mounted?"
+                    ) from None
                 continue
-            if folder.is_symlink():
-                raise UserError(f"{folder} is a link to a folder that is not there; is its file system mounted?")
-            if folder.exists():
+            if not stat.S_ISDIR(mode):
                 raise UserError(f"{folder} is no folder; move it away, or choose another --persistent-dir")
 
     def sweep(self) -> None:
