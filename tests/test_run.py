@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sklearn import metrics as reference
 
 from nlproar import metrics
 from nlproar.dataset.batch import make_batch
+from nlproar.dataset.vocabulary import SPECIALS
 from nlproar.errors import UserError
 from nlproar.evaluate.roar import Roar
 from nlproar.model import checkpoint
@@ -135,6 +137,16 @@ def test_the_same_initialisation_at_every_level_and_another_for_another_seed(sma
     assert torch.equal(base, weights(small_run(roar_strategy="quantile", k=100)))
     assert torch.equal(base, weights(small_run(importance_measure="gradient", k=4)))
     assert not torch.equal(base, weights(small_run(seed=1)))
+
+
+@pytest.mark.parametrize("unknown", ["zeros", "normal"])
+def test_random_vectors_are_random_whatever_unknown_words_start_from(small_run, unknown):
+    config = small_run()
+    context = context_of(config)
+    recipe = replace(config.recipe, vectors="random", unknown_vectors=unknown)
+    start = Start(config.task, context.dataset, recipe, 0, context.layout.raw, context.layout.cache)
+    words = class_of("rnn").initial(start).embedding.weight[len(SPECIALS) :]
+    assert words.any(dim=1).all()
 
 
 def test_a_checkpoint_predicts_what_the_run_recorded(small_run):

@@ -17,7 +17,7 @@ import pytest
 from nlproar.dataset import vector_files, vector_text, vectors
 from nlproar.dataset.encoding import Dataset, Split
 from nlproar.dataset.sources import VECTORS
-from nlproar.dataset.vocabulary import PAD, Vocabulary
+from nlproar.dataset.vocabulary import MASK, PAD, SPECIALS, UNK, Vocabulary
 from nlproar.errors import UserError
 
 WORDS = Vocabulary(("apple", "bean", "é"))
@@ -278,6 +278,17 @@ def test_words_without_a_vector_are_zero_or_drawn_and_padding_is_zero(tmp_path):
     drawn = [vectors.initial_embedding(**none, unknown="normal", seed=seed) for seed in (1, 1, 2)]
     assert drawn[0].shape == (len(WORDS), 50)
     assert (drawn[0] == drawn[1]).all() and (drawn[0] != drawn[2]).any() and not drawn[0][PAD].any()
+
+
+@pytest.mark.parametrize("unknown", ["zeros", "normal"])
+def test_drawn_vectors_give_every_word_a_start_of_its_own(unknown):
+    arrays = vectors.drawn(WORDS, 50, seed=1)
+    embedding = vectors.initial_embedding(**arrays, unknown=unknown, seed=1)
+    words = embedding[len(SPECIALS) :]
+    assert np.unique(words, axis=0).shape == words.shape and 0.5 < words.std() < 1.5
+    assert embedding[UNK].any() == embedding[MASK].any() == (unknown == "normal")
+    # What a word is drawn does not depend on how the special tokens start.
+    assert (words == vectors.initial_embedding(**arrays, unknown="zeros", seed=1)[len(SPECIALS) :]).all()
 
 
 def test_a_file_is_read_once(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from nlproar.fingerprints import fingerprint
 from nlproar.progress import stage
 
 # `find` and `read` stand here, so that callers need one module.
-__all__ = ["find", "from_file", "from_training_data", "identity", "initial_embedding", "no_vectors", "read"]
+__all__ = ["drawn", "find", "from_file", "from_training_data", "identity", "initial_embedding", "no_vectors", "read"]
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def initial_embedding(known: np.ndarray, vectors: np.ndarray, unknown: str, seed
     draws = np.zeros_like(vectors)
     # A row is drawn for every word, so what a word gets does not depend on which others are known.
     if unknown == "normal":
-        draws = np.random.default_rng(seed).standard_normal(vectors.shape).astype(np.float32)
+        draws = _normal(vectors.shape, seed)
     embedding = np.where(known[:, None], vectors, draws)
     embedding[PAD] = 0
     return embedding
@@ -49,9 +49,24 @@ def initial_embedding(known: np.ndarray, vectors: np.ndarray, unknown: str, seed
 
 def no_vectors(vocabulary: Vocabulary, dimensions: int) -> storage.Arrays:
     """Return `known` (V,) bool, all False, and `vectors` (V, E) float32, all zero, for a vocabulary of V entries and E
-    `dimensions`: the start of an embedding that is drawn."""
+    `dimensions`."""
     size = len(vocabulary)
     return {"known": np.zeros(size, bool), "vectors": np.zeros((size, dimensions), np.float32)}
+
+
+def drawn(vocabulary: Vocabulary, dimensions: int, seed: int) -> storage.Arrays:
+    """Return standard normal vectors, in the form of `no_vectors`, of which every word has one.
+
+    The special tokens, such as [UNK] and [MASK], have none: they start as words without a vector do.
+    """
+    arrays = no_vectors(vocabulary, dimensions)
+    arrays["known"][len(SPECIALS) :] = True
+    arrays["vectors"][:] = _normal(arrays["vectors"].shape, seed)
+    return arrays
+
+
+def _normal(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def from_file(file: Path, vocabulary: Vocabulary, cache_dir: Path) -> storage.Arrays:

@@ -231,7 +231,7 @@ def _word_vectors(start: Start, seed: int) -> storage.Arrays:
     """Return the vectors of the words that have one, by what the recipe names."""
     recipe: BiLSTMRecipe = start.recipe
     if recipe.vectors == "random":
-        return vectors.no_vectors(start.dataset.vocabulary, recipe.random_dimensions)
+        return vectors.drawn(start.dataset.vocabulary, recipe.random_dimensions, seed)
     if recipe.vectors == "word2vec":
         return vectors.from_training_data(
             start.dataset, start.task.name, recipe.random_dimensions, seed, start.cache_dir
