@@ -125,6 +125,15 @@ def test_records_give_the_racu_of_their_curves(tmp_path):
     assert found.get_group("integrated-gradient").to_numpy() == pytest.approx([0] * 3, abs=1e-12)
 
 
+def test_the_table_of_racu_has_the_area_that_racu_is_a_share_of(tmp_path):
+    made_records.study(tmp_path, curve=lambda c: (c.at_level == 0 and 0.9) or (
+        0.4 if c.importance_measure == "gradient" else 0.9 - 0.5 * c.at_level / 100))  # fmt: skip
+    reported = collect(frame.Found(studies(tmp_path), {}), "cpu", None)
+    shown = tables.racu(reported.racu, reported.studies).set_index("measure")
+    # The random curve falls from 90 to 40 % in a line, so a RACU of 80 % is a share of 25 percentage points.
+    assert shown.loc["gradient", "ACU"] == "20.0" and shown.loc["gradient", "RACU % (95 %)"].startswith("80.0")
+
+
 def test_the_order_of_records_does_not_matter(tmp_path):
     made_records.study(tmp_path)
     (study,) = studies(tmp_path)

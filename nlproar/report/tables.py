@@ -25,7 +25,11 @@ STAGES = ("encode", "explain", "mask", "vectors", "train", "test")
 
 
 def racu(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
-    """RACU in per cent with its 95 % interval, for reading, beside the published value."""
+    """RACU in per cent with its 95 % interval, for reading, beside the published value.
+
+    ACU, in percentage points, is the area that RACU is a share of: two RACUs with other fully masked performances can
+    differ although the ACUs are the same.
+    """
     by_label = {study.label: study for study in studies}
     rows = []
     for row in found.itertuples():
@@ -36,11 +40,12 @@ def racu(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
                 "masking": row.masking,
                 "measure": row.series,
                 "RACU % (95 %)": _racu_cell(row),
+                "ACU": number(100 * row.acu),
                 "seeds": row.n,
                 "published % (95 %)": theirs.cell if theirs else NOTHING,
             }
         )
-    columns = ["task", "masking", "measure", "RACU % (95 %)", "seeds", "published % (95 %)"]
+    columns = ["task", "masking", "measure", "RACU % (95 %)", "ACU", "seeds", "published % (95 %)"]
     return pd.DataFrame(rows, columns=columns)
 
 
