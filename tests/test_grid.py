@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -12,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlproar.dataset import PLANTED, TASKS
+from nlproar.dataset import PLANTED, TASKS, load_task
 from nlproar.errors import UserError
+from nlproar.evaluate import EVALUATIONS
 from nlproar.explain import MEASURES as REGISTERED
 from nlproar.model import MODELS
-from nlproar.run import cli, failure, overwrite, record
+from nlproar.run import cli, failure, importance_table, overwrite, record
 from nlproar.run.config import command_line, resolve
 from nlproar.run.layout import Layout
 from nlproar.study import cli as study
@@ -114,6 +116,29 @@ def test_a_recursive_chain_passes_through_every_level_below():
     assert levels() == list(range(10, 100, 10))
 
 
+def names_in(text, registry):
+    return set(re.findall("[a-z-]+", text)) & set(registry)
+
+
+def test_the_help_names_every_measure_and_metric_that_all_may_leave_out():
+    lacks = set(MODELS["rnn"].lacks)
+    measures = study._chosen_measures(["all"], ["sst"], "rnn")
+    assert names_in(study._all_measures_in_words(), REGISTERED) == set(REGISTERED) - set(measures) - lacks
+    metrics = study._all_metrics(["sst"], "rnn", as_is=True)
+    assert names_in(study._all_metrics_in_words(), EVALUATIONS) == set(EVALUATIONS) - set(metrics)
+
+
+@pytest.mark.parametrize("main", [cli.main_of_any_task, importance_table.main, study.main])
+def test_the_help_names_every_source_and_the_tasks_that_have_it(main, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "10000")  # so that a help is one line
+    with pytest.raises(SystemExit):
+        main("", ["--help"])
+    help_of_source = capsys.readouterr().out.partition("  --source")[2].partition("\n")[0]
+    for name in TASKS:
+        for source in load_task(name).sources:
+            assert source == "official" or re.search(rf"{source} \(only [^)]*\b{name}\b", help_of_source)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -122,7 +147,7 @@ def test_a_recursive_chain_passes_through_every_level_below():
         (["--jobs", "0"], "--jobs 0"),
         (["--step", "0"], "--step 0"),
         (["--step", "20", "--max-k", "10"], "--max-k 10"),
-        (["--k", "10", "--max-k", "50"], "--max-k goes with --step"),
+        (["--k", "10", "--max-k", "50"], "use either --k or --max-k, not both"),
         (["--recursive", "--k", "15", "--recursive-step-size", "10"], "--k 15"),
         (["--recursive", "--k", "10", "20", "--recursive-step-size", "20"], "--k 10"),
         (["--max-k", "1000000000"], "--max-k 1000000000"),

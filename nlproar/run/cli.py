@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nlproar import plugins, process
+from nlproar.dataset import TASKS, load_task
 from nlproar.evaluate import EVALUATIONS, load_evaluation
 from nlproar.explain import ALIASES, MEASURES
 from nlproar.flags import add_flags
@@ -32,6 +33,18 @@ def add_model_type(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help=f"the model (default: {DEFAULT_MODEL}, or transformer where --model is given)",
     )
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Give a parser that takes any task the flag that chooses where its data come from."""
+    tasks: dict[str, list[str]] = {}
+    for name in TASKS:
+        for source in load_task(name).sources:
+            tasks.setdefault(source, []).append(name)
+    del tasks["official"]  # every task has it
+    others = [f"{source} (only {', '.join(names)})" for source, names in tasks.items()]
+    text = f"where the data come from: {', '.join(['official (default)', *others])}"
+    parser.add_argument("--source", default="official", metavar="SOURCE", help=text)
 
 
 def add_choices(parser: argparse.ArgumentParser) -> None:
@@ -80,8 +93,6 @@ def parse(description: str, dataset: str | Choice, argv: list[str] | None = None
 
     Exits or raises UserError where the command line contradicts itself.
     """
-    from nlproar.dataset import load_task
-
     argv = in_our_words(argv)
     plugins.load_named(argv)
     choice = None if isinstance(dataset, str) else dataset
@@ -128,14 +139,12 @@ def main_of_any_task(description: str, argv: list[str] | None = None) -> None:
 
 def parse_any_task(description: str, argv: list[str] | None = None) -> list[Config]:
     """Return the runs that the flags of `nlproar run` ask for, see `parse`."""
-    from nlproar.dataset import TASKS
-
     argv = in_our_words(argv)
     plugins.load_named(argv)
     found = parser(description, None, ())
     names = [*TASKS, *DATASETS]
     found.add_argument("--dataset", required=True, choices=names, metavar="TASK", help=", ".join(TASKS))
-    found.add_argument("--source", default="official", help="where the data come from (default: official)")
+    add_source(found)
     flags = vars(found.parse_args(argv))
     dataset = flags.pop("dataset")
     return runs_of(DATASETS.get(dataset, dataset), flags)

@@ -45,14 +45,19 @@ _USUAL_DIRECTORIES = "$NLPROAR_PERSISTENT_DIR, $SCRATCH/nlproar, ./persistent"
 class Seed:
     """The seed of a run, from which a seed for each purpose is derived (`nlproar.seeds`)."""
 
-    seed: int = flag(0, "seed of initialisation, order and random choices", limits=(0, 2**31))
+    seed: int = flag(
+        0,
+        "seed of the initialisation, the order of the batches, dropout and other random choices; the data and the"
+        " splits do not depend on it",
+        limits=(0, 2**31),
+    )
 
 
 @dataclass(frozen=True)
 class Options:
     """Settings of how a run is carried out, which are no part of its identity.
 
-    None of them changes a number, except that another device may change the last bits.
+    The device and the number of threads can change the rounding in training, and with it the results.
     """
 
     persistent_dir: str | None = flag(

@@ -28,7 +28,7 @@ from nlproar.evaluate import load_evaluation
 from nlproar.evaluate.roar import usual_step
 from nlproar.progress import show_log, stage
 from nlproar.published import DATASETS, in_our_words
-from nlproar.run.cli import parser, runs_of
+from nlproar.run.cli import add_source, parser, runs_of
 from nlproar.run.config import DEFAULT_EVALUATION, Config
 from nlproar.run.layout import Layout
 from nlproar.script import exit_codes
@@ -63,7 +63,7 @@ def _parse(description: str, argv: list[str] | None) -> tuple[Config, Sequence[s
     add = found.add_argument
     names = [*TASKS, *DATASETS]  # the published names are understood, too
     add("--dataset", default="sst", choices=names, metavar="TASK", help=f"{', '.join(TASKS)} (default: sst)")
-    add("--source", default="official", help="where the data come from (default: official)")
+    add_source(found)
     add("--split", nargs="+", choices=SPLITS, help="which splits (default: all that the metric explains)")
     add("--out", metavar="FILE", help="where the table is written (default: in results/importance_measure)")
     add("--show-texts", action="store_true", help="write a table of a confidential task, which holds its texts")

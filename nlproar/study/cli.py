@@ -16,14 +16,21 @@ from nlproar.errors import UserError
 from nlproar.evaluate import EVALUATIONS, load_evaluation
 from nlproar.explain import MEASURES, transform
 from nlproar.explain.transform import UNCHANGED
-from nlproar.flags import add_flags, check_range, flags_of
+from nlproar.flags import add_flags, check_range, flag_of, flags_of
 from nlproar.masking import STRATEGIES
 from nlproar.model import MODELS
 from nlproar.progress import show_log
 from nlproar.published import DATASETS, in_our_words
 from nlproar.run import overwrite
-from nlproar.run.cli import add_model_type, measure_named
-from nlproar.run.config import DEFAULT_EVALUATION, chosen_model_type, command_line, declaring
+from nlproar.run.cli import add_model_type, add_source, measure_named
+from nlproar.run.config import (
+    DEFAULT_EVALUATION,
+    DEFAULT_MODEL,
+    Seed,
+    chosen_model_type,
+    command_line,
+    declaring,
+)
 from nlproar.run.layout import Layout
 from nlproar.run.prerequisites import remove_training_state
 from nlproar.script import Parser, Terminated, exit_codes
@@ -51,22 +58,22 @@ def parser(description: str) -> Parser:
     add("--dataset", nargs="+", default=["all"], choices=(*TASKS, *DATASETS, "all", "planted"), metavar="TASK",
         help=f"all (but planted ones), planted (all of these), or some of {', '.join(TASKS)}")  # fmt: skip
     add("--metric", nargs="+", dest="evaluations", default=[DEFAULT_EVALUATION], choices=(*EVALUATIONS, "all"),
-        metavar="METRIC", help=f"some of {', '.join(EVALUATIONS)}; all: all that are quick"
+        metavar="METRIC", help=f"some of {', '.join(EVALUATIONS)}; {_all_metrics_in_words()}"
         f" (default: {DEFAULT_EVALUATION})")  # fmt: skip
     add("--importance-measure", nargs="+", default=["published"], choices=(*MEASURES, *_GROUPS), metavar="MEASURE",
-        type=measure_named, help=f"some of {', '.join(MEASURES)}; published: those of the paper (default); all: all"
-        f" but {', '.join(_slow_measures())}, which take long")  # fmt: skip
+        type=measure_named, help=f"some of {', '.join(MEASURES)}; published (default): the measures of the paper, whose"
+        " integrated gradient is integrated-gradient-published, and integrated-gradient as it is defined;"
+        f" {_all_measures_in_words()}; both leave out measures that the model does not support")  # fmt: skip
     add("--transform", nargs="+", default=[UNCHANGED.transform], choices=(*transform.NAMES, "all"),
         metavar="TRANSFORM", help=f"changes of every measure: {_names(transform.NAMES)} (default: none)")  # fmt: skip
     add_model_type(found)
     add("--seed", nargs="+", type=int, default=[0],
-        help="seeds of initialisation, order and random choices (default: 0)")  # fmt: skip
+        help=f"one or several numbers, each a {flag_of(flags_of(Seed)['seed']).help} (default: 0)")  # fmt: skip
     add("--roar-strategy", nargs="+", default=["quantile"], choices=STRATEGIES,
         help="is k a percentage or a count of tokens (default: quantile)")  # fmt: skip
     _add_kinds(found)
     _add_levels(found)
-    add("--source", default="official",
-        help="where the data come from: official; of bAbI also simulated, of planted tasks also small")  # fmt: skip
+    add_source(found)
     add("--jobs", type=int, default=1, help="chains at a time, among which the cores are divided (default: 1)")
     add("--stage", default="all", choices=("all", *STAGES),
         help="base: only the runs that all measures share; measures: only the others (default: all)")  # fmt: skip
@@ -100,7 +107,7 @@ def _add_levels(found: Parser) -> None:
         nargs="+",
         type=int,
         default=argparse.SUPPRESS,
-        help="the levels between nothing and everything masked, which are always there",
+        help="the levels to run; k = 0 and, for quantile, k = 100 are always added",
     )
     levels.add_argument(
         "--step", type=int, default=argparse.SUPPRESS, help="levels at this distance (default: 10, count 1)"
@@ -120,7 +127,7 @@ def parse(description: str, argv: list[str] | None = None) -> tuple[Grid, argpar
     values = vars(flags)
     _check_ranges(flags)
     if "k" in values and "max_k" in values:
-        raise UserError("--max-k goes with --step; --k names the levels")
+        raise UserError("use either --k or --max-k, not both")
     datasets = _tasks(flags.dataset)
     model_type = chosen_model_type(values)
     grid = Grid(
@@ -172,9 +179,29 @@ def _check_ranges(flags: argparse.Namespace) -> None:
 _GROUPS = ("published", "all")  # of measures
 
 
-def _slow_measures() -> list[str]:
-    """Return the measures that a study has only if they are named."""
-    return [name for name, measure in MEASURES.items() if measure.slow]
+def _all_measures_in_words() -> str:
+    """Return for the help which measures `_chosen_measures` makes of "all"."""
+    slow = [name for name, measure in MEASURES.items() if measure.slow]
+    quick = {name: measure.role for name, measure in MEASURES.items() if not measure.slow}
+    checks = [name for name, role in quick.items() if role == "check"]
+    truths = [name for name, role in quick.items() if role == "truth"]
+    return (
+        f"all: every measure except {', '.join(slow)}, which take long; {', '.join(checks)} only if all tasks are"
+        f" planted; {', '.join(truths)} only if, besides, the model reads words, as {DEFAULT_MODEL} does"
+    )
+
+
+def _all_metrics_in_words() -> str:
+    """Return for the help which metrics `_all_metrics` makes of "all"."""
+    rules = {name: load_evaluation(name) for name in EVALUATIONS}
+    slow = [name for name, one in rules.items() if one.slow]
+    need_truth = [name for name, one in rules.items() if one.needs_truth]
+    train_on_masks = [name for name, one in rules.items() if one.trains_on_masks]
+    return (
+        f"all: every metric except {', '.join(slow)}, which take long; {', '.join(need_truth)} only if all tasks are"
+        f" planted and the model reads words, as {DEFAULT_MODEL} does; with --as-is without"
+        f" {', '.join(train_on_masks)}, which train on masked data"
+    )
 
 
 def _chosen_measures(names: Sequence[str], datasets: Sequence[str], model_type: str) -> list[str]:
