@@ -1,6 +1,7 @@
 """Training: a killed one continues with the same numbers, and no cluster, folder or foreign signal changes one."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,10 +16,11 @@ from torch import nn
 
 from nlproar import storage
 from nlproar.dataset import babi_simulation
+from nlproar.errors import UserError
 from nlproar.model import bilstm_attention, train, training_state
 from nlproar.model.bilstm_attention import BiLSTMAttention
-from nlproar.model.recipes import BiLSTMRecipe
-from nlproar.run import record
+from nlproar.model.recipes import BiLSTMRecipe, TransformerRecipe
+from nlproar.run import context, record
 from nlproar.run.config import resolve
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
@@ -543,6 +545,23 @@ def test_a_training_in_another_thread_sets_no_handler():
 
 def modes(model):
     return [module.training for module in model.modules()]
+
+
+@pytest.mark.parametrize("recipe", [BiLSTMRecipe, TransformerRecipe])
+def test_a_loss_that_is_not_finite_is_refused_with_advice_that_suits_the_model(recipe):
+    model = new_model()
+    nn.init.constant_(model.decode[1].weight, torch.nan)
+    with pytest.raises(UserError, match=r"training loss of epoch 1 is nan; .*--learning-rate") as error:
+        fit(model=model, recipe=recipe(max_epochs=1, batch_size=8, learning_rate=0.1))
+    assert ("vectors" in str(error.value)) == (recipe is BiLSTMRecipe)
+
+
+def test_the_advice_for_a_metric_that_is_not_finite_suits_the_model():
+    recipes = {"--learning-rate, or .*vectors": BiLSTMRecipe(), "--learning-rate$": TransformerRecipe()}
+    recipes |= {"check the weights of the model$": TransformerRecipe(as_is=True)}
+    for advice, recipe in recipes.items():
+        with pytest.raises(UserError, match=f"test cross_entropy is nan; .*{advice}"):
+            context._check_finite({"test": {"cross_entropy": math.nan}}, recipe)
 
 
 @pytest.mark.slow

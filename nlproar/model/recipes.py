@@ -11,7 +11,7 @@ from nlproar.dataset.pretrained import TINY, is_identified, locate
 from nlproar.dataset.sources import VECTORS
 from nlproar.errors import UserError
 from nlproar.fingerprints import fingerprint
-from nlproar.flags import flag
+from nlproar.flags import flag, flags_of
 from nlproar.paths import as_utf8, user_path
 from nlproar.seeds import derive
 
@@ -74,6 +74,17 @@ class Recipe:
         Raises UserError where they are not there.
         """
         return None
+
+
+def advice_if_not_finite(recipe: Recipe) -> str:
+    """Return what the user can do where the loss or a metric of a model is not a finite number."""
+    flags = flags_of(type(recipe))
+    advice = []
+    if recipe.is_trained and "learning_rate" in flags:
+        advice.append("choose a smaller --learning-rate")
+    if "vectors" in flags:
+        advice.append("check the word vectors for very large numbers")
+    return ", or ".join(advice) or "check the weights of the model"
 
 
 @dataclass(frozen=True)

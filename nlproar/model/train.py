@@ -37,7 +37,7 @@ from nlproar.model import training_state
 from nlproar.model.classifier import Classifier
 from nlproar.model.device import make_deterministic
 from nlproar.model.modes import in_mode
-from nlproar.model.recipes import Recipe
+from nlproar.model.recipes import Recipe, advice_if_not_finite
 from nlproar.model.training_state import Epoch, Tensors, TrainingState
 from nlproar.progress import Bar, stage
 from nlproar.seeds import derive
@@ -489,7 +489,7 @@ class _Learner(pl.LightningModule):
         loss = float(self.total_loss) / self.observations_seen
         if not math.isfinite(loss):
             problem = f"the training loss of epoch {number} is {loss}"
-            raise UserError(f"{problem}; are the numbers of the vectors very large?")
+            raise UserError(f"{problem}; {advice_if_not_finite(self.recipe)}")
         val_metrics = test(self.model, self.val)
         monitor = val_metrics[self.monitor]
         seconds = time.monotonic() - self.epoch_started

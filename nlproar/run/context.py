@@ -38,6 +38,7 @@ from nlproar.model import checkpoint
 from nlproar.model import train as training
 from nlproar.model.classifier import Classifier, Start, class_of
 from nlproar.model.device import choose_device, make_deterministic, name_of
+from nlproar.model.recipes import Recipe, advice_if_not_finite
 from nlproar.run import predictions, prerequisites
 from nlproar.run.config import Config
 from nlproar.run.environment import environment
@@ -417,7 +418,7 @@ class Context:
                 performance["test"]["macro_f1_at_best_threshold"] = metrics.at_best_threshold(
                     logits["val"], labels["val"], logits["test"], labels["test"]
                 )
-        _check_finite(performance)
+        _check_finite(performance, config.recipe)
         key = predictions.key(self.dataset.digest, masks.digest, performance)
         arrays = {name: values.float().numpy() for name, values in logits.items()}
         storage.write_arrays(self.layout.predictions(config.id), key, arrays)
@@ -511,13 +512,13 @@ class Context:
         }
 
 
-def _check_finite(performance: Mapping[str, Mapping[str, float]]) -> None:
-    """Raise UserError if a metric is not finite."""
+def _check_finite(performance: Mapping[str, Mapping[str, float]], recipe: Recipe) -> None:
+    """Raise UserError if a metric of a model with this recipe is not finite."""
     for split, values in performance.items():
         for metric, value in values.items():
             if not np.isfinite(value):
                 problem = f"{split} {metric} is {value}"
-                raise UserError(f"{problem}; are the numbers of the vectors very large?")
+                raise UserError(f"{problem}; {advice_if_not_finite(recipe)}")
 
 
 def _explain_split(measure: str, build_once: ExplainerBuilder, split: str) -> storage.Arrays:
