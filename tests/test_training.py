@@ -622,6 +622,12 @@ def test_tensorboard_gets_the_loss_and_the_metrics_of_every_epoch_that_the_recor
     assert run(small_run(max_epochs=2)) == done  # it is no part of the identity
 
 
+def test_where_tensorboard_is_not_installed_the_extra_is_named(small_run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # that an import of it fails
+    with pytest.raises(UserError, match=r"--tensorboard .*pip install -c constraints.txt -e '\.\[tensorboard\]'"):
+        run(small_run(tensorboard=True))
+
+
 @pytest.mark.slow
 def test_without_the_flag_no_curves_are_written_and_their_package_is_not_imported(few_questions, tmp_path):
     code = (

@@ -206,7 +206,7 @@ def _curves(folder: Path) -> TensorBoardLogger:
         logger = TensorBoardLogger(folder.parent, name=folder.name, version="")
         _ = logger.experiment  # the first use imports TensorBoard
     except ModuleNotFoundError as error:
-        advice = "install it with: pip install tensorboard"
+        advice = "install it with: pip install -c constraints.txt -e '.[tensorboard]'"
         raise UserError(f"--tensorboard needs another package; {advice}") from error
     return logger
 
