@@ -32,7 +32,10 @@ class ErasedModel:
     """Which model is asked. One that never saw `[MASK]` may answer at random where it does."""
 
     erasure_model: str = flag(
-        "plain", "the model whose answers erasure and leave-one-out compare", choices=tuple(_MODELS)
+        "plain",
+        "the model that is explained and evaluated by every metric except roar and masked-fine-tuning: the one trained"
+        " on unmasked data (plain), or the one of masked fine-tuning",
+        choices=tuple(_MODELS),
     )
 
 

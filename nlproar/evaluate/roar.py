@@ -58,7 +58,7 @@ class Level(Unit):
     )
     k: int = flag(
         0,
-        "how many tokens, or per cent of them, are masked; a run for each",
+        "number (count) or percentage (quantile) of tokens to mask; each value makes one run",
         limits=(0, 10**6),
         many=True,
     )

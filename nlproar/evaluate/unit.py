@@ -30,7 +30,7 @@ class Unit:
 
     unit: str = flag(
         TOKEN,
-        "what is ranked, counted and masked of a transformer: its tokens, or whole words",
+        "for a transformer, whether tokens or whole words are ranked, counted and masked",
         choices=(TOKEN, WORD),
     )
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from nlproar.explain.transform import UNCHANGED, Transform
 from nlproar.flags import flag
 
-__all__ = ["ALIASES", "MEASURES", "TARGETS", "UNCHANGED", "Beams", "Measure", "Removal", "Transform"]
+__all__ = ["ALIASES", "MEASURES", "MOST_INTERVALS", "TARGETS", "UNCHANGED", "Beams", "Measure", "Removal", "Transform"]
 
 TARGETS = ("gold", "predicted")
 """The class that a measure explains. A mask that is made for the gold label can reveal the label (Jethani et al. 2023,
@@ -43,6 +43,8 @@ class Target:
     target: str = flag("gold", "the class that is explained: the label, or what the model predicts", choices=TARGETS)
 
 
+MOST_INTERVALS = 256  # of the path of an integrated gradient, if --tolerance decides how many there are
+
 _FIXED_POINTS = (
     "a fixed number of points of an integrated gradient (default: as many as --tolerance needs, published 50)"
 )
@@ -54,7 +56,9 @@ class IntegrationPath(Target):
 
     tolerance: float = flag(
         0.001,
-        "an integrated gradient takes more points until its completeness error is below this share",
+        "largest allowed completeness error of an integrated gradient, as a share of the sum of the absolute values of"
+        " an observation; points are added until it is met and the values have settled, up to"
+        f" {MOST_INTERVALS + 1} points",
         limits=(1e-6, 1.0),
     )
     riemann_samples: int | None = flag(
@@ -103,7 +107,9 @@ class Removal(Target):
     """Parameters of leave-one-out."""
 
     leave_one_out_of: str = flag(
-        "probability", "what leave-one-out compares: the probability or the logit", choices=("probability", "logit")
+        "probability",
+        "whether the measures leave-one-out and leave-one-out-signed are changes of the probability or of the logit",
+        choices=("probability", "logit"),
     )
 
 

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from nlproar.dataset.batch import SequenceBatch
 from nlproar.dataset.vocabulary import MASK, PAD
+from nlproar.explain import MOST_INTERVALS
 from nlproar.explain.gradient import FromGradient, gold_gradient, input_gradient
 from nlproar.explain.importance import Completeness, Explained, Scores
 from nlproar.explain.quadrature import clenshaw_curtis, gauss_legendre
 from nlproar.model.classifier import Inputs
 
-_FEWEST, _MOST = 4, 256  # intervals of Clenshaw-Curtis, each twice as many as the one before
+_FEWEST = 4  # intervals of Clenshaw-Curtis; there are twice as many each time, up to MOST_INTERVALS
 _ROUNDING = 1e-6  # of a logit in single precision: no sum can be closer to a difference of two
 
 
@@ -177,7 +178,7 @@ class SignedIntegratedGradient(PathGradient):
             is_complete = gap <= self.tolerance * whole + _ROUNDING * size
             is_settled = change <= self.tolerance**0.5 * whole + _ROUNDING * size
             done = is_complete & is_settled
-            if intervals == _MOST:
+            if intervals == MOST_INTERVALS:
                 done = torch.ones_like(done)
             found[rows[done]] = estimate[done]
             if done.all():
@@ -210,7 +211,7 @@ def _doubled() -> list[int]:
     """Return the numbers of intervals after the first one."""
     numbers = []
     intervals = _FEWEST
-    while intervals < _MOST:
+    while intervals < MOST_INTERVALS:
         intervals *= 2
         numbers.append(intervals)
     return numbers

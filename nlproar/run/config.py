@@ -83,7 +83,9 @@ class Options:
         "write loss and validation metrics of every epoch for TensorBoard",
     )
     train_missing: bool = flag(False, "first train the models this run has to explain")
-    overwrite: bool = flag(False, "run again what is done already")
+    overwrite: bool = flag(
+        False, "run again even if a record exists; the old record is kept until the new one is written"
+    )
 
 
 def all_but(*names: str) -> list[str]:

@@ -47,8 +47,8 @@ def main(description: str, argv: list[str] | None = None) -> None:
         )  # fmt: skip
         parser.add_argument(
             "--caches", action="store_true", default=None,
-            help="include what derives from texts even if a task is confidential, or is not known here (default: yes,"
-            " unless one is)",
+            help="include what derives from texts in any case; by default it is included unless a task is confidential"
+            " or unknown",
         )  # fmt: skip
         flags = parser.parse_args(argv)
         show_log()
