@@ -1,4 +1,4 @@
-"""ROAR on bAbI questions 1, 2 or 3: mask, retrain, test one level of one measure."""
+"""Evaluate one importance measure by one metric on bAbI question 1, 2 or 3, at one or several levels."""
 
 import sys
 

@@ -75,7 +75,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--observations", type=int, default=640, help="with --model: of training (default: 640)")
     parser.add_argument("--explained", type=int, default=32, help="with --model: to be explained (default: 32)")
     parser.add_argument("--json", metavar="FILE", default=argparse.SUPPRESS, help="write every number there")
-    parser.add_argument("--markdown", action="store_true", help="print the table as the README has it")
+    parser.add_argument("--markdown", action="store_true", help="print the table as docs/speed.md has it")
     flags = parser.parse_args()
     check_range("--rounds", flags.rounds, 1, MOST_ROUNDS)
     check_range("--observations", flags.observations, 1, MOST_OBSERVATIONS)

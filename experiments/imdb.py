@@ -1,4 +1,4 @@
-"""ROAR on IMDB reviews: mask, retrain, test one level of one measure."""
+"""Evaluate one importance measure by one metric on IMDB reviews, at one or several levels."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""ROAR on MIMIC-III discharge summaries: mask, retrain, test one level of one measure."""
+"""Evaluate one importance measure by one metric on MIMIC-III discharge summaries, at one or several levels."""
 
 import sys
 

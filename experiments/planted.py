@@ -1,4 +1,4 @@
-"""ROAR on tasks whose informative tokens are known: mask, retrain, test one level of one measure."""
+"""Evaluate one importance measure by one metric on a task with known informative tokens, at one or several levels."""
 
 import sys
 

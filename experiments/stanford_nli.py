@@ -1,4 +1,4 @@
-"""ROAR on Stanford Natural Language Inference: mask, retrain, test one level of one measure."""
+"""Evaluate one importance measure by one metric on Stanford Natural Language Inference, at one or several levels."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""ROAR on the Stanford Sentiment Treebank: mask, retrain, test one level of one measure."""
+"""Evaluate one importance measure by one metric on the Stanford Sentiment Treebank, at one or several levels."""
 
 import sys
 

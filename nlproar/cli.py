@@ -1,4 +1,4 @@
-"""The command `nlproar`. Each of its subcommands is also a script in `experiments/`.
+"""The command `nlproar`. Most of its subcommands are also scripts in `experiments/`.
 
 Imports only what the subcommand needs, so that the help answers at once.
 """

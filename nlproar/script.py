@@ -54,7 +54,7 @@ class Terminated(BaseException):
 
 @contextmanager
 def exit_codes(stopped: str) -> Iterator[None]:
-    """Around all that a script does: prepare its streams, and end it as the README says.
+    """Around all that a script does: prepare its streams, and end it as docs/running.md says.
 
     Exit code 2 and one line for what the user can mend; 130 and the line `stopped` on Ctrl-C; 143 and the same line on
     SIGTERM, where a handler raises `Terminated`. A bug keeps its traceback. Output that was lost costs a warning only,

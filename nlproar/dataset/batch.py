@@ -114,8 +114,8 @@ class TrainingBatches:
 
 
 class RandomlyMaskedBatches(TrainingBatches):
-    """The same, with other random masks at every pass: half of the observations are masked, each to another extent,
-    see `nlproar.masking.mask_at_random`."""
+    """The same, with other random masks at every pass: each observation is masked with probability 1/2, and to
+    another extent, see `nlproar.masking.mask_at_random`."""
 
     SHARE = 0.5
 

@@ -5,8 +5,8 @@ ROAR trains a model for every level, because a model that never saw `[MASK]` say
 model learns to predict data that are masked at random to any extent. It is explained, and then tested on data without
 the tokens that a measure calls important. A curve therefore costs one training instead of one for each level.
 
-- The run of k = 0 trains. In every epoch, half of the observations are masked at random; validation is on unmasked and
-  masked data together.
+- The run of k = 0 trains. In every epoch, each observation is masked with probability 1/2; validation is on unmasked
+  and masked data together.
 - Every other run tests that model. With `--recursive` the importance of a level is that of the same model on the data
   of the level one step below; without, it is that of the unmasked data.
 - Training masks single tokens also where a level masks whole words (`--unit word`), so both share the run of k = 0.
