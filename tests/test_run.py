@@ -81,7 +81,8 @@ def test_a_missing_model_is_named_with_the_command_that_trains_it(small_run):
     with pytest.raises(UserError) as error:
         run(config)
     base = small_run()
-    assert base.command() in str(error.value) and "--train-missing" in str(error.value)
+    assert base.command() in str(error.value)
+    assert "add --train-missing to train it and the 1 missing model below it, or" in str(error.value)
     assert not Layout.of(base).records()
 
 

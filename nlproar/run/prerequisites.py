@@ -176,10 +176,13 @@ def missing_error(layout: Layout, missing: list[Config]) -> UserError:
     last = missing[-1]
     has_record = storage.is_there(layout.record(first))
     again = " --overwrite" if has_record else ""  # its weights are not there
-    more = f", after the {len(missing) - 1} before it" if len(missing) > 1 else ""
+    below = len(missing) - 1
+    others = ""
+    if below:
+        others = f" and the {below} missing model{'s' if below > 1 else ''} below it"
     return UserError(
-        f"the model to explain, {last.id}, {lack(layout, last)}; train it{more} with --train-missing,"
-        f" or start with: {first.command()}{again}"
+        f"the model that this run needs, {last.id}, {lack(layout, last)}; add --train-missing to train it{others}, or"
+        f" start with: {first.command()}{again}"
     )
 
 
