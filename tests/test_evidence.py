@@ -230,10 +230,10 @@ def test_named_vectors_that_were_replaced_are_refused_with_the_command_that_make
         {"k": 1, "importance_measure": "gradient"},
         {"roar_strategy": "quantile", "k": 100},
     ):
-        with pytest.raises(UserError, match="made with other vectors than are there now") as error:
+        with pytest.raises(UserError, match="made with vectors that differ from the current ones") as error:
             run(small_run(vectors="fasttext", **flags))
         assert small_run(vectors="fasttext").command() in str(error.value)
-    with pytest.raises(UserError, match="with other vectors than are there now; run with --overwrite"):
+    with pytest.raises(UserError, match="with vectors that differ from the current ones; run with --overwrite"):
         run(small_run(vectors="fasttext"))
     vectors_file(1)
     assert run(small_run(vectors="fasttext")) == base
@@ -263,8 +263,8 @@ def records_of(folder, values):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (["a", "a", "b"], "from other data"),
-        ([("a", "v"), ("a", "v"), ("a", "w")], "with other vectors"),
+        (["a", "a", "b"], "from data that differ from those of most"),
+        ([("a", "v"), ("a", "v"), ("a", "w")], "with vectors that differ from those of most"),
     ],
 )
 def test_runs_of_other_data_or_vectors_than_the_rest_count_as_failed(tmp_path, values, words):
@@ -292,7 +292,7 @@ def test_runs_of_other_data_than_are_there_now_count_as_failed(small_run, monkey
     new = run(small_run(importance_measure="random", k=1))
     found = status.look(layout, both)
     assert found.records == {small_run(importance_measure="random", k=1): new}
-    assert all("from other data than are there now" in reason for reason in found.failures.values())
+    assert all("from data that differ from the current ones" in reason for reason in found.failures.values())
     assert len(found.failures) == 2
 
 
@@ -302,7 +302,7 @@ def test_runs_with_other_vectors_than_are_there_now_count_as_failed(small_run, v
     assert status.look(Layout.of(config), of_small_runs(config)).records
     vectors_file(3)
     found = status.look(Layout.of(config), of_small_runs(config))
-    assert not found.records and "with other vectors than are there now" in found.failures[config]
+    assert not found.records and "with vectors that differ from the current ones" in found.failures[config]
 
 
 def test_a_look_at_a_study_encodes_and_downloads_nothing(tmp_path, monkeypatch):
@@ -328,5 +328,5 @@ def test_a_finished_run_of_other_data_is_refused(small_run, monkeypatch):
     run(small_run())
     forget_datasets()
     monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 310, "test": 60})
-    with pytest.raises(UserError, match="other data"):
+    with pytest.raises(UserError, match="data that differ"):
         run(small_run())

@@ -176,7 +176,7 @@ def test_a_checkpoint_of_other_data_is_an_error(small_run, monkeypatch):
     run(small_run())
     forget_datasets()
     monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 310, "test": 60})
-    with pytest.raises(UserError, match="other data"):
+    with pytest.raises(UserError, match="data that differ"):
         run(small_run(importance_measure="attention", k=1))
 
 
@@ -198,7 +198,7 @@ def test_data_that_changed_are_not_silently_another_run(small_run, monkeypatch, 
     old = run(small_run())
     forget_datasets()
     monkeypatch.setattr(babi_simulation, "QUESTIONS", {"train": 310, "test": 60})
-    with pytest.raises(UserError, match="other data"):
+    with pytest.raises(UserError, match="data that differ"):
         run(small_run())
     new = run(small_run(importance_measure="random", k=1))
     layout = Layout.of(small_run())

@@ -227,7 +227,8 @@ def test_records_of_other_data_are_named_and_stand_in_no_table(undisturbed, few_
     fewer_questions = world_of(tmp_path, 300, 100)
     done = finished(folder, fewer_questions, "--importance-measure", "random")
     assert done.returncode == 1 and "4 runs: 1 done, 3 failed" in done.stderr and "Traceback" not in done.stderr
-    assert len([line for line in done.stderr.splitlines() if "from other data than are there now" in line]) == 3
+    reason = "from data that differ from the current ones"
+    assert len([line for line in done.stderr.splitlines() if reason in line]) == 3
     assert [row.split()[0] for row in done.stdout.splitlines()[2:]] == ["40"]
 
 

@@ -233,7 +233,7 @@ class Roar(Evaluation):
         """See `Evaluation.is_stale`. A model is stale if the models of the levels below now lead to other masks."""
         dataset_digest, masks_digest = context.trained_on(config)
         if dataset_digest != context.dataset.digest:
-            problem = f"{context.layout.checkpoint(config)} was trained on other data than are there now"
+            problem = f"{context.layout.checkpoint(config)} was trained on data that differ from the current ones"
             raise UserError(f"{problem}; train it again: {config.command()} --overwrite")
         if masks_digest is None:  # the weights are gone, and a record of an earlier version does not tell
             return False

@@ -152,7 +152,7 @@ def _load(folder: Path, description: dict[str, Any], dataset_digest: str, config
     if hashlib.sha256(content).hexdigest() != description["sha256"]:
         raise UserError(f"{weights} is damaged: its checksum is not the one in {DESCRIPTION}")
     if description["dataset"] != dataset_digest:
-        raise UserError(f"{folder} was trained on other data than are there now")
+        raise UserError(f"{folder} was trained on data that differ from the current ones")
     if description["config"] != config:
         raise UserError(f"{folder} holds the model of another run")
     try:

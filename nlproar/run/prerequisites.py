@@ -208,7 +208,7 @@ def check_vectors(layout: Layout, config: Config, used: str | None) -> None:
             continue
         if done is not None and done.data["vectors"] not in (None, used):  # None: of an earlier version, unknown
             raise UserError(
-                f"{other.id} was made with other vectors than are there now; put those back,"
+                f"{other.id} was made with vectors that differ from the current ones; put the earlier ones back,"
                 f" or make it again: {other.command()} --overwrite"
             )
 
@@ -217,9 +217,9 @@ def check_data(layout: Layout, config: Config, done: Record, vectors_now: str | 
     """Raise UserError where a finished run was made from other data or vectors than are there now."""
     path = layout.record(config)
     if dataset.digest != done.data["digest"]:
-        raise UserError(f"{path} was made from other data than are there now; run with --overwrite")
+        raise UserError(f"{path} was made from data that differ from the current ones; run with --overwrite")
     if vectors_now != done.data["vectors"]:
-        raise UserError(f"{path} was made with other vectors than are there now; run with --overwrite")
+        raise UserError(f"{path} was made with vectors that differ from the current ones; run with --overwrite")
 
 
 def remove_training_state(layout: Layout, config: Config) -> None:

@@ -123,16 +123,16 @@ def _mixed(layout: Layout, records: Mapping[Config, Record]) -> dict[Config, str
         if dataset is not None and any(vectors.values()):
             vectors_now = _vectors_there(layout, first, dataset)
         digest_now = None if dataset is None else dataset.digest
-        reasons |= _others(layout, vectors, vectors_now, "with other vectors")
-        reasons |= _others(layout, digests, digest_now, "from other data")
+        reasons |= _others(layout, vectors, vectors_now, "with vectors")
+        reasons |= _others(layout, digests, digest_now, "from data")
     return reasons
 
 
 def _others(layout: Layout, values: Mapping[Config, str | None], now: str | None, what: str) -> dict[Config, str]:
     """Return the runs whose value is not the one that is there `now`, or that most runs have; None is unknown."""
-    than = "are there now"
+    others = "the current ones"
     if now is None:
-        than = "most runs of this study were"
+        others = "those of most runs of this study"
         known = Counter(value for value in values.values() if value is not None)
         if not known:
             return {}
@@ -141,7 +141,7 @@ def _others(layout: Layout, values: Mapping[Config, str | None], now: str | None
     for config, value in values.items():
         if value not in (now, None):
             path = layout.record(config)
-            reasons[config] = f"{path} was made {what} than {than}; run it with --overwrite"
+            reasons[config] = f"{path} was made {what} that differ from {others}; run it with --overwrite"
     return reasons
 
 
