@@ -163,7 +163,7 @@ def _records(layout: Layout, command: str) -> dict[str, Record]:
     except ValueError as error:
         raise UserError(f"--command {command!r}: a shell cannot read it ({error})") from error
     if words[:2] != ["nlproar", "study"]:
-        raise UserError(f"--command {command!r}: this is no study; begin it with nlproar study")
+        raise UserError(f"--command {command!r}: this is not a study; begin it with nlproar study")
     grid, _ = cli.parse(__doc__, [*words[2:], "--persistent-dir", str(layout.root)])
     chains = grid.chains()
     runs = {config for chain in chains for config in chain.configs}

@@ -99,7 +99,7 @@ def leading_number(variable: str) -> int | None:
     if found and int(found[0]) > 0:
         return int(found[0])
     if text:
-        log.warning("%s=%s is no number of threads or cores, and is ignored", variable, text)
+        log.warning("%s=%s is not a number of threads or cores, and is ignored", variable, text)
     return None
 
 

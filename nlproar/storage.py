@@ -479,7 +479,7 @@ def stored(
             # them: a damaged archive may name a position before the first byte. Other errors of the system are real.
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise
-            log.warning("%s is damaged (%s); doing without it", path, error)
+            log.warning("%s is damaged (%s); it is ignored", path, error)
             return None
 
 
@@ -493,15 +493,15 @@ def _open_if_there(path: Path) -> IO[bytes] | None:
         return open_file(path)
     except FileNotFoundError:
         if path.is_symlink():
-            log.warning("%s is a link to a file that is not there; doing without it", path)
+            log.warning("%s is a link to a file that is not there; it is ignored", path)
     except NotAFile as error:
         if path.is_dir() and not path.is_symlink():
             raise
-        log.warning("%s; doing without it", error)
+        log.warning("%s; it is ignored", error)
     except OSError as error:
         if error.errno != errno.ELOOP or not path.is_symlink():
             raise
-        log.warning("%s is a link to itself; doing without it", path)
+        log.warning("%s is a link to itself; it is ignored", path)
     return None
 
 

@@ -166,10 +166,10 @@ def encode(task, **options):
     ("example", "said"),
     [
         (Example("dev", "a film", 1), "example 6: its split is another one than train, val, test"),
-        (Example("train", float("nan"), 1), "the text or the query is no text (their types are float, str)"),
+        (Example("train", float("nan"), 1), "the text or the query is not a text (their types are float, str)"),
         (Example("train", "half \ud800", 1), "the text or the query holds half a character"),
-        (Example("train", "a film", "positive"), "the label is no whole number (its type is str)"),
-        (Example("train", "a film", 1.0), "the label is no whole number (its type is float)"),
+        (Example("train", "a film", "positive"), "the label is not a whole number (its type is str)"),
+        (Example("train", "a film", 1.0), "the label is not a whole number (its type is float)"),
         (Example("train", "a film", 2), "the label is 2; it must be from 0 to 1"),
         (Example("train", "a film", -100), "the label is -100"),
         (Example("train", "a film", 1, "a query"), "only a task with paired=True has"),

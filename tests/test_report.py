@@ -402,8 +402,8 @@ def test_a_directory_without_records_is_named_also_beside_another(where, tmp_pat
         (("--compare", ""), "--compare is empty"),
         (("--out", ""), "--out is empty"),
         (("--persistent-dir", ""), "--persistent-dir is empty"),
-        (("--compare", "missing"), "missing is no folder"),
-        (("--out", "file"), "--out file: this is no folder"),
+        (("--compare", "missing"), "missing is not a folder"),
+        (("--out", "file"), "--out file: this is not a folder"),
         (("--out", "file/below"), "file/below cannot be looked into: Not a directory"),
         (("--out", "there", "--compare", "there"), "--out there: directories to compare with are only read"),
         (("--compare", "here"), "--compare here: this directory is named twice"),
@@ -587,7 +587,7 @@ def test_a_performance_that_is_no_number_is_said_as_such(tmp_path):
     at = (points["measure"] == "gradient") & (points["k"] == 40) & (points["seed"] == 0)
     points.loc[at, "performance"] = np.nan
     found = summary.racu_by_seed(points).set_index(["measure", "seed"])["problem"]
-    assert found["gradient", 0] == "undefined: performance is no number at k = 40"
+    assert found["gradient", 0] == "undefined: performance is not a number at k = 40"
     assert found["gradient", 1] == found["integrated-gradient", 0] == ""
 
 

@@ -337,7 +337,7 @@ def test_what_is_no_folder_is_named_and_not_taken_for_an_empty_one(tmp_path, nam
     else:
         path.symlink_to("nowhere")
     for use in (Layout(tmp_path).make, Layout(tmp_path).check):
-        with pytest.raises(UserError, match=f"{path} is (no folder|a link to a folder that is not there)"):
+        with pytest.raises(UserError, match=f"{path} is (not a folder|a link to a folder that is not there)"):
             use()
 
 

@@ -569,7 +569,7 @@ def test_a_big_bird_is_the_same_function_for_short_and_for_long_texts(tmp_path):
 
 # What is done to the folder of a BERT, and what is said of it then.
 BROKEN = {
-    "no model": (remove("config.json"), "this is no model, as it has no config.json"),
+    "no model": (remove("config.json"), "this is not a model, as it has no config.json"),
     "pickle": (
         lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
         "its weights are a pickle",
@@ -616,7 +616,7 @@ def test_a_name_of_the_hub_without_a_network_is_one_line(few_questions, tmp_path
     )
     assert done.returncode == 2 and done.stdout == ""
     *_, said = done.stderr.splitlines()
-    assert said.startswith("error: --model roberta-base: it is no folder") and "HF_HUB_OFFLINE is set" in said
+    assert said.startswith("error: --model roberta-base: it is not a folder") and "HF_HUB_OFFLINE is set" in said
     assert said.endswith("put config.json, model.safetensors and the files of its tokenizer into"
                          f" {tmp_path / 'raw' / 'models' / 'roberta-base'}")  # fmt: skip
 

@@ -50,7 +50,7 @@ def test_a_run_that_started_from_a_file_is_verified_with_this_file_under_any_nam
     for more, said in (
         ([], "say where that is: --vectors"),
         (["--vectors", str(moved)], "this is not words.txt@"),
-        (["--vectors", str(tmp_path / "gone")], "this is no file"),
+        (["--vectors", str(tmp_path / "gone")], "this is not a file"),
     ):
         with pytest.raises(SystemExit) as ended:
             verify.main("", [*words, *more])

@@ -88,7 +88,7 @@ def _obstacle(path: Path, is_last: bool) -> str | None:
             return f"{path} may not be read by this user"
         return f"{path} is a folder, not a file" if is_last else None
     if is_last:
-        return None if path.is_file() else f"{path} is no regular file"
+        return None if path.is_file() else f"{path} is not a regular file"
     return f"{path} is a file, not a folder"
 
 

@@ -96,7 +96,7 @@ def locate(named: str, layout: Layout) -> tuple[Pretrained, Path | None]:
             if known is not None:
                 return known, None
         if path.exists():
-            raise UserError(f"--model {named}: this is no model, as it has no {_CONFIG}; name a folder that has one")
+            raise UserError(f"--model {named}: this is not a model, as it has no {_CONFIG}; name a folder that has one")
         _fetch(named, folder)
     files = _files(named, folder)
     state = tuple((file, os.stat(folder / file).st_mtime_ns, os.stat(folder / file).st_size) for file in files)
@@ -148,7 +148,7 @@ def _note(layout: Layout, name: str) -> Path:
 def _identify(named: str, name: str, folder: Path, layout: Layout) -> Pretrained:
     config = _read_json(named, folder / _CONFIG)
     if not isinstance(config.get("model_type"), str):
-        raise UserError(f"--model {named}: this is no model, as its {_CONFIG} names no model_type; check the folder")
+        raise UserError(f"--model {named}: this is not a model, as its {_CONFIG} names no model_type; check the folder")
     checksums = {file: sha256(folder / file, layout.cache) for file in _weights(named, folder)}
     of_config = {key: value for key, value in config.items() if key not in _OF_NO_CONSEQUENCE}
     identity = storage.digest({"weights": checksums, "config": of_config})[:12]
@@ -203,7 +203,7 @@ def _read_json(named: str, path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"--model {named}: {path.name} is not JSON ({error}); copy the folder again") from error
     if not isinstance(content, dict):
-        raise UserError(f"--model {named}: {path.name} is no JSON object; copy the folder again")
+        raise UserError(f"--model {named}: {path.name} is not a JSON object; copy the folder again")
     return content
 
 
@@ -249,7 +249,7 @@ def _fetch(named: str, folder: Path) -> None:
             )
         except Exception as error:  # what the network does comes as errors of several libraries
             raise UserError(
-                f"--model {named}: it is no folder, and the Hugging Face hub gives no such model"
+                f"--model {named}: it is not a folder, and the Hugging Face hub gives no such model"
                 f" ({'HF_HUB_OFFLINE is set' if is_offline else type(error).__name__}); {put}"
             ) from error
         if not (place / _CONFIG).is_file():
@@ -268,7 +268,7 @@ def _folder_beside(folder: Path, named: str, put: str) -> Iterator[str]:
         temporary = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".")
     except OSError as error:
         raise UserError(
-            f"--model {named}: it is no folder, and it cannot be downloaded, as {folder.parent} cannot be written to"
+            f"--model {named}: it is not a folder, and it cannot be downloaded, as {folder.parent} cannot be written to"
             f" ({error.strerror}); {put}, or into any other folder and name that one"
         ) from error
     with temporary as path:

@@ -135,7 +135,7 @@ def _checked(example: Example, where: str, labels: Sequence[str], paired: bool) 
         raise UserError(f"{where}: its split is another one than {', '.join(SPLITS)}; give the split first")
     if not isinstance(example.text, str) or not isinstance(example.query, str):
         kinds = f"{type(example.text).__name__}, {type(example.query).__name__}"
-        raise UserError(f"{where}: the text or the query is no text (their types are {kinds})")
+        raise UserError(f"{where}: the text or the query is not a text (their types are {kinds})")
     if not _is_whole(example.text) or not _is_whole(example.query):
         raise UserError(f"{where}: the text or the query holds half a character (a lone surrogate)")
     if example.query and not paired:
@@ -144,7 +144,7 @@ def _checked(example: Example, where: str, labels: Sequence[str], paired: bool) 
         label = operator.index(example.label)
     except TypeError as error:
         kind = type(example.label).__name__
-        raise UserError(f"{where}: the label is no whole number (its type is {kind})") from error
+        raise UserError(f"{where}: the label is not a whole number (its type is {kind})") from error
     if not 0 <= label < len(labels):
         raise UserError(f"{where}: the label is {label}; it must be from 0 to {len(labels) - 1}")
     return replace(example, label=label)

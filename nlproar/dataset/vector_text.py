@@ -179,7 +179,7 @@ def _lines(file: Path, start: bytes, stream: IO[bytes]) -> Iterator[bytes]:
         number += len(lines)
         if len(rest) > _LONGEST_LINE:
             raise UserError(
-                f"{file}, line {number + 1}: longer than {_LONGEST_LINE:,} bytes, so it is no vector; {READABLE}"
+                f"{file}, line {number + 1}: longer than {_LONGEST_LINE:,} bytes, so it is not a vector; {READABLE}"
             )
         block = stream.read(_BLOCK)
     if rest:

@@ -189,10 +189,10 @@ def _check(description: dict[str, Any], old_version: bool) -> None:
         if name == "masks" and old_version:
             continue
         if not isinstance(description[name], kind):
-            raise TypeError(f"{name} is no {kind.__name__}")
+            raise TypeError(f"{name} is not a {kind.__name__}")
     if "file" in description and not _WEIGHTS_NAME.fullmatch(description["file"]):
-        raise ValueError("file is no name of weights")
+        raise ValueError("file is not a name of weights")
     if "checksum" in description or "file" in description:
         rest = {name: value for name, value in description.items() if name != "checksum"}
         if description["checksum"] != storage.digest(rest):
-            raise ValueError("its content has not the checksum it says")
+            raise ValueError("its checksum does not match its content")

@@ -152,7 +152,7 @@ def name_vectors(path: str, layout: Layout) -> str:
     """Return what identifies a file of vectors: its name and a fingerprint. Raises UserError if it is no file."""
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"--vectors {path}: this is no file; give one, or {', '.join(NAMED_VECTORS)}")
+        raise UserError(f"--vectors {path}: this is not a file; give one, or {', '.join(NAMED_VECTORS)}")
     if not file.stat().st_size:
         raise UserError(f"--vectors {path}: the file is empty; give a text file with one word and its numbers a line")
     return f"{as_utf8(file.name)}@{_fingerprint(file, layout)}"

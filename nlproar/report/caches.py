@@ -109,7 +109,7 @@ class Caches:
         if storage.digest(without_split) != wanted or key.get("split") != "test" or values.shape != split.tokens.shape:
             raise Gone("the cached importance is of another run")
         if values.dtype.kind != "f" or not np.isfinite(values[split.maskable]).all():
-            raise Gone("the cached importance holds values that are no numbers")
+            raise Gone("the cached importance holds values that are not numbers")
         return values
 
     def _stored(self, path: Path, names: Collection[str], what: str) -> tuple[storage.Arrays, dict[str, Any]]:

@@ -80,11 +80,11 @@ def _check(own: Layout, others: list[Layout], output: Layout) -> None:
             raise UserError(f"--compare {other.root}: this directory is named twice; name others")
     for one in [own, *others]:
         if not _is_folder(one.root):
-            raise UserError(f"{one.root} is no folder; name a persistent directory in which experiments were run")
+            raise UserError(f"{one.root} is not a folder; name a persistent directory in which experiments were run")
     if output.root.resolve() in roots[1:]:
         raise UserError(f"--out {output.root}: directories to compare with are only read; name another folder")
     if output.root != own.root and not _is_folder(output.root) and os.path.lexists(output.root):
-        raise UserError(f"--out {output.root}: this is no folder; name another one")
+        raise UserError(f"--out {output.root}: this is not a folder; name another one")
     output.check()
 
 

@@ -147,7 +147,7 @@ def _incomplete(levels: list[int], own: Mapping[int, float], baseline: Mapping[i
             where = f"{whose}k = {k}"
             if not np.isfinite(curve[k]) and where not in odd:
                 odd.append(where)
-    return f"undefined: performance is no number at {', '.join(odd)}" if odd else ""
+    return f"undefined: performance is not a number at {', '.join(odd)}" if odd else ""
 
 
 def _compare_with_spread(of_seeds: list[dict[str, Any]]) -> None:

@@ -74,7 +74,7 @@ class Layout:
                     ) from None
                 continue
             if not stat.S_ISDIR(mode):
-                raise UserError(f"{folder} is no folder; move it away, or choose another --persistent-dir")
+                raise UserError(f"{folder} is not a folder; move it away, or choose another --persistent-dir")
 
     def sweep(self) -> None:
         """Remove files that killed processes left half written, also where nobody would write the same file again.

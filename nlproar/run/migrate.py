@@ -169,7 +169,7 @@ def _with_measure(path: Path, content: Mapping[str, Any]) -> tuple[Config, Recor
     """Return the run that has the numbers of a record of an earlier measure, and its record. Raises Different where
     the record is damaged, or no parameter gives the earlier values."""
     if content.get("checksum") != record.checksum(content):
-        raise Different("its content does not have the checksum that it says")
+        raise Different("its checksum does not match its content")
     identity = content["identity"]
     with _understood():
         _check_name(path, content, identity)
@@ -194,7 +194,7 @@ def _converted(path: Path, content: Mapping[str, Any]) -> tuple[Config, Record]:
     """Return the run of an old record, and its record as it is now but for the weights. Raises Different where the old
     one is damaged, or its task is declared otherwise now."""
     if content["version"] == 2 and content.get("checksum") != record.checksum(content):
-        raise Different("its content does not have the checksum that it says")
+        raise Different("its checksum does not match its content")
     with _understood():
         _check_name(path, content, content["config"])
         config = _config_of(content["config"])

@@ -28,7 +28,9 @@ def end_with_parent() -> None:
     if not named:
         return
     if not re.fullmatch(r"[0-9]{1,10}", named):
-        raise UserError(f"{PARENT}={named!r} is no process id; a study sets this variable for its workers, so unset it")
+        raise UserError(
+            f"{PARENT}={named!r} is not a process id; a study sets this variable for its workers, so unset it"
+        )
     _watched.append(int(named))
     threading.Thread(target=_watch, args=(int(named),), daemon=True).start()
 

@@ -150,7 +150,7 @@ def load(path: Path) -> Record:
             )
         check(content, {"checksum": TEXT, **_SHAPE})
         if content["checksum"] != checksum(content):
-            raise WrongShape("its content was changed: it does not have the checksum that it says")
+            raise WrongShape("its checksum does not match its content")
         if is_of_earlier_measure(content["identity"]):
             name = content["identity"]["importance_measure"]
             can_be_converted = (name, content["identity"].get("measure_version", 1)) in EARLIER_MEASURES
@@ -166,7 +166,7 @@ def load(path: Path) -> Record:
         _check_metrics(record)
         _check_name(record, path)
     except RecursionError as error:
-        raise UserError(f"{path} is no record, but deeply nested JSON; remove it") from error
+        raise UserError(f"{path} is not a record, but deeply nested JSON; remove it") from error
     except WrongShape as wrong:
         raise _damaged(path, wrong) from wrong
     return record
