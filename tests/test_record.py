@@ -1,14 +1,16 @@
 """A record proves itself: its content has the shape, the checksum and the name it must have, or it is not used."""
 
 import copy
+import importlib.metadata
 import json
 import os
+import platform
 
 import pytest
 
 from nlproar.errors import UserError
 from nlproar.report import frame
-from nlproar.run import curve, listing, record
+from nlproar.run import curve, environment, listing, record
 from nlproar.run.config import resolve
 from nlproar.run.layout import Layout
 from nlproar.study import scheduler
@@ -59,6 +61,31 @@ def test_what_was_written_is_read(made):
     path, content = made
     assert json.loads(path.read_text()) == content and content["version"] == record.VERSION
     assert record.load(path).as_json() == content
+
+
+def test_a_record_names_the_processor_and_every_library_that_decides_numbers(made):
+    found = made[1]["environment"]
+    assert found["processor"]
+    libraries = {"torch", "transformers", "tokenizers", "safetensors", "captum", "scikit-learn", "gensim"}
+    for name in libraries:
+        assert found["versions"][name] == importlib.metadata.version(name)
+
+
+def test_the_processor_has_its_name_and_without_one_its_architecture(tmp_path, monkeypatch):
+    information = tmp_path / "cpuinfo"
+    monkeypatch.setattr(environment, "Path", lambda _: information)
+    monkeypatch.setattr(platform, "processor", str)
+    assert environment._processor() == platform.machine()
+    information.write_text("processor\t: 0\nmodel name\t: Fast: 9000\n")
+    assert environment._processor() == "Fast: 9000"
+
+
+def test_a_record_that_names_no_processor_is_read(made):
+    """... as earlier versions wrote it."""
+    path, content = made
+    old = sealed(replaced(content, "environment.processor", ...))
+    path.write_text(json.dumps(old))
+    assert record.load(path).as_json() == old
 
 
 def test_two_makings_of_a_run_differ(tmp_path):

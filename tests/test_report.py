@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nlproar import storage
-from nlproar.report import cli, figures, frame, panels, summary, tables
+from nlproar.report import cli, figures, frame, page, panels, summary, tables
 from nlproar.report.results import collect
 from nlproar.run import record
 from nlproar.run.config import resolve
@@ -507,6 +507,16 @@ def test_only_one_report_at_a_time_writes_into_a_directory(tmp_path, capsys, mon
 
     monkeypatch.setattr(cli, "write", write)
     assert tell(capsys, "--persistent-dir", tmp_path, "--no-convergence")[0] == 0 and free == [False]
+
+
+def test_the_setting_of_a_study_names_its_processors(tmp_path):
+    """A record of an earlier version names none."""
+    records = made_records.study(tmp_path, seeds=[0], measures=["gradient"], step=50)
+    earlier = {name: value for name, value in records[0].environment.items() if name != "processor"}
+    record.write(Layout(tmp_path).results / "roar" / f"{records[0].id}.json", replace(records[0], environment=earlier))
+    (study,) = frame.load([Layout(tmp_path)]).studies
+    processor = records[0].environment["processor"]
+    assert page._setting(study)["facts"]["processor"] == f"{processor} ({len(records) - 1}), unknown (1)"
 
 
 HOSTILE = "a<img src=x onerror=alert(1)>|$&'\""

@@ -177,7 +177,7 @@ def _setting(study: Study) -> dict[str, Any]:
     for name, value in study.task.items():
         facts[f"task: {name.replace('_', ' ')}"] = value
     facts["task: labels"] = ", ".join(study.task["labels"])
-    for name in ("python", "system", "device", "threads", "commit"):
+    for name in ("python", "system", "processor", "device", "threads", "commit"):
         facts[name] = _counted([environment.get(name) for environment in environments])
     libraries: set[str] = set()
     for environment in environments:

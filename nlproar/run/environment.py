@@ -1,4 +1,4 @@
-"""With what a run is made: versions, device, threads, memory, commit. No name of a machine or of a user."""
+"""With what a run is made: versions, processor, device, threads, memory, commit. No name of a machine or of a user."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import platform
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-_LIBRARIES = ("nlproar", "torch", "pytorch-lightning", "numpy", "torchmetrics", "spacy")
+# The libraries that decide numbers. The last ones are extras: for transformers, the measures of Captum, and word2vec.
+_LIBRARIES = (
+    "nlproar", "torch", "pytorch-lightning", "numpy", "torchmetrics", "spacy", "safetensors",
+    "transformers", "tokenizers", "captum", "scikit-learn", "gensim",
+)  # fmt: skip
 
 
 def environment(device: str, threads: int, cpu_seconds: float, model_bytes: int) -> dict[str, Any]:
@@ -24,6 +29,7 @@ def environment(device: str, threads: int, cpu_seconds: float, model_bytes: int)
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
         "device": device,
         "threads": threads,
         "peak_memory_gb": round(peak_memory() / 1e9, 3),
@@ -38,6 +44,16 @@ def peak_memory() -> int:
     """Return the most bytes that this process has held in memory so far."""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _processor() -> str:
+    """Return the name of the processor, such as "AMD EPYC 7763 64-Core Processor"; its architecture if it has none."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:

@@ -100,7 +100,7 @@ class Record:
     sources: Mapping[str, str | None]  # digests of importance, explained (weights), masks, and of the own weights
     data: Mapping[str, Any]  # digest, vectors, vocabulary, observations, warnings
     durations: Mapping[str, float]  # seconds of each stage
-    environment: Mapping[str, Any]  # python, system, device, threads, peak_memory_gb, commit, versions
+    environment: Mapping[str, Any]  # what ran it and what that has cost, see `nlproar.run.environment`
     made: str = field(default_factory=lambda: secrets.token_hex(8))  # tells two makings of a run apart, without clock
 
     @property
