@@ -54,7 +54,7 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How one thing is drawn, everywhere."""
+    """How one thing is drawn in all panels of a picture."""
 
     label: str
     color: str
@@ -68,7 +68,8 @@ class Look:
         return {"color": self.color, "marker": self.marker, "linestyle": self.linestyle, "markerfacecolor": face}
 
 
-# Okabe and Ito's colours, which stay apart for all kinds of colour blindness; the markers differ too.
+# The first six are Okabe and Ito's, which stay apart for all kinds of colour blindness. The last two do not: the brown
+# is close to the vermilion without red cones, and the violet to the blue without red or green ones. Markers differ.
 _GREY = "#7a7a7a"  # of random importance only
 _PALETTE = ("#e69f00", "#009e73", "#0072b2", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d1f", "#5b4fa2")
 _MARKERS = "sD^vopP*"
@@ -104,14 +105,16 @@ def look(series: str, measure: str, variant: int = 0) -> Look:
     return Look(series, _PALETTE[place], marker, line, hollow=turn % 2 == 1)  # type: ignore[arg-type]
 
 
-def looks(panel: pd.DataFrame) -> dict[str, Look]:
-    """Return the look of each series of a panel, which is the same in every picture.
+def looks(found: pd.DataFrame) -> dict[str, Look]:
+    """Return the look of each series. `found` has those of all panels of a picture, so that a series looks the same in
+    each of them.
 
-    Series of one measure, such as those with different parameters, share its color and differ by a number.
+    Series of one measure, such as those with different parameters, share its color, which is the same in every picture.
+    They differ by a number, in their order in `found`: in another picture, with other series, it can be another one.
     """
     look_of_series: dict[str, Look] = {}
     number_of_measure: dict[str, int] = {}
-    pairs = panel[["series", "measure"]].drop_duplicates()
+    pairs = found[["series", "measure"]].drop_duplicates()
     for series, measure in pairs.itertuples(index=False):
         number = number_of_measure.get(measure, 0)
         look_of_series[series] = look(series, measure, number)
@@ -159,22 +162,26 @@ def save(picture: Picture, folder: Path) -> None:
     taken = places(picture)
     columns = min(picture.columns, taken[-1] + 1)
     rows = taken[-1] // columns + 1
-    width, height = picture.size[0] * columns, picture.size[1] * rows + 0.3 * bool(picture.legend)
+    width, height = picture.size[0] * columns, picture.size[1] * rows
     with _named_warnings(picture), matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), dpi=200, layout="constrained")
+        canvas = FigureCanvasAgg(figure)
         axes = list(figure.subplots(rows, columns, squeeze=False).flat)
         for panel, place in zip(picture.panels, taken, strict=True):
             ax = axes[place]
             panel.draw(ax)
-            names = max((len(tick.get_text()) for tick in ax.get_yticklabels()), default=0)
+            lines = [line for tick in ax.get_yticklabels() for line in tick.get_text().split("\n")]
+            names = max(map(len, lines), default=0)
             letters = max(12, int((picture.size[0] - 0.6 - 0.062 * names) / 0.085))
             ax.set_title("\n".join(fill(line, letters) for line in panel.title.split("\n")))
         for place, ax in enumerate(axes):
             if place not in taken:
                 ax.remove()
-        _legend(figure, picture, int(width / 1.7))
+        if picture.legend:
+            height += max(0.3, _legend(figure, picture, int(width / 1.7)) - 0.3)  # panels give 0.3 inches to a legend
+        figure.set_figheight(height + _height_of_long_labels(figure))
         with storage.whole_file(folder / f"{picture.name}.png") as file:
-            FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
+            canvas.print_png(file)  # type: ignore[no-untyped-call]
         figure.set_layout_engine("none")  # it is laid out, and that takes as long as drawing
         with storage.whole_file(folder / f"{picture.name}.pdf") as file:  # last: it changes the resolution
             FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None})  # type: ignore[no-untyped-call]
@@ -191,14 +198,40 @@ def _named_warnings(picture: Picture) -> Iterator[None]:
         log.warning("figure %s: %s", picture.name, message)
 
 
-def _legend(figure: Figure, picture: Picture, columns: int) -> None:
-    if picture.legend:
-        handles = [Line2D([], [], label=one.label, **one.style()) for one in picture.legend]
-        columns = max(1, min(len(handles), columns))
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.5)
+_LETTERS = 32  # of a line of a name; the longest name of a measure has 29
 
 
-_WIDE_LABEL = 30  # letters, above which two labels have no room beside each other on the page
+def wrapped(name: str) -> str:
+    """Return a name in lines that have room in a legend or beside an axis. Hyphens are part of names."""
+    return fill(name, _LETTERS, break_on_hyphens=False)
+
+
+def _legend(figure: Figure, picture: Picture, columns: int) -> float:
+    """Draw the legend below the panels, in `columns` or in fewer if they are too wide. Return its height in inches."""
+    handles = [Line2D([], [], label=wrapped(one.label), **one.style()) for one in picture.legend]
+    columns = max(1, min(len(handles), columns))
+    while True:
+        legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.5)
+        extent = legend.get_window_extent()
+        if columns == 1 or extent.width <= 0.98 * figure.bbox.width:
+            return extent.height / figure.dpi
+        legend.remove()
+        columns -= 1
+
+
+_LABELS = 0.8  # inches below an axis that the size of a panel leaves for its labels
+
+
+def _height_of_long_labels(figure: Figure) -> float:
+    """Return how many inches the labels below the panels need more than the size of the panels leaves for them."""
+    more: dict[int, float] = {}  # by row of panels
+    for ax in figure.axes:
+        extent = ax.xaxis.get_tightbbox()
+        place = ax.get_subplotspec()
+        if extent is not None and place is not None:
+            row = place.rowspan.start
+            more[row] = max(more.get(row, 0), extent.height / figure.dpi - _LABELS)
+    return sum(more.values())
 
 
 def svg(picture: Picture, panel: Panel, variables: dict[str, str]) -> str:
@@ -207,17 +240,18 @@ def svg(picture: Picture, panel: Panel, variables: dict[str, str]) -> str:
     number = list(picture.panels).index(panel)
     style = {**_STYLE, "svg.hashsalt": picture.name, "font.size": 9, "axes.labelsize": 9}
     with _named_warnings(picture), matplotlib.rc_context(style):
-        longest = max((len(look.label) for look in picture.legend), default=0)
-        columns = 2 if longest <= _WIDE_LABEL else 1
-        height = picture.size[1] + 0.19 * -(-len(picture.legend) // columns)
-        figure = Figure(figsize=(4.2, height), layout="constrained")
+        figure = Figure(figsize=(4.2, picture.size[1]), dpi=72, layout="constrained")
+        canvas = FigureCanvasSVG(figure)
         figure.patch.set_alpha(0)
         ax = figure.subplots()
         ax.patch.set_alpha(0)
         panel.draw(ax)
-        _legend(figure, picture, columns)
+        height = picture.size[1] + _height_of_long_labels(figure)
+        if picture.legend:
+            height += _legend(figure, picture, columns=2)
+        figure.set_figheight(height)
         buffer = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
+        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)

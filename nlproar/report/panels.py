@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from nlproar.evaluate.unit import noun_of_levels
 from nlproar.report import agreement, convergence, published, sparsity, summary
-from nlproar.report.figures import FAINT, INK, PAPER, Look, Panel, Picture, looks
+from nlproar.report.figures import FAINT, INK, PAPER, Look, Panel, Picture, looks, wrapped
 from nlproar.report.formats import between, metric_name, number
 from nlproar.report.frame import Study
 from nlproar.report.results import Results
@@ -289,6 +289,8 @@ def racu(found: pd.DataFrame, by_seed: pd.DataFrame, studies: Sequence[Study]) -
     if not panels:
         return None
     most_series = max(len(series) for series in series_of_row.values())
+    lines = [wrapped(str(series)).count("\n") + 1 for series in known["series"]]
+    height_of_series = max(0.3, 0.15 * max(lines))
     caption = (
         "Relative area between the curve of random masking and that of the measure: 0 is no better"
         " than random. Mean over seeds with its 95 % t interval; small points are seeds."
@@ -296,7 +298,7 @@ def racu(found: pd.DataFrame, by_seed: pd.DataFrame, studies: Sequence[Study]) -
     if legend:
         caption += " Open points: published values with their interval."
     caption += _caption_of_facets(shown)
-    size = (4.2, 0.75 + 0.3 * most_series)
+    size = (4.2, 0.75 + height_of_series * most_series)
     return Picture("racu", "RACU", caption, panels, list(legend.values()), _columns(shown), size)
 
 
@@ -384,7 +386,7 @@ def _draw_racu(
     margin = 0.08 * (highest - lowest) or 1
     ax.set_xlim(lowest - margin, highest + margin)
     ax.set_ylim(len(series) - 0.4, -0.6)
-    ax.set_yticks(range(len(series)), series)
+    ax.set_yticks(range(len(series)), [wrapped(name) for name in series])
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)

@@ -1,0 +1,112 @@
+"""Figures hold what they show: names of any length, many series, ties and whole intervals."""
+
+from itertools import combinations
+from types import SimpleNamespace
+
+import matplotlib.figure
+import pandas as pd
+import pytest
+
+from nlproar.explain import MEASURES
+from nlproar.report import figures, panels, published, summary
+
+LONG = "integrated-gradient (integrated gradient baseline mask, target predicted, tolerance 0.01)"
+SERIES = [*[(measure, measure) for measure in MEASURES if measure != "random"][:15], (LONG, "integrated-gradient")]
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The figures that are made from now on."""
+    found = []
+
+    class Kept(matplotlib.figure.Figure):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            found.append(self)
+
+    monkeypatch.setattr(figures, "Figure", Kept)
+    return found
+
+
+def save(picture, folder, made):
+    figures.save(picture, folder)
+    return made[-1]
+
+
+def show(picture, folder, made):
+    figures.svg(picture, picture.panels[0], figures.variables(picture.legend))
+    return made[-1]
+
+
+def curves(series, study):
+    rows = []
+    for name, measure in [("random", "random"), *series]:
+        for seed, noise in enumerate((-0.01, 0, 0.02)):
+            for k in (0, 20, 40, 60, 80, 100):
+                performance = (
+                    0.9 - 0.005 * k + (noise if 0 < k < 100 else 0) - (0.1 if measure != "random" and k == 40 else 0)
+                )
+                rows.append((study.label, "quantile", "Recursive ROAR", name, measure, name, 20, seed, k, performance))
+    columns = ["study", "strategy", "masking", "series", "measure", "explanation", "step", "seed", "k", "performance"]
+    points = pd.DataFrame(rows, columns=columns)
+    return panels.curves(points, [study])[0]
+
+
+def racu(series, study):
+    rows = []
+    for name, measure in series:
+        for seed in range(3):
+            rows.append(
+                (
+                    study.label,
+                    "quantile",
+                    "Recursive ROAR",
+                    name,
+                    measure,
+                    name,
+                    20,
+                    seed,
+                    0.1,
+                    0.3 + 0.1 * seed,
+                    0.2,
+                    "",
+                )
+            )
+    columns = [
+        *summary.PANEL,
+        "series",
+        "measure",
+        "explanation",
+        "step",
+        "seed",
+        "acu",
+        "racu",
+        "random_fall",
+        "problem",
+    ]
+    by_seed = pd.DataFrame(rows, columns=columns)
+    return panels.racu(summary.racu(by_seed), by_seed, [study])
+
+
+def crowded(name, monkeypatch):
+    study = SimpleNamespace(label="Stanford Sentiment Treebank", dataset="sst", metric="macro_f1")
+    monkeypatch.setattr(published, "racu", lambda *asked: None)
+    return {"curves": curves, "racu": racu}[name](SERIES, study)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("draw", [save, show], ids=["file", "page"])
+@pytest.mark.parametrize("name", ["curves", "racu"])
+def test_a_figure_holds_many_series_one_of_them_with_a_long_name(name, draw, tmp_path, made, monkeypatch, caplog):
+    picture = crowded(name, monkeypatch)
+    figure = draw(picture, tmp_path, made)
+    assert not caplog.records
+    (ax,) = figure.axes
+    for part in (ax, *figure.legends):
+        extent = part.get_tightbbox()
+        assert figure.bbox.x0 <= extent.x0 and extent.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= extent.y0 and extent.y1 <= figure.bbox.y1
+    assert ax.bbox.height / figure.dpi > 0.5 * picture.size[1] and ax.bbox.width / figure.dpi > 1
+    for axis in (ax.xaxis, ax.yaxis):
+        names = [label.get_window_extent() for label in axis.get_ticklabels() if label.get_text()]
+        assert not any(one.overlaps(other) for one, other in combinations(names, 2))
