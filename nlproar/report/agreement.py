@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
-from itertools import combinations
+from itertools import combinations, pairwise
 from textwrap import fill
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.textpath import TextPath
 
 from nlproar.evaluate import EVALUATIONS, load_evaluation
 from nlproar.report import figures
@@ -241,19 +242,16 @@ def _interval(value: float, low: float, high: float) -> str:
 
 def picture(found: pd.DataFrame) -> Picture | None:
     """Return the ranks of the measures by each metric, a line a measure; None where there is one metric only."""
+    of_metric = found.groupby(["study", "metric"])["rank"]
+    shown = found[(of_metric.transform("count") > 1) & found["rank"].notna()]  # one measure alone has no order
+    shown = shown[shown.groupby("study")["metric"].transform("nunique") > 1]
+    styles = looks(shown)  # of all panels: a measure looks the same in each of them
     panels = []
-    legend: dict[str, Look] = {}
-    for study, part in found.groupby("study", sort=False):
-        has_order = part.groupby("metric")["rank"].transform("count") > 1  # one measure alone has none
-        part = part[has_order & part["rank"].notna()]
-        metrics = list(dict.fromkeys(part["metric"]))
-        if len(metrics) < 2:
-            continue
-        styles = looks(part)
-        legend |= styles
+    for study, part in shown.groupby("study", sort=False):
         words = "; ".join(
             f"{metric}: {', '.join(own.sort_values('rank')['series'])}" for metric, own in part.groupby("metric")
         )
+        metrics = list(dict.fromkeys(part["metric"]))
         draw = partial(_draw, part=part, metrics=metrics, styles=styles)
         panels.append(figures.Panel(str(study), f"From the most to the least faithful by {words}", draw))
     if not panels:
@@ -262,7 +260,15 @@ def picture(found: pd.DataFrame) -> Picture | None:
         "The rank of each measure by each metric, by its mean over seeds; the most faithful is at the top. Where lines"
         " cross, two metrics disagree on two measures."
     )
-    return Picture("agreement", "Do the metrics agree?", caption, panels, list(legend.values()), 1, (6.4, 3.2))
+    ranks = _lowest_rank(shown)
+    most_metrics = shown.groupby("study")["metric"].nunique().max()
+    size = (max(6.4, 0.75 * most_metrics), 3.2 + 0.2 * max(0, ranks - 9))
+    return Picture("agreement", "Do the metrics agree?", caption, panels, list(styles.values()), 1, size)
+
+
+def _lowest_rank(part: pd.DataFrame) -> int:
+    """Return the number of ranks, also where the last measures share one: 3 of the ranks 1, 2.5 and 2.5."""
+    return int(np.ceil(part["rank"].max()))
 
 
 def _draw(ax: Axes, part: pd.DataFrame, metrics: Sequence[str], styles: dict[str, Look]) -> None:
@@ -270,10 +276,38 @@ def _draw(ax: Axes, part: pd.DataFrame, metrics: Sequence[str], styles: dict[str
         style = styles[str(series)]
         rank = own.set_index("metric")["rank"].reindex(metrics)
         ax.plot(range(len(metrics)), rank, markersize=6, **style.style())
-    letters = min(18, max(10, 56 // len(metrics)))  # of a line, so that labels have room beside each other
-    ax.set_xticks(range(len(metrics)), [fill(metric, letters, break_long_words=False) for metric in metrics])
+    _name_metrics(ax, metrics)
     ax.set_xlim(-0.3, len(metrics) - 0.7)
-    most = int(np.nanmax(part["rank"])) if part["rank"].notna().any() else 1
-    ax.set_ylim(most + 0.5, 0.5)
-    ax.set_yticks(range(1, most + 1))
+    ranks = _lowest_rank(part)
+    ax.set_ylim(ranks + 0.5, 0.5)
+    ax.set_yticks(range(1, ranks + 1))
     ax.set_ylabel("rank")
+
+
+_GAP = 0.04  # inches between two names
+
+
+def _name_metrics(ax: Axes, metrics: Sequence[str]) -> None:
+    """Write the metrics below the axis, upright where neighbours have no room beside each other."""
+    letters = min(18, max(10, 56 // len(metrics)))  # of a line
+    names = [fill(metric, letters, break_long_words=False) for metric in metrics]
+    ax.set_xticks(range(len(metrics)), names)
+    if not _have_room(ax, names):
+        ax.set_xticks(range(len(metrics)), [figures.wrapped(metric) for metric in metrics], rotation=90)
+
+
+def _have_room(ax: Axes, names: Sequence[str]) -> bool:
+    """Return whether names below the axis, in lines, have room beside each other."""
+    figure = ax.get_figure()
+    assert figure is not None
+    size = ax.get_xticklabels()[0].get_fontproperties().get_size_in_points()
+    distance = (figure.bbox.width / figure.dpi - 0.5) / (len(names) - 0.4)  # in inches; 0.5 are for the ranks
+    widths = []
+    for name in names:
+        extents = [TextPath((0, 0), line, size=size).get_extents() for line in name.split("\n")]
+        widths.append([extent.width / 72 for extent in extents])
+    for of_one, of_next in pairwise(widths):
+        for one, other in zip(of_one, of_next, strict=False):  # the lines that both of them have
+            if (one + other) / 2 + _GAP > distance:
+                return False
+    return True
