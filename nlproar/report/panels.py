@@ -82,18 +82,18 @@ class Limits:
     performance: tuple[float, float]  # in per cent; NaN if no performance at all is a number
 
 
-def _limits(panels: Sequence[Facet], points: pd.DataFrame) -> dict[tuple[str, str], Limits]:
-    """Return the limits of the panels of each task and metric that is shown."""
-    labels: dict[tuple[str, str], set[str]] = {}
+def _limits(panels: Sequence[Facet]) -> dict[tuple[str, str], Limits]:
+    """Return the limits of the panels of each task and metric that is shown, which hold every mean and interval."""
+    values: dict[tuple[str, str], list[pd.DataFrame]] = {}
     for panel in panels:
-        labels.setdefault(_axes_of(panel.study), set()).add(panel.study.label)
+        values.setdefault(_axes_of(panel.study), []).append(panel.values)
     found = {}
-    for key, own in labels.items():
-        of_task = points[points["study"].isin(own)]
-        performance = 100 * of_task["performance"]
+    for key, own in values.items():
+        of_task = pd.concat(own)
+        drawn = 100 * of_task[["performance", "low", "high"]]
         found[key] = Limits(
             level=(of_task["k"].min(), of_task["k"].max()),
-            performance=(performance.min(), performance.max()),
+            performance=(drawn.min().min(), drawn.max().max()),
         )
     return found
 
@@ -123,7 +123,7 @@ def _curves_of_strategy(
 ) -> Picture:
     """Return the picture of the curves of one strategy."""
     found = facets(summary.curves(points), studies)
-    limits = _limits(found, points)
+    limits = _limits(found)
     panels = []
     styles = looks(points)  # of all panels: a series looks the same in each of them
     for facet in found:
@@ -175,8 +175,8 @@ def _caption_of_curves(strategy: str, nouns: Collection[str]) -> str:
         comma = ","
     share = "percentage of the" if strategy == "quantile" else "number of"
     return (
-        f"Test performance of models trained and tested without the {what}{comma} that a measure calls most"
-        f" important, by the {share} {what} that are masked. Mean over seeds with its 95 % t interval, within 0 to"
+        f"Test performance where the {what}{comma} that a measure calls most important are masked, by the {share}"
+        f" {what} that are masked. Mean over seeds with its 95 % t interval, within 0 to"
         " 100 %; a line breaks where a level is missing."
     )
 
