@@ -571,6 +571,11 @@ def test_the_seed_that_is_shown_is_the_lowest_one_with_a_masked_level(tmp_path):
     assert study.seeds == [0, 2] and strips.seed_shown(study) == 2
 
 
+@pytest.mark.parametrize(("value", "decimals", "shown"), [(-0.04, 1, "0.0"), (-0.0, 1, "0.0"), (-0.004, 2, "0.00")])
+def test_what_is_rounded_to_0_has_no_sign(value, decimals, shown):
+    assert formats.number(value, decimals) == shown
+
+
 @pytest.mark.parametrize(("value", "shown"), [(0.0134, "0.013"), (2.4e-7, "2.4e-07"), (1234.5, "1,234"), (np.nan, "–")])
 def test_a_number_of_any_size_is_readable(value, shown):
     assert formats.small(value) == shown

@@ -12,7 +12,7 @@ from nlproar.dataset.encoding import Dataset
 from nlproar.dataset.vocabulary import SPECIALS, UNK
 from nlproar.evaluate.unit import TOKEN
 from nlproar.report.caches import Caches, Gone
-from nlproar.report.formats import NOTHING
+from nlproar.report.formats import number
 from nlproar.run.series import explains_unmasked, explanation_title, point_of
 from nlproar.stats import bias
 
@@ -71,11 +71,7 @@ def to_read(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
     means = found.groupby(["study", "measure"], sort=False).mean(numeric_only=True).reset_index()
     shown = pd.DataFrame({"task": means["study"], "measure": means["measure"]})
     for name in ("position", "frequency", "punctuation", "unknown"):
-        shown[name] = [_signed(value) for value in means[name]]
+        shown[name] = [number(value, 2) for value in means[name]]
     for name, title in (("ties", "tied tokens %"), ("cut", "texts cut at a tie %")):
-        shown[title] = [NOTHING if np.isnan(value) else f"{100 * value:.1f}" for value in means[name]]
+        shown[title] = [number(100 * value) for value in means[name]]
     return {"bias": shown}
-
-
-def _signed(value: float) -> str:
-    return NOTHING if np.isnan(value) else f"{value:.2f}".replace("-", "−")

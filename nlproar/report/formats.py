@@ -17,11 +17,11 @@ def metric_name(metric: str) -> str:
     return metric.replace("_", " ").replace("f1", "F1")
 
 
-def number(value: float | None) -> str:
-    """Return a number with one decimal, "–" for none."""
+def number(value: float | None, decimals: int = 1) -> str:
+    """Return a number with one decimal or more, "–" for none. What is rounded to 0 has no sign."""
     if value is None or pd.isna(value):
         return NOTHING
-    return f"{value:.1f}".replace("-", "−")
+    return f"{value:z.{decimals}f}".replace("-", "−")
 
 
 def between(low: float | None, high: float | None) -> str:

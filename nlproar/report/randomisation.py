@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from nlproar.report.caches import Caches, Gone
-from nlproar.report.formats import NOTHING
+from nlproar.report.formats import NOTHING, number
 from nlproar.report.trust import COLUMNS, NO, UNKNOWN, YES
 from nlproar.run.record import Record
 from nlproar.run.series import explanation_title, metric_title
@@ -110,7 +110,7 @@ def verdicts(found: pd.DataFrame) -> pd.DataFrame:
 
 def _decimals(values: np.ndarray) -> str:
     known = values[~np.isnan(values)]
-    return f"{known.mean():.2f}".replace("-", "−") if len(known) else NOTHING
+    return number(known.mean(), 2) if len(known) else NOTHING
 
 
 def to_read(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -126,6 +126,6 @@ def to_read(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
     for (study, metric, measure), values in table.iterrows():
         row = {"task": study, "model": metric, "measure": measure}
         for name in names:
-            row[name] = NOTHING if np.isnan(values[name]) else f"{values[name]:.2f}".replace("-", "−")
+            row[name] = number(values[name], 2)
         rows.append(row)
     return {"randomisation": pd.DataFrame(rows)}
