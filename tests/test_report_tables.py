@@ -374,6 +374,19 @@ def test_a_token_with_all_kinds_of_signs():
     assert formats.latex_text("50 %_{x}") == r"50 \%\_\{x\}"
 
 
+def test_cells_and_headers_of_a_table_are_text_for_latex():
+    table = pd.DataFrame({"x − y | z": ["< 0.001", "−1.5"], "tokens_%": ["a|b", "R&D {1}"]})
+    header, *rows = re.findall(r"^(.*) \\\\$", formats.latex(table), re.MULTILINE)
+    assert list(map(unescaped, header.split(" & "))) == ["x - y | z", "tokens_%"]
+    assert [list(map(unescaped, row.split(" & "))) for row in rows] == [["< 0.001", "a|b"], ["-1.5", "R&D {1}"]]
+    assert not re.search("[<>|−]", header + "".join(rows))
+
+
+def test_long_texts_of_a_table_are_broken_into_lines_by_latex():
+    table = pd.DataFrame({"check": ["short"], "meaning": ["a sentence of words " * 5], "score": ["1.0"]})
+    assert r"\begin{tabular}{lp{4cm}r}" in formats.latex(table)
+
+
 def make_example(folder, number=3):
     (caches,) = [Caches(one) for one in frame.load([Layout(folder)]).studies]
     return caches, examples.render(examples.Example("babi-1", number), [caches])

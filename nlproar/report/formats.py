@@ -67,10 +67,21 @@ def is_numeric(column: pd.Series) -> bool:
 
 
 def latex(frame: pd.DataFrame) -> str:
-    """Return a tabular with the rules of booktabs."""
-    text = frame.map(lambda cell: str(cell).replace("−", "-").replace("–", "--") if isinstance(cell, str) else cell)
-    alignment = "".join("r" if is_numeric(frame[name]) else "l" for name in frame.columns)
-    return str(text.to_latex(index=False, escape=True, column_format=alignment))
+    """Return a tabular with the rules of booktabs. Columns of long texts have lines."""
+    text = frame.map(lambda cell: latex_text(str(cell))).rename(columns=lambda name: latex_text(str(name)))
+    alignment = "".join(_alignment(frame[name]) for name in frame.columns)
+    return str(text.to_latex(index=False, escape=False, column_format=alignment))
+
+
+_LONG = 60  # letters, from which on a column of text is broken into lines
+_TEXT = "p{4cm}"
+
+
+def _alignment(column: pd.Series) -> str:
+    if is_numeric(column):
+        return "r"
+    longest = max((len(str(cell)) for cell in column), default=0)
+    return "l" if longest < _LONG else _TEXT
 
 
 _LATEX = {
