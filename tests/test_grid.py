@@ -23,6 +23,7 @@ from nlproar.run.config import command_line, resolve
 from nlproar.run.layout import Layout
 from nlproar.study import cli as study
 from nlproar.study import job_lists, workers
+from nlproar.study.checkpoints import Unneeded
 from nlproar.study.grid import Grid
 from nlproar.study.scheduler import Scheduler
 from nlproar.study.status import Estimates, duration, kind_of, kinds_of, look, time_left
@@ -457,3 +458,43 @@ def test_chains_of_one_seed_do_not_follow_one_another(tmp_path):
     assert set(scheduler.waiting) == set(chains)
     order = [(chain.stage, chain.configs[0].seed) for chain in scheduler.waiting]
     assert order == [*(("base", seed) for seed in range(3)), *(("measures", seed) for seed in (0, 1, 2, 0, 1, 2))]
+
+
+class Refusal:
+    """The process of a worker that ends at its first run, as the record of that run is of no use."""
+
+    returncode = None
+
+    def poll(self):
+        self.returncode, before = 2, self.returncode
+        return before  # the first look at it comes before its end
+
+
+def test_a_record_of_other_data_is_not_done_and_the_models_it_explains_stay(tmp_path, monkeypatch):
+    grid = Grid(["sst"], ["random"], levels=[10, 20], flags={"persistent_dir": str(tmp_path), "vectors": "random"})
+    base, curve = grid.chains()
+    layout = Layout(tmp_path)
+    for config in base.configs:
+        made(config, 0.8, "new data")
+        folder = layout.checkpoint(config)
+        folder.mkdir(parents=True)
+        (folder / "checkpoint.json").write_text("{}")
+    made(curve.configs[0], 0.7, "old data")
+
+    def start(layout, chain, todo, threads):
+        log = layout.log(chain.configs[-1])
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"error: {todo[0].id} was made from other data\n")
+        return Worker(chain, list(todo), Refusal(), log)
+
+    monkeypatch.setattr(workers, "start", start)
+    status = look(layout, [base, curve])
+    assert list(status.failures) == [curve.configs[0]]
+    unneeded = Unneeded(layout, [*base.configs, *curve.configs], status.records)
+    scheduler = Scheduler(layout, [base, curve], status, 1, unneeded)
+    scheduler.carry_out()
+    assert set(status.records) == set(base.configs)
+    assert status.failures == {curve.configs[0]: f"{curve.configs[0].id} was made from other data"}
+    assert scheduler.skipped == list(curve.configs[1:])
+    unmasked = base.configs[0]  # which the whole curve explains
+    assert (layout.checkpoint(unmasked) / "checkpoint.json").exists()

@@ -392,7 +392,7 @@ def _carry_out(
     finally:
         done = len(status.records)
         failed = len(status.failures)
-        skipped = len(scheduler.skipped)
+        skipped = len(set(scheduler.skipped).difference(status.records, status.failures))
         log.info(
             "%d runs: %d done, %d failed, %d skipped because of them, %d not tried",
             scheduler.runs, done, failed, skipped, scheduler.runs - done - failed - skipped,

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from nlproar import process
-from nlproar.run import failure
+from nlproar.run import failure, overwrite, record
 from nlproar.run.config import Config
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
@@ -50,6 +50,8 @@ class Scheduler:
             missing = status.missing(chain)
             if missing:
                 self.waiting[chain] = missing
+        self.unusable: dict[Config, str] = {}  # runs whose record is of no use, and why
+        self.old = dict(status.replaces)  # runs that are not done while they have the record of this stamp
         self.awaited = set(_runs_of(self.waiting.values()))  # not done, and not failed yet
         self.kinds_left = kinds_of(self.awaited)
 
@@ -64,8 +66,9 @@ class Scheduler:
         """Run everything. However this ends, no worker is left behind."""
         to_do = _runs_of(self.waiting.values())
         for config in to_do:
-            if self.status.failures.pop(config, None):  # it is tried again
-                failure.clear(self.layout, config)
+            why = self.status.failures.pop(config, None)
+            if why is not None:
+                self._try_again(config, why)
         done = self.runs - len(to_do)
         with Display(self.runs, done, min(self.jobs, len(self.waiting))) as display:
             try:
@@ -78,6 +81,15 @@ class Scheduler:
                         self._look_at(worker, display)
             finally:
                 workers.stop(self.running)
+
+    def _try_again(self, config: Config, why: str) -> None:
+        """Forget why a run has failed. A record that is there is of no use, so the run is not done as long as it has
+        that one."""
+        failure.clear(self.layout, config)
+        stamp = record.stamp(self.layout.record(config))
+        if stamp is not None:
+            self.unusable[config] = why
+            self.old[overwrite.name(config)] = stamp
 
     def _start_what_can(self) -> None:
         """Start chains whose prerequisites are done, as many as may run, and skip those whose prerequisites failed."""
@@ -96,7 +108,7 @@ class Scheduler:
     def _look_at(self, worker: Worker, display: Display) -> None:
         """Take note of the records that a worker has written, and of its end."""
         ended = worker.process.poll() is not None  # asked first: what it wrote before it ended is seen below
-        for config, done in workers.new_records(self.layout, worker, self.status.replaces):
+        for config, done in workers.new_records(self.layout, worker, self.old):
             self.status.records[config] = done
             self._await_no_longer([config])
             self.estimates.add(done)
@@ -114,6 +126,8 @@ class Scheduler:
         failed, *rest = worker.todo
         noted = failure.of(self.layout, failed)
         why = noted or workers.reason(worker)
+        if worker.process.returncode == 0 and failed in self.unusable:  # the worker has read that record without a word
+            why = self.unusable[failed]
         self.status.failures[failed] = why
         self.skipped += rest
         self._await_no_longer(worker.todo)

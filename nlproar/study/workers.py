@@ -50,15 +50,15 @@ def start(layout: Layout, chain: Chain, todo: list[Config], threads: int) -> Wor
     return Worker(chain, list(todo), process, log)
 
 
-def new_records(layout: Layout, worker: Worker, replaces: Stamps) -> list[tuple[Config, Record]]:
-    """The levels that are done since this was last asked, with their records. Those that still have the record that is
-    to be replaced are not."""
+def new_records(layout: Layout, worker: Worker, old: Stamps) -> list[tuple[Config, Record]]:
+    """The levels that are done since this was last asked, with their records. Those whose record still has the stamp of
+    the `old` one are not done."""
     found = []
     while worker.todo:
         config = worker.todo[0]
         stamp = record.stamp(layout.record(config))
         is_missing = stamp is None
-        is_the_old_one = stamp == replaces.get(overwrite.name(config))
+        is_the_old_one = stamp == old.get(overwrite.name(config))
         if is_missing or is_the_old_one:
             break
         try:
