@@ -17,6 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from nlproar.errors import UserError
@@ -123,9 +124,10 @@ def in_processes(processes: int, function: Callable[[Any], Any], values: Iterabl
     resource_tracker.ensure_running()  # now, as it lets the signals through that are held back below
     with ProcessPoolExecutor(processes, spawn, initializer=_begin) as pool:
         results: deque[Future[Any]] = deque()
+        started: set[BaseProcess] = set()
         try:
             for value in values:
-                results.append(_submit(pool, function, value))
+                results.append(_submit(pool, started, function, value))
                 if len(results) > _AHEAD * processes:
                     yield results.popleft().result()
             while results:
@@ -133,22 +135,27 @@ def in_processes(processes: int, function: Callable[[Any], Any], values: Iterabl
         except BrokenProcessPool as error:
             raise UserError("a process was killed; it may have needed more memory than there is") from error
         except BaseException:
-            for child in multiprocessing.active_children():
+            for child in started:
                 child.terminate()
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _submit(pool: ProcessPoolExecutor, function: Callable[[Any], Any], value: Any) -> Future[Any]:
-    """Let the pool compute `function` of `value`. It may start a process for that, which inherits the held signals.
+def _submit(
+    pool: ProcessPoolExecutor, started: set[BaseProcess], function: Callable[[Any], Any], value: Any
+) -> Future[Any]:
+    """Let the pool compute `function` of `value`. It may start a process for that, which is added to `started`.
 
-    So the process never sees Ctrl-C, which a terminal sends to all processes, not even while it starts. SIGTERM would
-    end this process without ending one that the pool does not know yet.
+    It inherits the held signals. So it never sees Ctrl-C, which a terminal sends to all processes, not even while it
+    starts. SIGTERM would end this process without ending one that the pool does not know yet.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     try:
+        others = multiprocessing.active_children()
         with _without_main_module():
-            return pool.submit(function, value)
+            result = pool.submit(function, value)
+        started.update(set(multiprocessing.active_children()).difference(others))
+        return result
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,21 @@ def test_whoever_stops_before_the_last_result_leaves_no_process():
     next(results)
     results.close()
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_whoever_stops_keeps_the_processes_of_others():
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    results = process.in_processes(1, abs, range(3))
+    next(results)
+    other.start()
+    try:
+        results.close()
+        other.join(0.5)
+        assert multiprocessing.active_children() == [other]
+    finally:
+        other.kill()
+        other.join()
 
 
 @pytest.mark.slow
