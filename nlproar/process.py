@@ -146,8 +146,8 @@ def _submit(
 ) -> Future[Any]:
     """Let the pool compute `function` of `value`. It may start a process for that, which is added to `started`.
 
-    It inherits the held signals. So it never sees Ctrl-C, which a terminal sends to all processes, not even while it
-    starts. SIGTERM would end this process without ending one that the pool does not know yet.
+    That process inherits the held signals. So it never sees Ctrl-C, which a terminal sends to all processes, not even
+    while it starts. SIGTERM would end this process without ending one that the pool does not know yet.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     try:

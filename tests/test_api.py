@@ -12,6 +12,7 @@ import nlproar
 from nlproar.dataset import load_task
 from nlproar.errors import UserError
 from nlproar.model import checkpoint
+from nlproar.run import failure
 from nlproar.run.context import Context
 from nlproar.run.layout import Layout
 from tests.conftest import ROOT
@@ -70,3 +71,7 @@ def test_importance_of_a_model_that_was_trained_on_other_masks_is_refused(small_
     assert lower.rules.is_stale(lower, context)
     with pytest.raises(UserError, match="was trained on other masks"):
         nlproar.importance(small_run(**flags, k=2))
+    assert failure.of(Layout.of(upper), upper) is None  # nobody has tried that run
+    with pytest.raises(UserError, match="was trained on other masks"):
+        nlproar.run_experiment(small_run(**flags, k=2, overwrite=True))
+    assert "was trained on other masks" in failure.of(Layout.of(upper), upper)

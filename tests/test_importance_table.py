@@ -10,7 +10,7 @@ import pytest
 
 import nlproar
 from nlproar.errors import UserError
-from nlproar.run import importance_table
+from nlproar.run import failure, importance_table
 from nlproar.run.layout import Layout
 
 
@@ -51,6 +51,14 @@ def test_what_is_masked_at_a_level_is_what_the_table_calls_the_most_important(co
 def test_the_same_table_is_written_again_from_the_cache(config):
     first = importance_table.write(config).read_bytes()
     assert importance_table.write(config).read_bytes() == first
+
+
+def test_a_table_leaves_the_note_of_a_run_that_failed(config):
+    layout = Layout.of(config)
+    importance_table.write(config)  # trains the model, which is checked from now on
+    failure.note(layout, config, "out of memory")
+    importance_table.write(config)
+    assert failure.of(layout, config) == "out of memory"
 
 
 def test_a_model_that_is_not_trained_and_a_run_that_explains_nothing_are_named(small_run):

@@ -10,7 +10,7 @@ import gc
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from nlproar import process, storage
@@ -87,11 +87,13 @@ def _run(layout: Layout, config: Config, replaces: str | None) -> Record:
         with _noted(layout, config):
             return _carry_out(config, context, replaces, needs_weights=False)
 
-    return with_models(config, context, carry_out)
+    return with_models(config, context, carry_out, is_run=True)
 
 
-def with_models(config: Config, context: Context, compute: Callable[[], Computed]) -> Computed:
+def with_models(config: Config, context: Context, compute: Callable[[], Computed], is_run: bool = False) -> Computed:
     """Return what `compute` returns, once the models that the run `config` looks at are there.
+
+    With `is_run` that run is made, so an error in the check of these models is noted as its failure.
 
     Weights of a finished run that were deleted are made again only if something has to be computed from them, which
     shows when `compute` asks for them. Then it is called again. Raises UserError for a model that is missing or stale,
@@ -100,7 +102,7 @@ def with_models(config: Config, context: Context, compute: Callable[[], Computed
     asked: set[str] = set()
     while True:
         try:
-            _make_models(config, context, asked)
+            _make_models(config, context, asked, is_run)
             return compute()
         except ModelGone as gone:
             if not config.options.train_missing:
@@ -109,7 +111,7 @@ def with_models(config: Config, context: Context, compute: Callable[[], Computed
             context.forget(gone.config)
 
 
-def _make_models(config: Config, context: Context, asked: Collection[str]) -> None:
+def _make_models(config: Config, context: Context, asked: Collection[str], is_run: bool) -> None:
     """Make the models that the run needs and that are missing, or stale: trained on masks that the models below give no
     longer. They are made from the lowest level up, as a level that is made again can make those above it stale. Of
     models whose weights were deleted, those in `asked` (ids of runs) are missing."""
@@ -124,7 +126,7 @@ def _make_models(config: Config, context: Context, asked: Collection[str]) -> No
                 what = "training again, as its weights were deleted"
             log.info("%s, %d of %d: %s", what, number, len(missing), needed.id)
         else:
-            with _noted(context.layout, config):
+            with _noted(context.layout, config) if is_run else nullcontext():
                 if not needed.rules.is_stale(needed, context):
                     continue
                 if not config.options.train_missing:
