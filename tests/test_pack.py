@@ -97,6 +97,24 @@ def test_a_file_that_goes_while_it_is_packed_is_left_out(tmp_path, monkeypatch):
     assert pack.pack(home, tmp_path / "all.tar") == len(listed) - 1
 
 
+def test_a_file_that_is_replaced_while_it_is_packed_is_whole(tmp_path, monkeypatch):
+    home = Layout(tmp_path / "home")
+    made_records.study(home.root, "sst", seeds=[0], measures=["gradient"])
+    before = home.records()[0].read_bytes()
+    after = b"\n" + before
+
+    def replaced_now(member):
+        path = home.root / member.name
+        (tmp_path / "new").write_bytes(after)
+        (tmp_path / "new").replace(path)
+        return member
+
+    monkeypatch.setattr(pack, "_anonymous", replaced_now)
+    pack.pack(home, tmp_path / "all.tar")
+    (packed, *_) = unpacked(tmp_path / "all.tar", tmp_path / "away").records()
+    assert packed.read_bytes() in (before, after)
+
+
 def test_no_record_and_another_name_are_refused(tmp_path):
     with pytest.raises(UserError, match="no record"):
         pack.pack(Layout(tmp_path), tmp_path / "all.tar")

@@ -80,8 +80,10 @@ def pack(layout: Layout, out: Path, caches: bool | None = None) -> int:
             os.fchmod(file.fileno(), 0o600)
         with tarfile.open(fileobj=file, mode=mode) as archive, stage("packing", len(paths), "files") as bar:  # type: ignore[call-overload]
             for path in paths:
-                with suppress(FileNotFoundError):  # a run that was made meanwhile has replaced it
-                    archive.add(path, arcname=str(path.relative_to(layout.root)), recursive=False, filter=_anonymous)
+                with suppress(FileNotFoundError), storage.open_file(path) as content:  # it may be gone meanwhile
+                    # Its size is that of the open file, which another process may replace in the folder.
+                    member = archive.gettarinfo(arcname=str(path.relative_to(layout.root)), fileobj=content)
+                    archive.addfile(_anonymous(member), content)
                     packed += 1
                 bar.update(1)
     return packed
