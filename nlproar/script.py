@@ -86,13 +86,18 @@ def exit_codes(stopped: str) -> Iterator[None]:
         print(f"warning: standard output cannot be written: {problem}", file=sys.stderr)
 
 
+def is_command() -> bool:
+    """Return whether a command is at work, within `exit_codes`. Otherwise the process is that of a caller."""
+    return bool(_commands)
+
+
 @contextmanager
 def importing() -> Iterator[None]:
     """Around imports that take seconds: in a command, Ctrl-C ends the process as `interrupts.end_at_ctrl_c` says.
 
-    Outside `exit_codes` this changes nothing, as the process is not ours to end.
+    Outside a command this changes nothing, as the process is not ours to end.
     """
-    if _commands:
+    if is_command():
         end_at_ctrl_c()
     try:
         yield

@@ -1,5 +1,6 @@
 """The documented interface for Python works as its pages show it."""
 
+import gc
 import re
 import stat
 import subprocess
@@ -58,6 +59,12 @@ def test_what_derives_from_confidential_texts_is_for_its_owner_only(small_run, m
     nlproar.importance(config)
     files = [path for path in Layout.of(config).cache.rglob("*.npz") if "importance" in str(path)]
     assert files and all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files)
+
+
+def test_what_the_caller_made_is_collected_as_usual_after_a_run(small_run):
+    before = gc.get_freeze_count()
+    nlproar.run_experiment(small_run())
+    assert gc.get_freeze_count() == before
 
 
 def test_importance_of_a_model_that_was_trained_on_other_masks_is_refused(small_run):

@@ -22,7 +22,7 @@ from nlproar.run.layout import Layout
 from nlproar.run.parent import has_parent
 from nlproar.run.prerequisites import ModelGone
 from nlproar.run.record import Record
-from nlproar.script import importing
+from nlproar.script import importing, is_command
 
 if TYPE_CHECKING:
     from nlproar.run.context import Context
@@ -77,9 +77,11 @@ def _run(layout: Layout, config: Config, replaces: str | None) -> Record:
 
     process.use_threads(config.options.threads)
     # Thousands of arrays a step make Python look for cycles; it need not look at all libraries each time. What an
-    # earlier run of this process left is collected first, as nothing that is frozen ever is.
-    gc.collect()
-    gc.freeze()
+    # earlier run of this process left is collected first, as nothing that is frozen ever is. The objects of a program
+    # that calls us are not ours to freeze.
+    if is_command():
+        gc.collect()
+        gc.freeze()
     with _noted(layout, config):
         context = Context(config, layout)
 
