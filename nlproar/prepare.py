@@ -10,7 +10,7 @@ from typing import NoReturn
 from nlproar import plugins, storage
 from nlproar.dataset import PLANTED, TASKS, load_task
 from nlproar.errors import UserError
-from nlproar.flags import add_flags
+from nlproar.flags import add_flags, check
 from nlproar.run.config import Options, all_but, resolve
 from nlproar.run.layout import Layout
 from nlproar.script import Parser, Terminated, exit_codes, users_errors
@@ -44,6 +44,7 @@ def _main(description: str, argv: list[str] | None) -> bool:
     parser.add_argument("--model", help="also fetch this transformer, and encode the data with its tokenizer")
     add_flags(parser, Options, without=all_but("persistent_dir", "num_workers", "plugin"))
     flags = parser.parse_args(argv)
+    check(Options, vars(flags))
     unknown = sorted(set(flags.dataset) - set(TASKS))
     if unknown:
         parser.error(f"unknown data set {unknown[0]}: choose from {', '.join(TASKS)}")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from nlproar import prepare
 from nlproar.run import verify
 from nlproar.run.config import resolve
 from nlproar.run.layout import Layout
@@ -104,3 +105,16 @@ def test_a_tolerance_that_would_verify_anything_is_refused(tmp_path, capsys, tol
     with pytest.raises(SystemExit) as ended:
         verify.main("", ["name", "--tolerance", tolerance, "--persistent-dir", str(tmp_path)])
     assert ended.value.code == 2 and "--tolerance" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (verify, ("name", "--threads=0")), (verify, ("name", "--threads=-5")), (verify, ("name", "--num-workers=-1")),
+        (prepare, ("sst", "--num-workers=-1")),
+    ],
+)  # fmt: skip
+def test_a_number_out_of_its_range_is_refused(tmp_path, capsys, command, words):
+    with pytest.raises(SystemExit) as ended:
+        command.main("", [*words, "--persistent-dir", str(tmp_path)])
+    assert ended.value.code == 2 and "must be from" in capsys.readouterr().err

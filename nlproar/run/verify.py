@@ -16,7 +16,7 @@ from typing import Any
 
 from nlproar import plugins, process, storage
 from nlproar.errors import UserError
-from nlproar.flags import add_flags
+from nlproar.flags import add_flags, check
 from nlproar.model.recipes import Recipe
 from nlproar.progress import show_log
 from nlproar.run import record
@@ -49,6 +49,7 @@ def main(description: str, argv: list[str] | None = None) -> None:
         files = {flag: flags.pop(flag) for flag in _FILES}
         if not 0 <= tolerance < math.inf:
             raise UserError(f"--tolerance {tolerance:g}: it must be 0 or more, and a number")
+        check(Options, flags)
         layout = Layout.at(flags.pop("persistent_dir", None))
         recorded = find(layout, name)
         threads = flags.pop("threads", None) or recorded.environment["threads"]
