@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
-from typing import NoReturn
 
 from nlproar import plugins, storage
 from nlproar.dataset import PLANTED, TASKS, load_task
@@ -13,7 +11,7 @@ from nlproar.errors import UserError
 from nlproar.flags import add_flags, check
 from nlproar.run.config import Options, all_but, resolve
 from nlproar.run.layout import Layout
-from nlproar.script import Parser, Terminated, exit_codes, users_errors
+from nlproar.script import Parser, exit_codes, raise_at_sigterm, users_errors
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +23,9 @@ def main(description: str, argv: list[str] | None = None) -> None:
     says.
     """
     with exit_codes("interrupted; run the same command again to continue"):
-        signal.signal(signal.SIGTERM, _terminate)
+        raise_at_sigterm()  # so that an unfinished download is removed
         failed = _main(description, argv)
     sys.exit(1 if failed else 0)
-
-
-def _terminate(number: int, frame: object) -> NoReturn:
-    """End by an exception, so that an unfinished download is removed."""
-    raise Terminated
 
 
 def _main(description: str, argv: list[str] | None) -> bool:

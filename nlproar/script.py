@@ -49,7 +49,16 @@ class Parser(argparse.ArgumentParser):
 
 
 class Terminated(BaseException):
-    """The process was asked to end by SIGTERM. A handler of that signal raises this."""
+    """The process was asked to end by SIGTERM, see `raise_at_sigterm`."""
+
+
+def raise_at_sigterm() -> None:
+    """Let SIGTERM raise `Terminated` from now on, so that what is open is tidied up."""
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise Terminated
 
 
 @contextmanager
@@ -57,7 +66,7 @@ def exit_codes(stopped: str) -> Iterator[None]:
     """Around all that a script does: prepare its streams, and end it as docs/running.md says.
 
     Exit code 2 and one line for what the user can mend; 130 and the line `stopped` on Ctrl-C; 143 and the same line on
-    SIGTERM, where a handler raises `Terminated`. A bug keeps its traceback. Output that was lost costs a warning only,
+    SIGTERM, after `raise_at_sigterm`. A bug keeps its traceback. Output that was lost costs a warning only,
     as the records are there; see `streams.require_output` for commands whose result is their output.
 
     Before this is entered, while the command imports what it needs, `interrupts.end_at_ctrl_c` handles Ctrl-C.

@@ -1,6 +1,9 @@
 """`nlproar verify` makes a run again from the raw files on, and finds a record whose numbers are not its own."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -11,6 +14,7 @@ from nlproar.run.config import resolve
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
 from tests import made_models
+from tests.conftest import ROOT
 from tests.made_records import forge, made
 
 
@@ -118,3 +122,24 @@ def test_a_number_out_of_its_range_is_refused(tmp_path, capsys, command, words):
     with pytest.raises(SystemExit) as ended:
         command.main("", [*words, "--persistent-dir", str(tmp_path)])
     assert ended.value.code == 2 and "must be from" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_stopped_command_leaves_no_folder_and_libraries_are_imported_before_it_is_there(tmp_path):
+    config = resolve("planted-keyword", "small", persistent_dir=str(tmp_path / "persistent"), vectors="random")
+    made(config, 0.8)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    code = (
+        "import importlib, signal, sys\n"
+        "from nlproar.run import verify\n"
+        "def stopped(config):\n"
+        "    print('nlproar.run.context' in sys.modules, flush=True)\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "importlib.import_module('nlproar.run.run').run = stopped\n"
+        f"verify.main('', [{config.id!r}, '--persistent-dir', {str(tmp_path / 'persistent')!r}])\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 143 and done.stdout == "True\n", done.stderr
+    assert list(temporary.iterdir()) == []

@@ -6,6 +6,7 @@ kind of machine, with the same versions and number of threads, the numbers have 
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from nlproar.run import record
 from nlproar.run.config import Options, all_but, from_identity
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
-from nlproar.script import Parser, exit_codes
+from nlproar.script import Parser, exit_codes, importing, raise_at_sigterm
 
 # Flags of a recipe whose values are files of the user. A record identifies them by their content.
 _FILES = {"vectors": "the file of word vectors", "model": "the pretrained transformer, its folder or its name,"}
@@ -32,6 +33,7 @@ _FILES = {"vectors": "the file of word vectors", "model": "the pretrained transf
 def main(description: str, argv: list[str] | None = None) -> None:
     """Verify a record. Exits with 0 where the numbers agree, with 1 where they do not, else as `exit_codes` says."""
     with exit_codes("interrupted; nothing was changed"):
+        raise_at_sigterm()
         plugins.load_named(argv)
         parser = Parser(description)
         parser.add_argument("id", metavar="ID", help="the name of a record, or a part of it that no other record has")
@@ -87,6 +89,8 @@ def make_again(layout: Layout, recorded: Record, options: Options, files: Mappin
     from nlproar.run.run import run
 
     config = from_identity(recorded.identity)
+    with importing():  # before the folder is there, as Ctrl-C meanwhile ends the process at once
+        importlib.import_module("nlproar.run.context")
     with storage.owner_only(config.task.confidential), tempfile.TemporaryDirectory() as folder:
         if layout.raw.exists():
             (Path(folder) / "raw").symlink_to(layout.raw.resolve())

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
 
 from nlproar import plugins
 from nlproar.dataset import PLANTED, TASKS
@@ -33,7 +31,7 @@ from nlproar.run.config import (
 )
 from nlproar.run.layout import Layout
 from nlproar.run.prerequisites import remove_training_state
-from nlproar.script import Parser, Terminated, exit_codes
+from nlproar.script import Parser, exit_codes, raise_at_sigterm
 from nlproar.streams import require_output
 from nlproar.study import checkpoints
 from nlproar.study.checkpoints import Unneeded
@@ -374,7 +372,7 @@ def _carry_out(
     deleted = _deleted_models(layout, chains, status)
     if deleted:
         log.info("%s", deleted)
-    signal.signal(signal.SIGTERM, _terminate)
+    raise_at_sigterm()
     unneeded = None
     if removes_from is not None:
         unneeded = _unneeded(layout, removes_from, chains, status, again)
@@ -425,7 +423,3 @@ def _unneeded(layout: Layout, study: Sequence[Chain], chains: Sequence[Chain], s
         if not explains_what_is_replaced:
             done.append(config)
     return Unneeded(layout, runs, done)
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise Terminated
