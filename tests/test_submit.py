@@ -127,6 +127,7 @@ def test_the_largest_array_is_a_whole_number(cluster, tmp_path, size):
         (("--seed", "1"), "name a task"),
         (("babi-9",), "babi-9"),
         (("babi-1", "--dataset", "sst"), "--dataset"),
+        (("babi-1", "--dataset=sst"), "--dataset"),
         (("babi-1", "--magic"), "--magic"),
         (("babi-1", "--list"), "--list"),
         (("babi-1", "--persistent-dir", "a\nb"), "control character"),

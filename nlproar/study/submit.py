@@ -61,7 +61,7 @@ def _parse(words: list[str]) -> tuple[list[Chain], Layout, argparse.Namespace]:
     first_flag = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     if first_flag == 0:
         raise UserError(f"name a task, or all, before the flags: {_USAGE}")
-    if "--dataset" in words:
+    if any(word.partition("=")[0] == "--dataset" for word in words):
         raise UserError(f"--dataset: the tasks stand before the flags: {_USAGE}")
     grid, flags = cli.parse("", ["--dataset", *words])
     _refuse_what_submits_nothing(flags)
