@@ -118,3 +118,11 @@ def test_a_metric_without_levels_has_a_table_without_masks(small_run):
 def test_the_table_is_that_of_the_first_level_unless_another_one_is_named(words, k):
     config, *_ = importance_table._parse("", words.split())
     assert config.at_level == k
+
+
+def test_the_table_is_written_into_the_home_folder_and_not_to_a_place_without_a_name(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _, _, out, _ = importance_table._parse("", ["--out=~/table.csv"])
+    assert out == tmp_path / "table.csv"
+    with pytest.raises(UserError, match="--out is empty"):
+        importance_table._parse("", ["--out", ""])

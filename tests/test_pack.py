@@ -115,6 +115,14 @@ def test_a_file_that_is_replaced_while_it_is_packed_is_whole(tmp_path, monkeypat
     assert packed.read_bytes() in (before, after)
 
 
+def test_the_archive_is_written_into_the_home_folder(monkeypatch, tmp_path):
+    made_records.study(tmp_path / "home", "sst", seeds=[0], measures=["gradient"])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    pack.main("", ["--out=~/all.tar", "--persistent-dir", "home"])
+    assert (tmp_path / "all.tar").is_file() and not (tmp_path / "~").exists()
+
+
 def test_no_record_and_another_name_are_refused(tmp_path):
     with pytest.raises(UserError, match="no record"):
         pack.pack(Layout(tmp_path), tmp_path / "all.tar")

@@ -26,6 +26,7 @@ from nlproar.dataset.vocabulary import SPECIALS, Vocabulary
 from nlproar.errors import UserError
 from nlproar.evaluate import load_evaluation
 from nlproar.evaluate.roar import usual_step
+from nlproar.paths import user_path
 from nlproar.progress import show_log, stage
 from nlproar.published import DATASETS, in_our_words
 from nlproar.run.cli import add_source, parser, runs_of
@@ -50,11 +51,11 @@ def main(description: str, argv: list[str] | None = None) -> None:
         config, splits, out, show_texts = _parse(description, argv)
         show_log()
         process.prepare(config.options.threads)
-        path = write(config, splits, Path(out) if out else None, show_texts)
+        path = write(config, splits, out, show_texts)
         print(f"importance: {path}", flush=True)
 
 
-def _parse(description: str, argv: list[str] | None) -> tuple[Config, Sequence[str] | None, str | None, bool]:
+def _parse(description: str, argv: list[str] | None) -> tuple[Config, Sequence[str] | None, Path | None, bool]:
     """Return the run that a command line asks for, the splits, where the table is written (both None for the usual
     ones), and whether a confidential task may be shown."""
     words = in_our_words(argv)
@@ -69,7 +70,8 @@ def _parse(description: str, argv: list[str] | None) -> tuple[Config, Sequence[s
     add("--show-texts", action="store_true", help="write a table of a confidential task, which holds its texts")
     flags = vars(found.parse_args(words))
     splits = flags.pop("split")
-    out = flags.pop("out")
+    named = flags.pop("out")
+    out = None if named is None else Path(user_path("--out", named))
     show_texts = flags.pop("show_texts")
     if flags.get("overwrite"):
         raise UserError("--overwrite makes runs again, and this command writes a table; use it with nlproar run")

@@ -20,6 +20,7 @@ from nlproar import plugins, storage
 from nlproar.dataset import TASKS, load_task
 from nlproar.errors import UserError
 from nlproar.flags import add_flags
+from nlproar.paths import user_path
 from nlproar.progress import show_log, stage
 from nlproar.run import record
 from nlproar.run.config import Options, all_but
@@ -52,7 +53,9 @@ def main(description: str, argv: list[str] | None = None) -> None:
         )  # fmt: skip
         flags = parser.parse_args(argv)
         show_log()
-        packed = pack(Layout.at(getattr(flags, "persistent_dir", None)), Path(flags.out), flags.caches)
+        packed = pack(
+            Layout.at(getattr(flags, "persistent_dir", None)), Path(user_path("--out", flags.out)), flags.caches
+        )
         print(f"packed: {packed} files in {flags.out}")
 
 
