@@ -20,9 +20,16 @@ except ModuleNotFoundError as error:
 METRICS = ("masked-fine-tuning", "roar")
 
 
+def study_arguments(words: list[str]) -> list[str]:
+    """Return the arguments of the study: of these metrics, and with recursion unless `words` say otherwise."""
+    is_said = not {"--recursive", "--no-recursive", "--both"}.isdisjoint(words)
+    kind = [] if is_said else ["--recursive"]
+    return [*kind, "--metric", *METRICS, *words]
+
+
 def main() -> None:
     """Run the study, and print what each metric has cost, as the report counts it."""
-    arguments = ["--recursive", "--metric", *METRICS, *sys.argv[1:]]
+    arguments = study_arguments(sys.argv[1:])
     cli.main(__doc__, arguments)
     with exit_codes("interrupted; run the same command again"):
         from nlproar.report import agreement, frame  # they import pandas, which --help need not wait for

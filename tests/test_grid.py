@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -447,6 +448,16 @@ def test_what_does_not_recurse_is_at_no_distance(words):
     flags = [*words.split(), "--recursive", "--recursive-step-size", "30", "--roar-strategy", "quantile"]
     (config,) = cli.parse("", "sst", flags)
     assert not config.parameters.recursive
+
+
+@pytest.mark.parametrize(
+    ("words", "kinds"),
+    [((), (True,)), (("--recursive",), (True,)), (("--no-recursive",), (False,)), (("--both",), (False, True))],
+)
+def test_what_metrics_cost_is_asked_with_and_without_recursion(words, kinds):
+    script = runpy.run_path(str(ROOT / "experiments" / "metric_cost.py"))
+    grid, _ = study.parse("", script["study_arguments"](["--dataset", "sst", *words]))
+    assert grid.kinds == kinds and grid.evaluations == ["masked-fine-tuning", "roar"]
 
 
 def test_chains_of_one_seed_do_not_follow_one_another(tmp_path):
