@@ -17,6 +17,11 @@ from nlproar.errors import UserError, refusal
 from nlproar.interrupts import end_at_ctrl_c, raise_at_ctrl_c
 from nlproar.streams import lost_output, prepare_streams, require_output
 
+# Packages that every installation has, by the names under which they are imported.
+REQUIRED = (
+    "numpy", "pooch", "pytorch_lightning", "requests", "safetensors", "spacy", "tabulate", "torch", "torchmetrics", "tqdm",
+)  # fmt: skip
+
 # Packages that a plain installation leaves out, by the extra of setup.py that brings them.
 _EXTRAS = {
     **dict.fromkeys(("jinja2", "matplotlib", "pandas", "scipy", "sklearn", "threadpoolctl"), "report"),
@@ -143,7 +148,7 @@ def users_errors() -> Iterator[None]:
         ) from error
     except ModuleNotFoundError as error:
         package = (error.name or "nlproar").partition(".")[0]
-        if package == "nlproar":
+        if package not in REQUIRED and package not in _EXTRAS:  # of a plug-in, for example
             raise
         what = f"'.[{_EXTRAS[package]}]'" if package in _EXTRAS else "."
         raise UserError(

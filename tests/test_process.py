@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import torch
 from nlproar import process
 from nlproar.errors import UserError
 from nlproar.run.run import run
-from nlproar.script import users_errors
+from nlproar.script import REQUIRED, users_errors
 from tests.conftest import ROOT, wait_for
 
 
@@ -142,3 +143,18 @@ def test_a_device_without_memory_is_one_line_and_any_other_error_of_torch_keeps_
             raise error
     with pytest.raises(RuntimeError, match="shapes"), users_errors():
         raise RuntimeError("the shapes do not fit")
+
+
+def test_only_a_package_that_nlproar_needs_is_one_line_and_that_of_a_plugin_keeps_its_traceback():
+    with pytest.raises(UserError, match="the package torch is not installed"), users_errors():
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+    with pytest.raises(UserError, match=re.escape("'.[report]'")), users_errors():
+        raise ModuleNotFoundError("No module named 'scipy.stats'", name="scipy.stats")
+    with pytest.raises(ModuleNotFoundError), users_errors():
+        raise ModuleNotFoundError("No module named 'of_a_plugin'", name="of_a_plugin")
+
+
+def test_the_packages_that_every_installation_has_are_those_of_setup_py():
+    listed = re.search(r"install_requires=\[(.+?)\]", (ROOT / "setup.py").read_text(), re.DOTALL)[1]
+    names = re.findall(r'"([\w-]+)>=', listed)
+    assert sorted(name.replace("-", "_") for name in names) == list(REQUIRED)
