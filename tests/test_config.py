@@ -17,6 +17,7 @@ from nlproar.explain import MEASURES, IntegrationPath
 from nlproar.flags import flag, flags_of, values_of
 from nlproar.model import MODELS
 from nlproar.run import cli
+from nlproar.run import config as configs
 from nlproar.run.config import SCHEMA, Config, Options, known_flags, resolve
 from nlproar.run.layout import Layout
 from nlproar.seeds import derive
@@ -273,3 +274,16 @@ def test_the_defaults_of_this_schema_are_those_it_was_made_with():
         parameters = values_of(measure.parameters()) if measure.parameters else {}
         defaults[name] = {**parameters, "version": measure.version}
     assert (SCHEMA, storage.digest(defaults)[:16]) == (2, "feac185aa0f530c4")
+
+
+def test_an_identity_with_a_flag_that_is_not_known_here_is_refused_and_a_bug_keeps_its_traceback(monkeypatch):
+    identity = resolve("sst").identity
+    with pytest.raises(UserError, match="not known here: of_a_plugin"):
+        configs.from_identity({**identity, "parameters": {**identity["parameters"], "of_a_plugin": 1}})
+
+    def bug(*_, **__):
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(configs, "resolve", bug)
+    with pytest.raises(TypeError, match="a bug"):
+        configs.from_identity(identity)

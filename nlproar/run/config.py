@@ -394,10 +394,10 @@ def from_identity(identity: Mapping[str, Any]) -> Config:
     vectors = flags.pop("vectors", None)
     for name in ("seed", "model_type", "evaluation", "importance_measure"):
         flags[name] = identity[name]
-    try:
-        config = resolve(identity["dataset"], identity["source"], **flags)
-    except TypeError as error:
-        raise UserError(f"its configuration is not known here ({error})") from error
+    unknown = set(flags) - known_flags()
+    if unknown:
+        raise UserError(f"its configuration is not known here: {', '.join(sorted(unknown))}")
+    config = resolve(identity["dataset"], identity["source"], **flags)
     if isinstance(vectors, str) and isinstance(config.recipe, BiLSTMRecipe):
         config = replace(config, recipe=replace(config.recipe, vectors=vectors))
     if config.identity != dict(identity):
