@@ -17,12 +17,10 @@ from nlproar.run.layout import Layout
 from nlproar.run.record import Record
 from nlproar.run.series import BASELINE, Panel, Series, has_curves, point_of, title
 from nlproar.stats import leakage, trust
-from nlproar.stats.intervals import Interval, holm, t_interval
+from nlproar.stats.intervals import FEWEST_SEEDS, SIGNIFICANCE, Interval, holm, t_interval
 
 _PROBE_VERSION = 1  # raise it when the probe changes
 _LARGE = 0.05  # of accuracy: only where a leak of this size is excluded it is said that there is none
-_FEWEST_SEEDS = 3  # of a test over seeds
-_SIGNIFICANCE = 0.05
 _OF_PANEL = ["study", "metric", "strategy"]
 
 
@@ -117,7 +115,7 @@ def verdicts_on_leaks(found: pd.DataFrame) -> pd.DataFrame:
             verdict = FLAG
             shown = [text for text, flagged in zip(words, is_flagged, strict=True) if flagged]
         else:
-            is_excluded = [one.n >= _FEWEST_SEEDS and max(one.high, one.mean + 3 * error) < _LARGE for one in intervals]
+            is_excluded = [one.n >= FEWEST_SEEDS and max(one.high, one.mean + 3 * error) < _LARGE for one in intervals]
             verdict = YES if all(is_excluded) and not gone else UNKNOWN
             shown = [f"the largest of {len(words)}: {words[int(np.argmax([one.mean for one in intervals]))]}"]
         if gone:
@@ -152,13 +150,13 @@ def _is_above_zero(leaks_of_seeds: np.ndarray, error: float) -> np.ndarray:
     """Return which measures have a leak, (M,) bool, from their leaks by seed (M, N), NaN where a seed has none; see
     `verdicts_on_leaks`. `error` is the standard error of an accuracy."""
     mean = np.nanmean(leaks_of_seeds, axis=1)
-    has_test = (~np.isnan(leaks_of_seeds)).sum(axis=1) >= _FEWEST_SEEDS
+    has_test = (~np.isnan(leaks_of_seeds)).sum(axis=1) >= FEWEST_SEEDS
     p = np.full(len(mean), np.nan)
     for row in np.flatnonzero(has_test):
         p[row] = trust.compare(leaks_of_seeds[row], np.zeros(leaks_of_seeds.shape[1])).p
     above_texts = mean > 3 * error
     above_one_accuracy_each = mean > 3 * np.sqrt(2) * error  # of few seeds, the random masks have an error as well
-    is_found: np.ndarray = np.where(has_test, above_texts & (holm(p) < _SIGNIFICANCE), above_one_accuracy_each)
+    is_found: np.ndarray = np.where(has_test, above_texts & (holm(p) < SIGNIFICANCE), above_one_accuracy_each)
     return is_found
 
 

@@ -23,6 +23,7 @@ from nlproar.report.formats import NOTHING, estimate, number, p_value
 from nlproar.report.frame import Study
 from nlproar.run.series import BASELINE, explanation_title, has_curves, point_of, taken_apart
 from nlproar.stats import agreement, trust
+from nlproar.stats.intervals import FEWEST_SEEDS, SIGNIFICANCE
 
 # The metric that the others should agree with, for explanations of the usual model and of masked fine-tuning.
 TRUTH = "Truth: auprc"
@@ -34,9 +35,7 @@ IDLE = ("position", "word-frequency")  # measures that know neither the model no
 RACU_SUFFIX = ": RACU"  # of the name of a metric whose curves are scored by RACU
 COLUMNS = ["study", "metric", "check", "verdict", "numbers", "meaning"]
 
-_FEWEST_SEEDS = 3  # with which a difference that is not found says anything
 _FEWEST_MEASURES = 4  # of which fewer are in the same order by chance too often
-_SIGNIFICANCE = 0.05
 
 YES, NO, FLAG, UNKNOWN = "yes", "no", "FLAG", "unknown"
 
@@ -239,7 +238,7 @@ def _order(scores: MetricScores, truth: MetricScores) -> Iterator[Line]:
     if np.isnan(tau.low) or tau.measures < _FEWEST_MEASURES:
         verdict = UNKNOWN
     else:
-        verdict = YES if tau.low > 0 and order.p <= _SIGNIFICANCE else NO
+        verdict = YES if tau.low > 0 and order.p <= SIGNIFICANCE else NO
     seeds = _count_of_seeds(tau.seeds)
     numbers = f"tau {tau.tau:.2f}{interval}, p {p_value(order.p)}, {tau.measures} measures, {seeds}"
     yield Line(
@@ -453,7 +452,7 @@ def _judge(comparison: trust.Comparison, *, lower: str, equal: str, higher: str)
     """
     if comparison.verdict is None:
         return UNKNOWN
-    if comparison.verdict == 0 and comparison.difference.n < _FEWEST_SEEDS:
+    if comparison.verdict == 0 and comparison.difference.n < FEWEST_SEEDS:
         return UNKNOWN
     return {-1: lower, 0: equal, 1: higher}[comparison.verdict]
 

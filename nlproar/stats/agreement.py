@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nlproar.stats.intervals import LEVEL
+
 RESAMPLES = 2000
-_LEVEL = 0.95
 _MOST_PERMUTED = 6  # measures, all orders of which are looked at
 _ROUNDING = 1e-12
 _SEED = 0  # of the resamples, so that the same values give the same interval
@@ -153,5 +154,5 @@ def tau(first: np.ndarray, second: np.ndarray) -> Tau:
     first_means = first[:, drawn].mean(axis=2)  # (M, RESAMPLES)
     second_means = second[:, drawn].mean(axis=2)
     resampled = kendall_of_rows(first_means.T, second_means.T)
-    low, high = np.nanquantile(resampled, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    low, high = np.nanquantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Tau(value, float(low), float(high), measures, seeds)

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtr, stdtrit  # scipy.stats has the same, and takes a second to import
 
-LEVEL = 0.95
+SIGNIFICANCE = 0.05  # a p value from which on two things are not told apart
+LEVEL = 1 - SIGNIFICANCE  # of every interval
+FEWEST_SEEDS = 3  # with which a difference that is not found says anything: of two, hardly any is found
 
 
 class Interval(NamedTuple):

@@ -23,16 +23,6 @@ class Probe(NamedTuple):
     majority: float  # the accuracy of always answering the most frequent label of its training data
     observations: int  # of the test split
 
-    @property
-    def excess(self) -> float:
-        """How far the probe is above the majority."""
-        return self.accuracy - self.majority
-
-    @property
-    def error(self) -> float:
-        """The standard error of an accuracy on so many observations."""
-        return float(np.sqrt(self.majority * (1 - self.majority) / self.observations))
-
 
 def features(masked: np.ndarray, maskable: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Return what the probe sees of each observation, (N, F) float64.

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from nlproar.stats.agreement import kendall
-from nlproar.stats.intervals import LEVEL, Interval, half_width, paired_differences
+from nlproar.stats.intervals import LEVEL, SIGNIFICANCE, Interval, half_width, paired_differences
 
 POWER = 0.8  # with which the planner wants a difference to be found
 _MOST_SUBSETS = 50  # of seeds, that are looked at; of more, so many are drawn
@@ -36,7 +36,7 @@ def compare(first: np.ndarray, second: np.ndarray) -> Comparison:
     if np.isnan(found.p):
         return Comparison(found.difference, found.p, None)
     verdict = 0
-    if found.p < 1 - LEVEL:
+    if found.p < SIGNIFICANCE:
         verdict = int(np.sign(found.difference.mean))
     return Comparison(found.difference, found.p, verdict)
 
@@ -114,22 +114,6 @@ def ladder(noise: np.ndarray, scores: np.ndarray) -> Ladder:
             break
         resolution = distance
     return Ladder(tau, resolution)
-
-
-def noise_equivalent(noise: np.ndarray, scores: np.ndarray, score: float) -> float:
-    """Return how much noise a ladder needs to score as low as `score`: a reading of another explanation on the ladder.
-
-    noise (L,) rises, scores (L,) are the means of the steps, of which the lowest so far counts. 0 for a score that is
-    not below that of the first step, NaN for one below all steps; linear between two steps.
-    """
-    lowest = np.minimum.accumulate(scores)
-    if score >= lowest[0]:
-        return 0.0
-    if score < lowest[-1]:
-        return float("nan")
-    step = int(np.argmax(lowest <= score))  # the first one that is as low
-    share = (lowest[step - 1] - score) / (lowest[step - 1] - lowest[step])
-    return float(noise[step - 1] + share * (noise[step] - noise[step - 1]))
 
 
 def share_of_range(score: float, random: float, oracle: float) -> float:
