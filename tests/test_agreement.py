@@ -43,11 +43,13 @@ def test_a_metric_agrees_with_itself_and_not_with_its_opposite():
     assert tau(scores, scores)[:3] == (1, 1, 1) and tau(scores, -scores)[:3] == (-1, -1, -1)
 
 
-def test_the_interval_of_noise_holds_zero_and_one_seed_has_none():
+def test_the_interval_of_noise_holds_zero_and_two_seeds_have_none():
     rng = np.random.default_rng(1)
     found = tau(rng.normal(size=(6, 5)), rng.normal(size=(6, 5)))
     assert found.low < 0 < found.high and found.measures == 6 and found.seeds == 5
-    assert np.isnan(tau(rng.normal(size=(6, 1)), rng.normal(size=(6, 1))).low)
+    for seeds in (1, 2):
+        few = tau(rng.normal(size=(6, seeds)), rng.normal(size=(6, seeds)))
+        assert np.isnan(few.low) and not np.isnan(few.tau)
 
 
 def test_a_measure_that_one_metric_does_not_know_is_left_out():

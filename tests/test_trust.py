@@ -39,6 +39,15 @@ def test_two_scores_are_told_apart_in_the_direction_of_their_difference_or_not_a
     assert trust.compare(low, np.array([2.0, np.nan, np.nan])).verdict is None
 
 
+def test_two_seeds_with_the_same_difference_tell_nothing_apart_and_three_do():
+    """Accuracies are counts of few texts, so that two differences are equal by chance now and then."""
+    low, high = np.array([0.70, 0.71, 0.72]), np.array([0.75, 0.76, 0.77])  # equal up to rounding
+    two = trust.compare(high[:2], low[:2])
+    assert two.verdict is None and np.isnan(two.p)
+    assert trust.detection(high, low, 2) == 0
+    assert trust.compare(high, low).verdict == 1 and trust.detection(high, low, 3) == 1
+
+
 def test_power_rises_with_seeds_and_false_alarms_are_rare():
     rng = np.random.default_rng(0)
     equal, better = rng.normal(0, 1, 12), rng.normal(2, 1, 12)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nlproar.stats.intervals import LEVEL
+from nlproar.stats.intervals import FEWEST_SEEDS, LEVEL
 
 RESAMPLES = 2000
 _MOST_PERMUTED = 6  # measures, all orders of which are looked at
@@ -140,14 +140,14 @@ def tau(first: np.ndarray, second: np.ndarray) -> Tau:
     first and second are (M, N): the scores of M measures by N seeds, of which column n is of the same seed in both, NaN
     where a score is missing. Measures without any score by one of the two metrics, and seeds without a score of each
     other measure, are left out. The interval is that of the percentiles when seeds are drawn with replacement; NaN for
-    one seed.
+    fewer than three seeds, of which it holds the true value far too seldom.
     """
     first, second = _complete(first, second)
     measures, seeds = first.shape
     if not measures or not seeds:
         return Tau(np.nan, np.nan, np.nan, measures, seeds)
     value = kendall(first.mean(axis=1), second.mean(axis=1))
-    if seeds < 2 or np.isnan(value):
+    if seeds < FEWEST_SEEDS or np.isnan(value):
         return Tau(value, np.nan, np.nan, measures, seeds)
     rng = np.random.default_rng(_SEED)
     drawn = rng.integers(0, seeds, (RESAMPLES, seeds))

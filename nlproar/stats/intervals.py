@@ -11,6 +11,7 @@ from scipy.special import stdtr, stdtrit  # scipy.stats has the same, and takes 
 SIGNIFICANCE = 0.05  # a p value from which on two things are not told apart
 LEVEL = 1 - SIGNIFICANCE  # of every interval
 FEWEST_SEEDS = 3  # with which a difference that is not found says anything: of two, hardly any is found
+ROUNDING = 1e-12  # of shares and of per cent; a standard error that is not larger is 0
 
 
 class Interval(NamedTuple):
@@ -24,7 +25,7 @@ class Interval(NamedTuple):
 
 class Difference(NamedTuple):
     """Row `first` minus row `second`, over the n columns that both have. `p` is of the paired t test, `p_holm`
-    the same after Holm's correction for all pairs; NaN for n < 2."""
+    the same after Holm's correction for all pairs; NaN for n < 2, and for n = 2 where both columns differ alike."""
 
     first: int
     second: int
@@ -89,11 +90,17 @@ def paired_differences(values: np.ndarray) -> list[Difference]:
 
 
 def _p_value(differences: np.ndarray) -> float:
-    """Of the two-sided t test that the mean of `differences` (n,), NaNs left out, is 0."""
+    """Of the two-sided t test that the mean of `differences` (n,), NaNs left out, is 0.
+
+    NaN for n < 2, and for two that are the same: that is chance too often to be taken for a spread of 0.
+    """
     differences = differences[~np.isnan(differences)]
     if len(differences) < 2:
         return float("nan")
+    mean = differences.mean()
     error = _standard_error(differences)
-    if error == 0:  # the same difference in every seed
-        return float(differences[0] == 0)
-    return float(2 * stdtr(len(differences) - 1, -abs(differences.mean() / error)))
+    if error <= ROUNDING:  # the same difference in every seed
+        if len(differences) < FEWEST_SEEDS:
+            return float("nan")
+        return float(abs(mean) <= ROUNDING)
+    return float(2 * stdtr(len(differences) - 1, -abs(mean / error)))

@@ -15,7 +15,15 @@ import numpy as np
 from scipy.special import stdtrit
 
 from nlproar.stats.agreement import kendall
-from nlproar.stats.intervals import LEVEL, SIGNIFICANCE, Interval, half_width, paired_differences
+from nlproar.stats.intervals import (
+    FEWEST_SEEDS,
+    LEVEL,
+    ROUNDING,
+    SIGNIFICANCE,
+    Interval,
+    half_width,
+    paired_differences,
+)
 
 POWER = 0.8  # with which the planner wants a difference to be found
 _MOST_SUBSETS = 50  # of seeds, that are looked at; of more, so many are drawn
@@ -27,7 +35,7 @@ class Comparison(NamedTuple):
 
     difference: Interval
     p: float
-    verdict: int | None  # 1: the first is larger, -1: smaller, 0: not told apart, None: there is one seed only
+    verdict: int | None  # 1: the first is larger, -1: smaller, 0: not told apart, None: no p value
 
 
 def compare(first: np.ndarray, second: np.ndarray) -> Comparison:
@@ -55,7 +63,10 @@ def detection(better: np.ndarray, worse: np.ndarray, seeds: int) -> float:
     # As in `compare`: a t test tells a mean from 0 where its interval lies on one side of 0.
     standard_error = chosen.std(axis=1, ddof=1) / np.sqrt(seeds)
     low = chosen.mean(axis=1) - half_width(seeds) * standard_error
-    return float((low > 0).mean())
+    is_found = low > ROUNDING
+    if seeds < FEWEST_SEEDS:
+        is_found &= standard_error > ROUNDING
+    return float(is_found.mean())
 
 
 @cache
