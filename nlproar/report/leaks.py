@@ -12,7 +12,7 @@ from nlproar import storage
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.formats import estimate, number
 from nlproar.report.frame import own_panel, panels
-from nlproar.report.trust import COLUMNS, FLAG, UNKNOWN, YES
+from nlproar.report.trust import COLUMNS, FLAG, NOTICEABLE, UNKNOWN, YES
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
 from nlproar.run.series import BASELINE, Panel, Series, has_curves, point_of, title
@@ -20,7 +20,7 @@ from nlproar.stats import leakage, trust
 from nlproar.stats.intervals import FEWEST_SEEDS, SIGNIFICANCE, Interval, holm, t_interval
 
 _PROBE_VERSION = 1  # raise it when the probe changes
-_LARGE = 0.05  # of accuracy: only where a leak of this size is excluded it is said that there is none
+_LARGE = NOTICEABLE / 100  # of accuracy: only where a leak of this size is excluded it is said that there is none
 _OF_PANEL = ["study", "metric", "strategy"]
 
 

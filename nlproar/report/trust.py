@@ -35,21 +35,24 @@ IDLE = ("position", "word-frequency")  # measures that know neither the model no
 RACU_SUFFIX = ": RACU"  # of the name of a metric whose curves are scored by RACU
 COLUMNS = ["study", "metric", "check", "verdict", "numbers", "meaning"]
 
+# Points of a score in per cent. That two scores are alike, or that one is not higher, is said only where the interval
+# of their difference excludes one of this size.
+NOTICEABLE = 5.0
 _FEWEST_MEASURES = 4  # of which fewer are in the same order by chance too often
 
 YES, NO, FLAG, UNKNOWN = "yes", "no", "FLAG", "unknown"
 
 _MEANING_OF_ORDER = (
-    "1 is the same order, 0 is none. "
+    "1 is the same order, 0 is none; a tau below 0 that is not chance is a flag. "
     "The truth is what the data say; a model may use other tokens."
 )  # fmt: skip
 _MEANING_OF_TRANSFORMS = (
     "If it does, the metric rewards something other than knowledge of the model "
-    "(arXiv 2304.13836)."
+    f"(arXiv 2304.13836). Yes excludes a rise of {NOTICEABLE:g} points."
 )  # fmt: skip
 _MEANING_OF_IDLE = (
     "If it does, part of every score here can come from a preference "
-    "that no model is needed for."
+    f"that no model is needed for. Yes excludes a difference of {NOTICEABLE:g} points."
 )  # fmt: skip
 
 
@@ -167,8 +170,10 @@ class Order(NamedTuple):
     tau: agreement.Tau
     p: float  # of as high a tau, if the metric ordered the measures at random
     # Number of seeds -> the share of the pairs of measures, of which one is truly better, that a metric with so many
-    # seeds finds; 1 is all. Empty where the truth tells no pair apart.
+    # seeds finds; 1 is all. The most seeds are those that every pair has. Empty where the truth tells no pair apart.
     power: dict[int, float]
+    pairs: int  # of measures, that the power is of
+    p_of_reverse: float  # as `p`, of as low a tau
 
 
 def _order_by_truth(table: pd.DataFrame, truth: pd.DataFrame) -> Order | None:
@@ -186,28 +191,33 @@ def _order_by_truth(table: pd.DataFrame, truth: pd.DataFrame) -> Order | None:
     if len(scores) < 3:
         return None
     own, true = scores.to_numpy(float), true_scores.to_numpy(float)
-    return Order(agreement.tau(own, true), agreement.permutation_p(own, true), _power(scores, true_scores))
+    power, pairs = _power(scores, true_scores)
+    return Order(
+        tau=agreement.tau(own, true),
+        p=agreement.permutation_p(own, true),
+        power=power,
+        pairs=pairs,
+        p_of_reverse=agreement.permutation_p(own, -true),
+    )
 
 
-def _power(scores: pd.DataFrame, true_scores: pd.DataFrame) -> dict[int, float]:
-    """Return how often a metric finds the better of two measures better, see `Order.power`."""
-    # Number of seeds -> for each pair of measures, the share of the choices of seeds that find it.
-    detected: dict[int, list[float]] = {}
-    most_seeds = scores.shape[1]
+def _power(scores: pd.DataFrame, true_scores: pd.DataFrame) -> tuple[dict[int, float], int]:
+    """Return how often a metric finds the better of two measures better, see `Order.power`, and of how many pairs.
+
+    A pair without a seed at which both measures have a score is left out.
+    """
+    pairs = []
     for better, worse in permutations(scores.index, 2):
         truly = trust.compare(true_scores.loc[better].to_numpy(), true_scores.loc[worse].to_numpy())
-        if truly.verdict != 1:
-            continue
-        better_scores = scores.loc[better].to_numpy()
-        worse_scores = scores.loc[worse].to_numpy()
-        for seeds in range(2, most_seeds + 1):
-            share = trust.detection(better_scores, worse_scores, seeds)
-            detected.setdefault(seeds, []).append(share)
+        pair = scores.loc[[better, worse]].dropna(axis=1).to_numpy()  # (2, N)
+        if truly.verdict == 1 and pair.size:
+            pairs.append(pair)
     power = {}
-    for seeds, shares in detected.items():
-        if not np.isnan(shares).all():  # at a seed, no measure may have a score
-            power[seeds] = float(np.nanmean(shares))
-    return power
+    # A number of seeds that only some pairs have would be the power of other pairs than a smaller number is.
+    most_seeds = min((pair.shape[1] for pair in pairs), default=0)
+    for seeds in range(2, most_seeds + 1):
+        power[seeds] = float(np.mean([trust.detection(better, worse, seeds) for better, worse in pairs]))
+    return power, len(pairs)
 
 
 def orders(scores: pd.DataFrame) -> pd.DataFrame:
@@ -235,10 +245,14 @@ def _order(scores: MetricScores, truth: MetricScores) -> Iterator[Line]:
         return
     tau = order.tau
     interval = "" if np.isnan(tau.low) else f" ({tau.low:.2f} to {tau.high:.2f})"
-    if np.isnan(tau.low) or tau.measures < _FEWEST_MEASURES:
+    if np.isnan(tau.low) or tau.seeds < FEWEST_SEEDS or tau.measures < _FEWEST_MEASURES:
         verdict = UNKNOWN
+    elif tau.low > 0 and order.p <= SIGNIFICANCE:
+        verdict = YES
+    elif tau.high < 0 and order.p_of_reverse <= SIGNIFICANCE:
+        verdict = FLAG
     else:
-        verdict = YES if tau.low > 0 and order.p <= SIGNIFICANCE else NO
+        verdict = NO
     seeds = _count_of_seeds(tau.seeds)
     numbers = f"tau {tau.tau:.2f}{interval}, p {p_value(order.p)}, {tau.measures} measures, {seeds}"
     yield Line(
@@ -249,11 +263,19 @@ def _order(scores: MetricScores, truth: MetricScores) -> Iterator[Line]:
     )
     if not order.power:
         return
-    power_of_all_seeds = order.power[max(order.power)]
+    most_seeds = max(order.power)
+    if most_seeds < FEWEST_SEEDS:
+        verdict = UNKNOWN
+    elif order.power[most_seeds] >= trust.POWER:
+        verdict = YES
+    else:
+        verdict = NO
+    shares = [f"{number(100 * share)} % with {seeds} seeds" for seeds, share in order.power.items()]
+    pairs = "1 pair" if order.pairs == 1 else f"{order.pairs} pairs"
     yield Line(
         "finds the better of two measures better",
-        YES if power_of_all_seeds >= trust.POWER else NO,
-        ", ".join(f"{number(100 * share)} % with {seeds} seeds" for seeds, share in order.power.items()),
+        verdict,
+        f"{', '.join(shares)}; {pairs}",
         "The power of a paired t test, over all pairs of measures that the truth tells apart.",
     )
 
@@ -293,7 +315,7 @@ def _floor_and_ceiling(scores: MetricScores) -> Line:
         means[series] = None if np.isnan(values).all() else float(np.nanmean(values))
     truth_and_random = trust.compare(rows[ORACLE], rows[BASELINE])
     # A metric that is lower for the truth prefers random tokens to the informative ones.
-    verdict = _judge(truth_and_random, lower=FLAG, equal=NO, higher=YES)
+    verdict = _judge_higher(truth_and_random)
     floor = scores.shown(means.get(INVERSE))
     random = scores.shown(means[BASELINE])
     ceiling = scores.shown(means[ORACLE])
@@ -318,9 +340,10 @@ def _false_alarms(scores: MetricScores) -> Iterator[Line]:
     comparison = trust.compare(rows[BASELINE], rows[noise[0]])
     yield Line(
         "does not tell random from random importance",
-        _judge(comparison, lower=FLAG, equal=YES, higher=FLAG),
+        _judge_alike(comparison),
         scores.difference(comparison),
-        "If it does, this is a false alarm. A test at the 5 per cent level gives one in twenty by chance.",
+        "If it does, this is a false alarm. A test at the 5 per cent level gives one in twenty by chance. "
+        f"Yes excludes a difference of {NOTICEABLE:g} points.",
     )
 
 
@@ -334,23 +357,28 @@ def _noise(scores: MetricScores) -> Iterator[Line]:
         if np.isnan(steps).any(axis=0).all():  # no seed has every step
             continue
         ladder = trust.ladder(noise, steps)
-        verdict = YES if ladder.tau == 1 else NO
         complete = steps[:, ~np.isnan(steps).any(axis=0)]  # the seeds that have every step
-        # Noise alone is in order now and then, so a step has to be told apart, too.
-        if complete.shape[1] < 2 or (verdict == YES and np.isnan(ladder.resolution)):
-            verdict = UNKNOWN
+        if trust.compare(steps[0], steps[-1]).verdict == -1:  # the most noise scores highest
+            verdict = FLAG
+        elif complete.shape[1] < 2 or np.isnan(ladder.resolution):
+            verdict = UNKNOWN  # noise alone is in order, or out of it, now and then
+        else:
+            verdict = YES if ladder.tau == 1 else NO
         means = []
         for level, scores_of_level in zip(noise, complete, strict=True):
             means.append(f"{level:g} %: {scores.shown(float(scores_of_level.mean()))}")
         resolution = "no step is told apart"
-        if not np.isnan(ladder.resolution):
+        if verdict == FLAG:
+            resolution = f"{noise[-1]:g} % scores above {noise[0]:g} %"
+        elif not np.isnan(ladder.resolution):
             resolution = f"steps of {ladder.resolution:g} % and more are told apart"
         numbers = f"tau {ladder.tau:.2f}; {resolution}; {', '.join(means)}"
         yield Line(
             f"orders {measure} with more and more noise",
             verdict,
             numbers.replace("-", "−"),
-            "A valid metric falls with every step. The resolution depends on the number of seeds.",
+            "A valid metric falls with every step. The resolution depends on the number of seeds. It is a flag if the"
+            " most noise scores highest.",
         )
 
 
@@ -380,9 +408,9 @@ def _twins(scores: MetricScores) -> Iterator[Line]:
         comparison = trust.compare(rows[measure], values)
         yield Line(
             f"{measure} beats its permuted twin",
-            _judge(comparison, lower=NO, equal=NO, higher=YES),
+            _judge_higher(comparison),
             scores.difference(comparison),
-            "If not, the metric says nothing about which tokens the measure chose.",
+            "If not, the metric says nothing about which tokens the measure chose. A twin that is higher is a flag.",
         )
 
 
@@ -396,9 +424,10 @@ def _ties(scores: MetricScores) -> Iterator[Line]:
         comparison = trust.compare(rows[measure], values)
         yield Line(
             f"{measure} scores alike with ties broken at random",
-            _judge(comparison, lower=FLAG, equal=YES, higher=FLAG),
+            _judge_alike(comparison),
             scores.difference(comparison),
-            "If not, its score depends on where in a text equally important tokens stand: the first one is masked.",
+            "If not, its score depends on where in a text equally important tokens stand: the first one is masked. "
+            f"Yes excludes a difference of {NOTICEABLE:g} points.",
         )
 
 
@@ -412,7 +441,7 @@ def _transforms(scores: MetricScores) -> Iterator[Line]:
         comparison = trust.compare(values, rows[measure])
         yield Line(
             f"{transform} does not raise {measure}",
-            _judge(comparison, lower=YES, equal=YES, higher=FLAG),
+            _judge_not_higher(comparison),
             scores.difference(comparison),
             _MEANING_OF_TRANSFORMS,
         )
@@ -429,9 +458,9 @@ def _idle(scores: MetricScores, truth: MetricScores | None) -> Iterator[Line]:
         if series not in rows or BASELINE not in rows:
             continue
         comparison = trust.compare(rows[series], rows[BASELINE])
-        verdict = _judge(comparison, lower=YES, equal=YES, higher=FLAG)
+        verdict = _judge_not_higher(comparison)
         numbers = scores.difference(comparison)
-        if verdict != UNKNOWN and truth is not None and _is_above_random(truth, series):
+        if truth is not None and _is_above_random(truth, series):
             verdict = NOTHING
             numbers += "; it finds more informative tokens than random importance"
         yield Line(f"{series} does not beat random importance", verdict, numbers, _MEANING_OF_IDLE)
@@ -445,16 +474,41 @@ def _is_above_random(scores: MetricScores, series: str) -> bool:
     return trust.compare(rows[series], rows[BASELINE]).verdict == 1
 
 
-def _judge(comparison: trust.Comparison, *, lower: str, equal: str, higher: str) -> str:
-    """Return the verdict for a first score that is lower than the second one, equal to it, or higher.
+def _judge_higher(comparison: trust.Comparison) -> str:
+    """Return the verdict on whether the first score is higher than the second one; lower is a flag.
 
     Of two seeds a t test finds hardly any difference, so what it does not find says nothing.
     """
     if comparison.verdict is None:
         return UNKNOWN
-    if comparison.verdict == 0 and comparison.difference.n < FEWEST_SEEDS:
-        return UNKNOWN
-    return {-1: lower, 0: equal, 1: higher}[comparison.verdict]
+    if comparison.verdict == 0:
+        return NO if comparison.difference.n >= FEWEST_SEEDS else UNKNOWN
+    return YES if comparison.verdict == 1 else FLAG
+
+
+def _judge_not_higher(comparison: trust.Comparison) -> str:
+    """Return the verdict on whether the first score is not higher than the second one.
+
+    That a test finds no difference does not show that there is none, so the upper bound has to be small as well.
+    """
+    if comparison.verdict == 1:
+        return FLAG
+    if comparison.verdict == -1:
+        return YES
+    return YES if _is_excluded(comparison, comparison.difference.high) else UNKNOWN
+
+
+def _judge_alike(comparison: trust.Comparison) -> str:
+    """Return the verdict on whether two scores are alike; both bounds have to be small, see `_judge_not_higher`."""
+    if comparison.verdict in (1, -1):
+        return FLAG
+    largest = max(comparison.difference.high, -comparison.difference.low)
+    return YES if _is_excluded(comparison, largest) else UNKNOWN
+
+
+def _is_excluded(comparison: trust.Comparison, bound: float) -> bool:
+    """Return whether a bound of a difference that was not found excludes a difference that one would notice."""
+    return comparison.verdict == 0 and comparison.difference.n >= FEWEST_SEEDS and bound < NOTICEABLE
 
 
 def _count_of_seeds(seeds: int) -> str:
