@@ -637,13 +637,15 @@ def test_six_series_of_one_measure_look_different():
 
 
 def probed(texts=4000, **accuracies):
-    """What the probe reaches, by measure: a list of accuracies, one for each seed, where the majority has 50 %."""
+    """What the probe reaches, by measure: a list of accuracies, one for each seed, where the majority has 50 %. Of a
+    seed with several levels it is a list of lists."""
     rows = []
     for measure, of_seeds in accuracies.items():
-        for seed, accuracy in enumerate(of_seeds):
-            reached = {"accuracy": accuracy, "majority": 0.5, "observations": texts}
-            place = {"study": "SST", "metric": "Recursive ROAR", "strategy": "quantile"}
-            rows.append({**place, "measure": measure, "seed": seed, "k": 20, **reached})
+        for seed, of_seed in enumerate(of_seeds):
+            for level, accuracy in enumerate(of_seed if isinstance(of_seed, list) else [of_seed], start=1):
+                reached = {"accuracy": accuracy, "majority": 0.5, "observations": texts}
+                place = {"study": "SST", "metric": "Recursive ROAR", "strategy": "quantile"}
+                rows.append({**place, "measure": measure, "seed": seed, "k": 20 * level, **reached})
     return leaks.verdicts_on_leaks(pd.DataFrame(rows)).iloc[0]
 
 
@@ -676,3 +678,32 @@ def test_a_measure_with_few_seeds_beside_others_is_judged_by_its_own_number_of_s
 def test_masks_are_not_compared_with_the_majority_where_random_ones_are_gone():
     """Random masks may reveal as much, by the length of the texts."""
     assert probed(random=[0.8, np.nan, np.nan], gradient=[0.8, 0.8, 0.8])["verdict"] == "unknown"
+
+
+def test_a_seed_that_lacks_levels_is_no_seed_of_the_probe():
+    """At k = 20 the masks reveal nothing and at k = 40 they do, but only one seed has got so far."""
+    whole = [0.5, 0.5]
+    random = [whole, whole, whole]
+    found = probed(random=random, gradient=[[0.5, 0.54], [0.5], [0.5]])
+    assert found["verdict"] == "unknown" and "+2.0" in found["numbers"]
+    assert probed(random=random, gradient=[whole, whole, whole])["verdict"] == "yes"
+    assert probed(random=[*random, whole], gradient=[whole, whole, whole, [0.9]])["verdict"] == "yes"
+    without = probed(random=[[0.5]] * 3, gradient=[whole] * 3)  # random masks have the first level only
+    assert without["verdict"] == "unknown" and "no seed has all levels of gradient" in without["numbers"]
+
+
+def test_masks_that_are_gone_and_measures_without_random_masks_beside_them_are_a_line_without_a_verdict():
+    nan = np.nan
+    gone = probed(random=[nan, nan, nan], gradient=[nan, nan, nan])
+    assert gone["verdict"] == "unknown" and gone["numbers"] == "the masks of 6 of 6 runs are not cached any more"
+    alone = probed(random=[[0.5]] * 3, gradient=[[0.5]] * 3, attention=[[], [], [], [0.5]])  # random masks lack a seed
+    assert alone["verdict"] == "unknown" and "no seed has all levels of attention" in alone["numbers"]
+
+
+def test_the_masks_of_a_metric_without_a_strategy_are_probed(tmp_path):
+    """Its levels count tokens."""
+    one = made_records.made(resolve("sst", importance_measure="gradient", k=1, persistent_dir=str(tmp_path)), 0.7)
+    (study,) = frame.load([Layout(tmp_path)]).studies
+    own = replace(study, records=(replace(one, config={**one.config, "roar_strategy": None}),))
+    found = leaks.leaks([Caches(own)], None)
+    assert found["strategy"].tolist() == ["count"] and len(leaks.verdicts_on_leaks(found)) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from nlproar import storage
 from nlproar.report.caches import Caches, Gone
 from nlproar.report.formats import estimate, number
 from nlproar.report.frame import own_panel, panels
-from nlproar.report.trust import COLUMNS, FLAG, NOTICEABLE, UNKNOWN, YES
+from nlproar.report.trust import COLUMNS, FLAG, NOTICEABLE, UNKNOWN, YES, Line
 from nlproar.run.layout import Layout
 from nlproar.run.record import Record
 from nlproar.run.series import BASELINE, Panel, Series, has_curves, point_of, title
@@ -40,7 +40,7 @@ def leaks(caches: Sequence[Caches], output: Layout | None) -> pd.DataFrame:
                 curves[point.panel, point.series].append(one)
         found: dict[str, dict[str, float]] = {}  # by the id of a record
         for panel, all_series in panels(curves).items():
-            of_panel = {"study": cache.study.label, "metric": panel.title, "strategy": panel.strategy}
+            of_panel = {"study": cache.study.label, "metric": panel.title, "strategy": panel.strategy or "count"}
             for series in all_series:
                 name = title(series, all_series)
                 for one in curves[own_panel(panel, series), series]:
@@ -89,49 +89,70 @@ def verdicts_on_leaks(found: pd.DataFrame) -> pd.DataFrame:
     """Return a verdict for each metric and strategy; columns as `trust.verdicts`. `found` is the result of `leaks`.
 
     The leak of a measure is how much better the probe is on its masks than on random masks of the same seed and level,
-    on average over the levels. It is flagged where it is more than chance in both respects: larger than three standard
-    errors of an accuracy on so many test texts, which all seeds share, and, with three seeds or more, above 0 by a t
-    test over seeds with Holm's correction for all measures. The masks are said to reveal nothing only where a leak of 5
-    points is excluded for every measure, by the 95 % interval over seeds and by three standard errors.
+    on average over the levels. It is flagged where it is more than chance. With three seeds or more it has to be larger
+    than three standard errors of an accuracy on so many test texts, which all seeds share, and above 0 by a t test over
+    seeds with Holm's correction for all measures. With fewer seeds it has to be larger than three standard errors of
+    the difference of two such accuracies. The masks are said to reveal nothing only where a leak of 5 points is
+    excluded for every measure, by the 95 % interval over seeds and by three standard errors of an accuracy.
 
-    Without any random masks, the majority takes their place.
+    A seed counts where it has every level that another seed of the measure has. Without any random masks, the majority
+    takes their place.
     """
     rows = []
-    for (study, metric, strategy), part in found.groupby(_OF_PANEL, sort=False):
-        leak = _beside_random(part)
-        if leak.empty:
+    for (study, metric, strategy), of_panel in found.groupby(_OF_PANEL, sort=False):
+        if (of_panel["measure"] == BASELINE).all():
             continue
-        of_seeds = leak.pivot_table(index="measure", columns="seed", values="leak", sort=False, dropna=False)
-        values = of_seeds.to_numpy(float)
-        intervals = [t_interval(row) for row in values]
-        majority = float(leak["majority"].iloc[0])
-        error = float(np.sqrt(majority * (1 - majority) / leak["observations"].iloc[0]))  # of an accuracy
-        is_flagged = _is_above_zero(values, error)
-        words = []
-        for measure, interval in zip(of_seeds.index, intervals, strict=True):
-            words.append(f"{measure} {_points(interval)}{_most(leak[leak['measure'] == measure])}")
-        gone = int(part["accuracy"].isna().sum())
+        line = _verdict(of_panel, f"the masks do not reveal the label ({strategy})")
+        rows.append({"study": study, "metric": metric, **line._asdict()})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _verdict(of_panel: pd.DataFrame, check: str) -> Line:
+    """Return the verdict on the masks of one panel."""
+    leak = _of_whole_seeds(_beside_random(of_panel))
+    of_seeds = leak.pivot_table(index="measure", columns="seed", values="leak", sort=False, dropna=False)
+    intervals = {str(measure): t_interval(row) for measure, row in of_seeds.iterrows()}
+    partial = _partial(of_panel, leak)
+    gone = int(of_panel["accuracy"].isna().sum())
+    verdict = UNKNOWN
+    shown = []
+    if intervals:
+        error = _standard_error(leak)
+        is_flagged = _is_above_zero(of_seeds.to_numpy(float), error)
+        shown = _in_words(leak, intervals, is_flagged)
         if is_flagged.any():
             verdict = FLAG
-            shown = [text for text, flagged in zip(words, is_flagged, strict=True) if flagged]
-        else:
-            is_excluded = [one.n >= FEWEST_SEEDS and max(one.high, one.mean + 3 * error) < _LARGE for one in intervals]
-            verdict = YES if all(is_excluded) and not gone else UNKNOWN
-            shown = [f"the largest of {len(words)}: {words[int(np.argmax([one.mean for one in intervals]))]}"]
-        if gone:
-            shown.append(f"the masks of {gone} of {len(part)} runs are not cached any more")
-        beside = "random masks" if (part["measure"] == BASELINE).any() else "the majority"
-        rows.append(
-            {
-                "study": study,
-                "metric": metric,
-                "check": f"the masks do not reveal the label ({strategy})",
-                "verdict": verdict,
-                "numbers": "; ".join(shown),
-                "meaning": f"A probe saw which tokens are masked, and no word: points of accuracy above {beside}.",
-            }
-        )
-    return pd.DataFrame(rows, columns=COLUMNS)
+        elif not gone and not partial and all(_is_excluded(one, error) for one in intervals.values()):
+            verdict = YES
+    if partial and not gone:
+        shown.append(f"no seed has all levels of {', '.join(partial)} and of random masks")
+    if gone:
+        shown.append(f"the masks of {gone} of {len(of_panel)} runs are not cached any more")
+    beside = "random masks" if (of_panel["measure"] == BASELINE).any() else "the majority"
+    meaning = f"A probe saw which tokens are masked, and no word: points of accuracy above {beside}."
+    return Line(check, verdict, "; ".join(shown), meaning)
+
+
+def _in_words(leak: pd.DataFrame, intervals: Mapping[str, Interval], is_flagged: np.ndarray) -> list[str]:
+    """Return the leaks that are flagged, or the largest one where none is."""
+    words = []
+    for measure, interval in intervals.items():
+        words.append(f"{measure} {_points(interval)}{_most(leak[leak['measure'] == measure])}")
+    if is_flagged.any():
+        return [text for text, flagged in zip(words, is_flagged, strict=True) if flagged]
+    largest = int(np.argmax([interval.mean for interval in intervals.values()]))
+    return [f"the largest of {len(words)}: {words[largest]}"]
+
+
+def _standard_error(leak: pd.DataFrame) -> float:
+    """Return the standard error of an accuracy that is the majority, on so many test texts."""
+    majority = float(leak["majority"].iloc[0])
+    return float(np.sqrt(majority * (1 - majority) / leak["observations"].iloc[0]))
+
+
+def _is_excluded(interval: Interval, error: float) -> bool:
+    """Return whether a leak of the size `_LARGE` is excluded; see `verdicts_on_leaks`."""
+    return interval.n >= FEWEST_SEEDS and max(interval.high, interval.mean + 3 * error) < _LARGE
 
 
 def _beside_random(of_panel: pd.DataFrame) -> pd.DataFrame:
@@ -144,6 +165,22 @@ def _beside_random(of_panel: pd.DataFrame) -> pd.DataFrame:
         random = of_panel[is_random].groupby(["seed", "k"])["accuracy"].first()
         beside = random.reindex(pd.MultiIndex.from_frame(own[["seed", "k"]])).to_numpy(float)
     return own.assign(leak=own["accuracy"] - beside).dropna(subset=["leak"])
+
+
+def _of_whole_seeds(leak: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of those seeds that have every level which another seed of the same measure has: means over
+    different levels are no repetitions of one quantity."""
+    levels = leak.groupby("measure")["k"].transform("nunique")
+    own_levels = leak.groupby(["measure", "seed"])["k"].transform("nunique")
+    return leak[own_levels == levels]
+
+
+def _partial(of_panel: pd.DataFrame, leak: pd.DataFrame) -> list[str]:
+    """Return the measures of a panel that have a level at which `leak` has no seed of theirs."""
+    own = of_panel[of_panel["measure"] != BASELINE]
+    levels = own.groupby("measure", sort=False)["k"].nunique()
+    judged = leak.groupby("measure")["k"].nunique().reindex(levels.index, fill_value=0)
+    return [str(name) for name in levels.index[judged < levels]]
 
 
 def _is_above_zero(leaks_of_seeds: np.ndarray, error: float) -> np.ndarray:
