@@ -17,7 +17,8 @@ from nlproar.run.layout import Layout
 from nlproar.run.record import Record
 from nlproar.run.series import BASELINE, Panel, Series, has_curves, point_of, title
 from nlproar.stats import leakage, trust
-from nlproar.stats.intervals import FEWEST_SEEDS, SIGNIFICANCE, Interval, holm, t_interval
+from nlproar.stats.intervals import Interval, holm, t_interval
+from nlproar.stats.significance import FEWEST_SEEDS, SIGNIFICANCE
 
 _PROBE_VERSION = 1  # raise it when the probe changes
 _LARGE = NOTICEABLE / 100  # of accuracy: only where a leak of this size is excluded it is said that there is none

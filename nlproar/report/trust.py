@@ -23,7 +23,7 @@ from nlproar.report.formats import NOTHING, estimate, number, p_value
 from nlproar.report.frame import Study
 from nlproar.run.series import BASELINE, explanation_title, has_curves, point_of, taken_apart
 from nlproar.stats import agreement, trust
-from nlproar.stats.intervals import FEWEST_SEEDS, SIGNIFICANCE
+from nlproar.stats.significance import FEWEST_SEEDS, SIGNIFICANCE
 
 # The metric that the others should agree with, for explanations of the usual model and of masked fine-tuning.
 TRUTH = "Truth: auprc"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nlproar.stats.intervals import FEWEST_SEEDS, LEVEL
+from nlproar.stats.significance import FEWEST_SEEDS, LEVEL
 
 RESAMPLES = 2000
 _MOST_PERMUTED = 6  # measures, all orders of which are looked at

@@ -8,9 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtr, stdtrit  # scipy.stats has the same, and takes a second to import
 
-SIGNIFICANCE = 0.05  # a p value from which on two things are not told apart
-LEVEL = 1 - SIGNIFICANCE  # of every interval
-FEWEST_SEEDS = 3  # with which a difference that is not found says anything: of two, hardly any is found
+from nlproar.stats.significance import FEWEST_SEEDS, LEVEL
+
 ROUNDING = 1e-12  # of shares and of per cent; a standard error that is not larger is 0
 
 

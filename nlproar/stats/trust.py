@@ -15,15 +15,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from nlproar.stats.agreement import kendall
-from nlproar.stats.intervals import (
-    FEWEST_SEEDS,
-    LEVEL,
-    ROUNDING,
-    SIGNIFICANCE,
-    Interval,
-    half_width,
-    paired_differences,
-)
+from nlproar.stats.intervals import ROUNDING, Interval, half_width, paired_differences
+from nlproar.stats.significance import FEWEST_SEEDS, LEVEL, SIGNIFICANCE
 
 POWER = 0.8  # with which the planner wants a difference to be found
 _MOST_SUBSETS = 50  # of seeds, that are looked at; of more, so many are drawn
