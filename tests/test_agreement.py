@@ -156,6 +156,38 @@ def test_a_measure_that_lacks_a_seed_has_no_rank_and_takes_none_from_the_others(
     assert agreement.summary(found)["rank"].tolist()[:2] == [1, 2] and np.isnan(agreement.summary(found)["rank"][2])
 
 
+@pytest.mark.parametrize("more", ["gradient", "lime"])
+def test_a_measure_with_more_seeds_takes_no_rank_from_the_others(more):
+    """The ranks are of the seeds that the others have."""
+    of_series = {"gradient": [5.0, 6.0], "attention": [4.0, 5.0], "lime": [1.0, 2.0]}
+    of_series[more] = [*of_series[more], 99.0, 99.0]
+    ranks = agreement.summary(table_of_scores(one=of_series)).set_index("series")["rank"]
+    assert ranks.to_dict() == {"gradient": 1, "attention": 2, "lime": 3}
+    two = agreement.summary(table_of_scores(one={"gradient": [5.0, 6.0, 0.0], "attention": [4.0, 5.0]}))
+    assert two["rank"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("metrics", [("one",), ("one", "other")])
+@pytest.mark.parametrize("measures", [("gradient",), ("gradient", "attention")])
+def test_every_score_stands_in_the_table(metrics, measures):
+    found = table_of_scores(**{metric: {measure: [3.0] for measure in measures} for metric in metrics})
+    shown = agreement.to_read(agreement.summary(found), agreement.taus(found), agreement.cost([]))
+    assert shown["agreement"]["measure"].tolist() == list(measures)
+    assert ("agreement_taus" in shown) == (len(metrics) == len(measures) == 2)
+
+
+def test_without_a_score_there_is_no_table():
+    found = table_of_scores(one={"gradient": [np.nan]})
+    assert agreement.to_read(agreement.summary(found), agreement.taus(found), agreement.cost([])) == {}
+
+
+def test_the_page_shows_the_scores_of_one_metric(tmp_path):
+    """There are no two orders to draw."""
+    erased(str(tmp_path), "gradient", 0.3)
+    html = page.render(collect(frame.load([Layout(tmp_path)]), "cpu", None), [])
+    assert 'id="agreement"' in html and "Erasure: sufficiency" in html and "70.0 (1)" in html
+
+
 def test_the_runs_of_a_ranking_that_never_changes_count_for_the_recursive_metric(tmp_path):
     folder = str(tmp_path)
     for measure in ("random", "gradient", "position"):

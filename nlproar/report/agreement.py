@@ -88,8 +88,9 @@ def of_studies_together(found: pd.DataFrame, studies: Sequence[Study]) -> pd.Dat
 def summary(found: pd.DataFrame) -> pd.DataFrame:
     """Return mean, 95 % t interval over seeds and rank of each measure by each metric.
 
-    Columns: study, metric, series, measure, score, low, high, n, rank (1 is the most faithful; NaN for a measure that
-    lacks a seed, and for one with a transform, which checks the metric and is no measure of its own).
+    Columns: study, metric, series, measure, score, low, high, n, rank (1 is the most faithful, by the seeds that
+    more than half of the measures have; NaN for a measure that lacks one of them, and for one with a transform, which
+    checks the metric and is no measure of its own).
     """
     rows: list[dict[str, Any]] = []
     for (study, metric), part in found.groupby(["study", "metric"], sort=False):
@@ -104,9 +105,10 @@ def summary(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ranks(scores_of_metric: pd.DataFrame) -> dict[str, float]:
-    """Return the rank of each measure by one metric, by its mean over the seeds. A measure that lacks a seed which
-    another one has is not ranked: its mean would be of other models."""
-    table = _of_measures(scores_of_metric).dropna(axis=1, how="all").dropna()
+    """Return the rank of each measure by one metric, by its mean over the seeds that more than half of the measures
+    have. A measure that lacks one of these is not ranked: its mean would be of other models."""
+    table = _of_measures(scores_of_metric).dropna(how="all")
+    table = table.loc[:, table.notna().mean() > 0.5].dropna()
     if table.empty:
         return {}
     ranks = agreement.ranks(table.to_numpy(float).mean(axis=1))
@@ -199,11 +201,11 @@ def _base_of(one: Record) -> str:
 
 
 def to_read(found: pd.DataFrame, between: pd.DataFrame, costs: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the tables for people, by name; none where there is one metric only.
+    """Return the tables for people, by name; none where there is no score.
 
-    They are a row for each measure with its score and rank by each metric, the taus, and the costs.
+    They are a row for each measure with its score and rank by each metric, the taus if there are any, and the costs.
     """
-    if between.empty:
+    if not found["n"].any():
         return {}
     rows: dict[tuple[str, str], dict[str, str]] = {}
     metrics = list(dict.fromkeys(found["metric"]))
@@ -223,14 +225,14 @@ def to_read(found: pd.DataFrame, between: pd.DataFrame, costs: pd.DataFrame) -> 
         }
     )
     shown = costs.rename(columns={"study": "task", "cpu_seconds": "CPU seconds", "model_bytes": "models, MB"})
-    shown["models, MB"] = shown["models, MB"] / 1e6
+    shown["models, MB"] = shown["models, MB"].astype(float) / 1e6
     for name in ("seconds", "CPU seconds", "models, MB"):
         shown[name] = [NOTHING if np.isnan(value) else f"{value:,.0f}" for value in shown[name]]
-    return {
-        "agreement": pd.DataFrame(table, columns=["task", "measure", *metrics]),
-        "agreement_taus": pairs,
-        "agreement_cost": shown,
-    }
+    tables = {"agreement": pd.DataFrame(table, columns=["task", "measure", *metrics])}
+    if len(pairs):
+        tables["agreement_taus"] = pairs
+    tables["agreement_cost"] = shown
+    return tables
 
 
 def _interval(value: float, low: float, high: float) -> str:

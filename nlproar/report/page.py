@@ -49,6 +49,7 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
     variables = figures.variables(used)
 
     read = tables.to_read(results)
+    pictures = _with_agreement(pictures, read)
     racu = read["racu"]
     if (racu["published % (95 %)"] == formats.NOTHING).all():
         racu = racu.drop(columns="published % (95 %)")
@@ -100,6 +101,15 @@ def _strips(cache: Caches, number: int) -> dict[str, Any]:
     data = strips(cache)
     notes = [printable(note) for note in data.pop("notes", [])]
     return {"study": cache.study.label, "number": number, "data": data, "gone": data.get("gone"), "notes": notes}
+
+
+def _with_agreement(pictures: Sequence[Picture], read: Mapping[str, pd.DataFrame]) -> list[Picture]:
+    """Return the pictures, and a section for the tables of agreement where there are no two orders to draw."""
+    sections = list(pictures)
+    if "agreement" in read and all(picture.name != "agreement" for picture in pictures):
+        caption = "The score of each measure by each metric, and what each metric has cost."
+        sections.append(Picture("agreement", "Scores by each metric", caption, [], [], 1, (0, 0)))
+    return sections
 
 
 def _numbers(read: Mapping[str, pd.DataFrame], pictures: Sequence[Picture]) -> dict[str, list[dict[str, Any]]]:
