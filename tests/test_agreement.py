@@ -207,6 +207,22 @@ def test_the_runs_of_a_ranking_that_never_changes_count_for_the_recursive_metric
     assert table[["metric", "runs"]].to_numpy().tolist() == [["Recursive ROAR", 5]]
 
 
+def test_the_runs_behind_a_score_are_those_of_its_strategy_and_step(tmp_path):
+    for step in (20, 50):
+        made_records.study(tmp_path, seeds=(0,), measures=["gradient"], step=step)
+    flags = {"vectors": "random", "persistent_dir": str(tmp_path)}
+    for measure in ("random", "gradient"):
+        recursion = {"recursive": True, "recursive_step_size": 1}
+        made_records.made(resolve("sst", importance_measure=measure, k=1, **recursion, **flags), 0.7)
+    studies = frame.load([Layout(tmp_path)]).studies
+    runs = agreement.cost(studies).set_index("metric")["runs"]
+    # k = 0 and 100 %, random masking at 20, 40, 50, 60 and 80 %, and the curve itself.
+    assert runs["Recursive ROAR with step 20"] == 2 + 5 + 4 and runs["Recursive ROAR with step 50"] == 2 + 5 + 1
+    assert runs["Recursive ROAR, count"] == 1 + 2 and len(runs) == 3
+    scored = {agreement.metric_of_runs(metric) for metric in scores_in(tmp_path)["metric"]}
+    assert scored == set(runs.index) - {"Recursive ROAR, count"}
+
+
 @pytest.mark.slow
 def test_cost_counts_trainings_and_the_models_that_are_shared(studies):
     table = agreement.cost(studies).set_index("metric")

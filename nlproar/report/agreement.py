@@ -46,8 +46,8 @@ def scores(studies: Sequence[Study], racu_by_seed: pd.DataFrame) -> pd.DataFrame
         for row in of_panel.itertuples():
             place = {"study": study_label, "series": row.explanation, "measure": row.measure, "seed": row.seed}
             score = 100 * row.racu
-            for metric in _metrics_of_curve(str(masking), row.step, steps):
-                rows.append({**place, "metric": metric, "score": score, "faithful": score})
+            for metric in _metrics_of_curve(str(masking), "quantile", row.step, steps):
+                rows.append({**place, "metric": f"{metric}: RACU", "score": score, "faithful": score})
     for study in studies:
         for one in study.records:
             if has_curves(one.identity["evaluation"]):
@@ -68,15 +68,23 @@ def scores(studies: Sequence[Study], racu_by_seed: pd.DataFrame) -> pd.DataFrame
     return of_studies_together(pd.DataFrame(rows, columns=columns), studies)
 
 
-def _metrics_of_curve(masking: str, step: Any, steps: Sequence[int]) -> list[str]:
-    """Return the metrics that the RACU of a series is a score of. `steps` are those of all series with this masking.
+def _metrics_of_curve(masking: str, strategy: str | None, step: Any, steps: Sequence[int]) -> list[str]:
+    """Return the metrics that a series with this step belongs to. `steps` are those of all series beside it.
 
-    Recursion with several steps is several metrics. A ranking that never changes has no step, and belongs to each.
+    Recursion with several steps is several metrics. A ranking that never changes has no step, and belongs to each. Only
+    quantiles have a RACU, so that a metric whose levels count tokens is another one.
     """
+    if strategy != "quantile":
+        masking = f"{masking}, {strategy or 'count'}"
     if len(steps) < 2:
-        return [f"{masking}: RACU"]
+        return [masking]
     own_steps = steps if pd.isna(step) else [step]
-    return [f"{masking} with step {one}: RACU" for one in own_steps]
+    return [f"{masking} with step {one}" for one in own_steps]
+
+
+def metric_of_runs(metric_of_score: str) -> str:
+    """Return the metric whose runs a score comes from: "ROAR" of "ROAR: RACU"."""
+    return metric_of_score.rpartition(": ")[0]
 
 
 def of_studies_together(found: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
@@ -185,9 +193,14 @@ def runs_of_metrics(study: Study) -> dict[str, list[Record]]:
     for panel, all_series in panels(curves).items():
         if all(series.measure == BASELINE for series in all_series):
             continue  # nothing is compared with it
-        records = [one for series in all_series for one in curves[own_panel(panel, series), series]]
-        base = [one for one in shared[_base_of(records[0])] if panel.strategy == "quantile" or point_of(one).level == 0]
-        found[panel.title] |= {one.id: one for one in [*base, *records]}
+        steps = sorted({series.step for series in all_series if series.step is not None})
+        for series in all_series:
+            records = curves[own_panel(panel, series), series]
+            base = shared[_base_of(records[0])]
+            if panel.strategy != "quantile":
+                base = [one for one in base if point_of(one).level == 0]
+            for metric in _metrics_of_curve(panel.title, panel.strategy, series.step, steps):
+                found[metric] |= {one.id: one for one in [*base, *records]}
     for metric, records in others.items():
         base = [one for one in shared[_base_of(records[0])] if point_of(one).level == 0]
         found[metric] |= {one.id: one for one in [*base, *records]}

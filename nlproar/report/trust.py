@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from nlproar.report.agreement import runs_of_metrics
+from nlproar.report.agreement import metric_of_runs, runs_of_metrics
 from nlproar.report.formats import NOTHING, estimate, number, p_value
 from nlproar.report.frame import Study
 from nlproar.run.series import BASELINE, explanation_title, has_curves, point_of, taken_apart
@@ -544,9 +544,7 @@ def plan(scores: pd.DataFrame, seconds: pd.DataFrame) -> pd.DataFrame:
         # Unlike the verdicts, the plan leaves out random masking where scores are RACU.
         table = _by_series_and_seed(scores_of_metric)
         sign = _sign(scores_of_metric)
-        # "ROAR: RACU" is a score of the metric "ROAR", whose runs took the time.
-        metric_of_runs = str(metric).rpartition(": ")[0]
-        cost = seconds_of_seed.get((study, metric_of_runs))
+        cost = seconds_of_seed.get((study, metric_of_runs(str(metric))))
         measures = [name for name in table.index if taken_apart(str(name)).transform is None]
         for first, second in combinations(measures, 2):
             first_scores = sign * table.loc[first].to_numpy(float)
@@ -650,8 +648,7 @@ def _orders_to_read(ordered: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
             row[study] = _rounded(of_study["tau"].iloc[0], 2) if len(of_study) else NOTHING
         row["mean"] = _rounded(own["tau"].mean(), 2)
         row["power %"] = _rounded(100 * own["power"].mean(), 0)
-        metric_of_runs = str(metric).rpartition(": ")[0]  # "ROAR: RACU" is a score of the metric "ROAR"
-        has_cost = (costs["metric"] == metric_of_runs) & costs["study"].isin(own["study"])
+        has_cost = (costs["metric"] == metric_of_runs(str(metric))) & costs["study"].isin(own["study"])
         seconds = costs.loc[has_cost, "cpu_seconds"]
         row["CPU seconds"] = f"{seconds.sum():,.0f}" if len(seconds) and seconds.notna().all() else NOTHING
         rows.append(row)
