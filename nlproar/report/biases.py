@@ -41,7 +41,7 @@ def biases(caches: Sequence[Caches]) -> pd.DataFrame:
             try:
                 values = cache.importance(one)
                 dataset = cache.require_dataset()
-            except Gone:  # the notes of the report say which caches are not there
+            except Gone:  # the means of the table are over the seeds that are left
                 continue
             done.add(key)
             found = _of_test(values, dataset)

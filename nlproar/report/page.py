@@ -21,7 +21,7 @@ from nlproar.stats.faithfulness import SMALLEST_FALL
 _TRUST = {
     "trust": "Verdicts",
     "trust_truth": "Kendall's tau between each metric and the truth of the planted tasks, over measures",
-    "trust_plan": "How many seeds would tell two measures apart",
+    "trust_plan": "How many seeds would tell two measures apart, by a t test of these alone, without Holm's correction",
     "bias": "What each measure prefers, whatever the model",
     "randomisation": "Rank correlation of importance with that of a model whose layers are randomised, from the output"
     " up to the layer that is named, and with that of a model of another seed",

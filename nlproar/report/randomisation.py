@@ -68,7 +68,7 @@ def _between_seeds(cache: Caches, records: Sequence[Record]) -> dict[int, float]
     try:
         split = cache.require_dataset().splits["test"]
         values = [cache.importance(one) for one in records]
-    except Gone:  # the notes of the report say which caches are not there
+    except Gone:  # there is no column then, and the verdict is unknown
         return {}
     pairs = np.zeros((len(records), len(records)))
     for first, second in combinations(range(len(records)), 2):
