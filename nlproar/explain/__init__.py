@@ -194,6 +194,7 @@ MEASURES = {
     ),
     "lime": Measure(
         "nlproar.explain.perturbation:Lime",
+        version=2,
         random=True,
         parameters=Perturbations,
         slow=True,

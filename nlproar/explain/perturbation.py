@@ -24,6 +24,8 @@ from nlproar.seeds import derive
 
 Forward = Callable[[Tensor], Tensor]
 
+KERNEL_WIDTH = 0.25  # of LIME, for a cosine distance in [0, 1]; its authors' code has 25 for one in [0, 100]
+
 
 class _Perturbation(ABC):
     """What these measures share: each observation is explained for itself, with random numbers of its own."""
@@ -123,10 +125,23 @@ class KernelShap(_Perturbation):
 
 
 class Lime(_Perturbation):
-    """The coefficients of a sparse linear model of the logit near the text (Ribeiro et al. 2016, arXiv 1602.04938)."""
+    """The coefficients of a linear model of the logit near the text (Ribeiro et al. 2016, arXiv 1602.04938).
+
+    It is fitted as by the authors' code for texts: ridge regression with a penalty of 1, in which a perturbed text
+    whose cosine distance from the text is d has the weight exp(-d² / (2 * `KERNEL_WIDTH`²)). Captum's defaults are
+    another kernel, whose weights are all nearly the same, and a lasso, which sets most tokens of a long text to 0.
+    """
 
     def attribute(self, forward: Forward, is_there: Tensor, at_once: int) -> Tensor:
         """See `_Perturbation.attribute`."""
+        from captum._utils.models.linear_model import SkLearnRidge
+        from captum.attr._core.lime import get_exp_kernel_similarity_function
+
+        lime = self.captum.Lime(
+            forward,
+            interpretable_model=SkLearnRidge(alpha=1.0),
+            similarity_func=get_exp_kernel_similarity_function("cosine", KERNEL_WIDTH),
+        )
         samples = self.perturbations * is_there.size(1)
-        found: Tensor = self.captum.Lime(forward).attribute(is_there, n_samples=samples, perturbations_per_eval=at_once)
+        found: Tensor = lime.attribute(is_there, n_samples=samples, perturbations_per_eval=at_once)
         return found
