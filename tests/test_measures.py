@@ -12,6 +12,7 @@ from sklearn.metrics import mutual_info_score
 from nlproar.dataset.batch import make_batch
 from nlproar.dataset.encoding import Dataset, Split
 from nlproar.dataset.vocabulary import MASK, PAD, UNK, Vocabulary
+from nlproar.errors import UserError
 from nlproar.explain import ALIASES
 from nlproar.explain import MEASURES as REGISTERED
 from nlproar.explain.gradient import FromGradient, input_gradient
@@ -557,3 +558,8 @@ def test_vocabulary_smaller_than_the_embedding_has_a_gradient_norm():
     gold_logit(model, batch, embedded).sum().backward()
     expected = (embedded.grad @ model.embedding.weight.T).norm(dim=2).detach()
     torch.testing.assert_close(scores("gradient", explained(model, dataset), batch), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_attention_rollout_of_a_model_without_layers_of_attention_is_refused_and_is_not_its_attention(world):
+    with pytest.raises(UserError, match="BiLSTMAttention does not follow attention through layers"):
+        build("attention-rollout", explained(*world))

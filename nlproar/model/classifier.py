@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nlproar.dataset.batch import SequenceBatch
+from nlproar.errors import UserError
 from nlproar.model import MODELS
 from nlproar.model.recipes import Recipe
 
@@ -97,9 +98,13 @@ class Classifier(nn.Module):
         return self.view()
 
     def rolling_out(self) -> View:
-        """Return a view whose predictions have attention that is followed through all layers, if the model has several
-        layers of it."""
-        return self.attending()
+        """Return a view whose predictions have attention that is followed through all layers of it.
+
+        Raises UserError for a model that does not offer this.
+        """
+        raise UserError(
+            f"{type(self).__name__} does not follow attention through layers; choose another --importance-measure"
+        )
 
     @abstractmethod
     def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
