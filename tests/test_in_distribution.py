@@ -13,11 +13,11 @@ from nlproar.dataset.batch import make_batch
 from nlproar.errors import UserError
 from nlproar.evaluate import in_distribution
 from nlproar.evaluate.in_distribution import LEVELS, activations
-from nlproar.model.classifier import Classifier
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
 from nlproar.stats.distribution import KnownObservations, shift, simes
 from tests.conftest import random_split
+from tests.stubs import Stub
 
 
 def test_simes_is_the_least_of_the_scaled_sorted_p_values():
@@ -99,7 +99,7 @@ def test_activations_are_the_largest_states_of_the_tokens_whatever_the_padding_a
         assert all(np.allclose(one[row], other.numpy(), atol=1e-5) for one, other in zip(whole, alone, strict=True))
 
 
-class Silent(Classifier):
+class Silent(Stub):
     """A model that offers no activations."""
 
     def __init__(self):

@@ -21,11 +21,12 @@ from nlproar.explain import Beams
 from nlproar.explain.importance import Explained, build
 from nlproar.masking import mask_at_random, mask_most_important
 from nlproar.model import train
-from nlproar.model.classifier import Classifier, Prediction, View
+from nlproar.model.classifier import Prediction, View
 from nlproar.run import context as context_module
 from nlproar.run.config import from_identity, resolve
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
+from tests.stubs import Stub
 
 
 def flat(*texts):
@@ -93,7 +94,7 @@ def test_a_split_followed_by_another_has_the_observations_of_both():
 # ---- erasure by hand ----
 
 
-class Lookup(Classifier):
+class Lookup(Stub):
     """Class 1 has logit 2 where the word 7 is in the text, else -2; class 0 has 0."""
 
     def __init__(self):

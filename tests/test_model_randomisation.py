@@ -7,7 +7,6 @@ import torch
 
 from nlproar.evaluate import model_randomisation
 from nlproar.evaluate.model_randomisation import correlations
-from nlproar.model.classifier import Classifier
 from nlproar.model.randomisation import layers, with_shuffled
 from nlproar.report import frame, randomisation
 from nlproar.report.caches import Caches
@@ -16,9 +15,10 @@ from nlproar.run.context import Context
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
 from nlproar.stats.agreement import spearman_of_texts
+from tests.stubs import Stub
 
 
-class Blocks(Classifier):
+class Blocks(Stub):
     """A model with two numbered blocks of two modules each."""
 
     def __init__(self):

@@ -25,6 +25,7 @@ from nlproar.explain import MEASURES
 from nlproar.explain.importance import Explained, build
 from nlproar.model import checkpoint, train, training_state, transformer
 from nlproar.model.classifier import Start, View
+from nlproar.model.initial import check
 from nlproar.model.modes import frozen
 from nlproar.model.recipes import TransformerRecipe
 from nlproar.model.transformer import rollout
@@ -210,7 +211,7 @@ def test_the_tokenizer_of_the_tiny_model_is_the_same_in_every_process():
 def test_logits_from_ids_are_those_from_embeddings(made):
     _, dataset, model, _ = made
     batch = batch_of(dataset)
-    assert torch.allclose(model.predict_from_ids(batch), model(batch).logits, atol=1e-5)
+    assert torch.allclose(model.predict_from_tokens(batch), model(batch).logits, atol=1e-5)
     assert torch.equal(model(batch, model.embed(batch)).logits, model(batch).logits)
 
 
@@ -520,15 +521,15 @@ def test_a_model_that_looks_at_padding_is_refused(made, monkeypatch):
 
     monkeypatch.setattr(transformer.Transformer, "_surroundings", everything)
     with pytest.raises(UserError, match=r"--model x: .* cannot be explained, as its logits .*; choose another model"):
-        transformer.check(model, dataset.splits["train"], "x")
+        check(model, dataset.splits["train"], "--model x")
 
 
 def test_a_model_whose_embeddings_are_not_all_it_reads_is_refused(made, monkeypatch):
     _, dataset, model, _ = made
-    from_ids = transformer.Transformer.predict_from_ids
-    monkeypatch.setattr(transformer.Transformer, "predict_from_ids", lambda *of: from_ids(*of) + 1)
+    from_tokens = transformer.Transformer.predict_from_tokens
+    monkeypatch.setattr(transformer.Transformer, "predict_from_tokens", lambda *of: from_tokens(*of) + 1)
     with pytest.raises(UserError, match="its logits from embeddings are not those from tokens"):
-        transformer.check(model, dataset.splits["train"], "x")
+        check(model, dataset.splits["train"], "--model x")
 
 
 def remove(*names):

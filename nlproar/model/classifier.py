@@ -5,7 +5,7 @@ Letters: B batch, T tokens, V vocabulary, E embedding, C classes.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -44,7 +44,7 @@ class Start:
     cache_dir: Path  # where derived files may be kept
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Module, ABC):
     """A model with token embeddings, logits and a way to be trained.
 
     A subclass is registered in `nlproar.model.MODELS`. `shape` are the arguments of its constructor, as JSON can hold
@@ -72,6 +72,12 @@ class Classifier(nn.Module):
     @abstractmethod
     def embedding_matrix(self) -> Tensor:
         """The embeddings of all tokens, (V, E)."""
+
+    def predict_from_tokens(self, batch: SequenceBatch) -> Tensor:
+        """Return the logits (B, C) from the tokens of a batch. `nlproar.model.initial` compares them with those from
+        embeddings; a subclass whose `forward` always goes by way of embeddings overrides this."""
+        prediction: Prediction = self(batch)
+        return prediction.logits
 
     def activations(self, batch: SequenceBatch) -> list[Tensor]:
         """Return, for each layer, the largest activation of each of its D channels over the tokens of an observation,

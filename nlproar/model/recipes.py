@@ -45,6 +45,10 @@ class Recipe:
         """Whether the model is trained, and not used as it is."""
         return True
 
+    def chosen_by(self, model_type: str) -> str:
+        """Return the flag that has chosen the model, as messages show it."""
+        return f"--model-type {model_type}"
+
     def completed(self, layout: Layout) -> Recipe:
         """Return the recipe with everything filled in that its values stand for. Raises UserError if that fails."""
         return self
@@ -241,6 +245,10 @@ class TransformerRecipe(Recipe):
     def is_trained(self) -> bool:
         """See `Recipe.is_trained`."""
         return not self.as_is
+
+    def chosen_by(self, model_type: str) -> str:
+        """See `Recipe.chosen_by`."""
+        return f"--model {self.named or self.model}"
 
     def completed(self, layout: Layout) -> TransformerRecipe:
         """Locate the model, which may be downloaded, and fill in what depends on it."""

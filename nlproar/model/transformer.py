@@ -11,20 +11,18 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoModelForSequenceClassification, RobertaConfig
 
-from nlproar.dataset.batch import SequenceBatch, make_batch
-from nlproar.dataset.encoding import Split
+from nlproar.dataset.batch import SequenceBatch
 from nlproar.dataset.pretrained import TINY, load_config, refused
 from nlproar.dataset.subwords import SubwordTokenizer, folder_of, open_tokenizer
 from nlproar.dataset.vocabulary import CLS, EOS, PAD
 from nlproar.errors import UserError
 from nlproar.model.classifier import Classifier, Inputs, Prediction, Start, View, largest
-from nlproar.model.modes import frozen, in_mode
+from nlproar.model.modes import frozen
 from nlproar.model.recipes import Recipe, TransformerRecipe
 from nlproar.seeds import derive
 
@@ -32,12 +30,6 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 log = logging.getLogger(__name__)
-
-TOLERANCE = 1e-3  # of the checks: a share of the largest of the numbers that are compared
-_SMALLEST_LOGIT = 0.01  # where all logits are smaller, the share is one of this number
-
-_CHECKED = 4  # observations of the batch on which a model is checked
-_CHECKED_TOKENS = 128  # of each of them, at most
 
 
 class Transformer(Classifier):
@@ -83,15 +75,13 @@ class Transformer(Classifier):
     def initial(cls, start: Start) -> Transformer:
         """Return the model before training. Its weights are pretrained, but for a head that it lacks; `tiny` is random.
 
-        Raises UserError for a model whose explanations would be wrong, see `check`.
+        Raises UserError for a model that does not fit the data or the task.
         """
         recipe: TransformerRecipe = start.recipe
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(start.seed, "initialisation"))
             make = cls._tiny if recipe.model == TINY else cls._pretrained
             model = make(start, recipe)
-        # Rounding to bfloat16 is larger than the differences that are looked for.
-        check(model, start.dataset.splits["train"], recipe.named or recipe.model)
         if recipe.bf16:
             model.bf16 = True
             model.shape = {**model.shape, "bf16": True}  # a shape without it is that of a model in float32
@@ -256,8 +246,8 @@ class Transformer(Classifier):
         """See `Classifier.rolling_out`."""
         return _Attending(self, rollout)
 
-    def predict_from_ids(self, batch: SequenceBatch) -> Tensor:
-        """Return the logits (B, C) as the model computes them from the numbers of its own tokens."""
+    def predict_from_tokens(self, batch: SequenceBatch) -> Tensor:
+        """See `Classifier.predict_from_tokens`: as the network computes them from the numbers of its own tokens."""
         place = self._places(batch)
         tokens = batch.tokens
         if batch.query_tokens is not None:
@@ -413,62 +403,3 @@ def _query_type(config: Any, tokenizer: SubwordTokenizer) -> int:
     """Return the token type of the second text; 0 for a model that has one type only."""
     types = getattr(config, "type_vocab_size", 0) or 0
     return tokenizer.query_type if types > tokenizer.query_type else 0
-
-
-# What a model must do to be explained
-
-
-def check(model: Transformer, train: Split, named: str) -> None:
-    """Raise UserError for a model of which gradient measures, or tests in batches, would be silently wrong.
-
-    On one padded batch of real observations, of which each has a masked token: the logits from ids must be those from
-    embeddings, padding must change no logit, and the gradient at padding must be zero.
-    """
-    with in_mode(model, training=False):
-        reason = _flaw(model, train)
-    if reason is not None:
-        kind = model.network.config.model_type
-        raise UserError(f"--model {named}: {kind} cannot be explained, as {reason}; choose another model")
-
-
-def _flaw(model: Transformer, train: Split) -> str | None:
-    batch, alone = _checked_batches(model, train)
-    try:
-        embedded = model.embed(batch).detach().requires_grad_()
-        with torch.enable_grad():
-            logits = model(batch, embedded).logits
-        (gradient,) = torch.autograd.grad(logits.sum(), embedded)
-        logits = logits.detach()
-    except (ValueError, TypeError, NotImplementedError) as error:
-        return f"it takes no embeddings in the place of tokens ({' '.join(str(error).split())[:100]})"
-    with torch.no_grad():
-        from_ids = model.predict_from_ids(batch)
-        single = torch.cat([model(one).logits for one in alone])
-    if not _are_close(from_ids, logits):
-        return "its logits from embeddings are not those from tokens"
-    if not _are_close(single, logits):
-        return "its logits depend on the padding of the batch"
-    at_padding = gradient[batch.tokens == PAD]
-    if len(at_padding) and float(at_padding.abs().max()) > 1e-6 * float(gradient.abs().max()):
-        return "its logits depend on the embedding of padding"
-    return None
-
-
-def _are_close(one: Tensor, other: Tensor) -> bool:
-    return bool((one - other).abs().max() <= TOLERANCE * max(_SMALLEST_LOGIT, float(other.abs().max())))
-
-
-def _checked_batches(model: Transformer, train: Split) -> tuple[SequenceBatch, list[SequenceBatch]]:
-    """Return one padded batch of observations of different lengths, and each of them alone."""
-    lengths = train.lengths
-    short_enough = np.flatnonzero(lengths <= max(_CHECKED_TOKENS, lengths.min()))
-    order = short_enough[np.argsort(lengths[short_enough], kind="stable")]
-    chosen = order[np.linspace(0, len(order) - 1, min(_CHECKED, len(order))).astype(int)]
-    middle = train.offsets[chosen] + lengths[chosen] // 2
-    mask = np.zeros(len(train.tokens), bool)
-    mask[middle] = train.maskable[middle]
-    masked = train.masked(mask)
-    width = min(int(lengths[chosen].max()) + 3, model.longest)
-    batch = make_batch(masked, chosen, width)
-    alone = [make_batch(masked, chosen[number : number + 1]) for number in range(len(chosen))]
-    return batch, alone

@@ -36,8 +36,9 @@ from nlproar.explain.importance import (
 )
 from nlproar.model import checkpoint
 from nlproar.model import train as training
-from nlproar.model.classifier import Classifier, Start, class_of
+from nlproar.model.classifier import Classifier, Start
 from nlproar.model.device import choose_device, make_deterministic, name_of
+from nlproar.model.initial import initial_model
 from nlproar.model.recipes import Recipe, advice_if_not_finite
 from nlproar.run import predictions, prerequisites
 from nlproar.run.config import Config
@@ -374,7 +375,7 @@ class Context:
             cache_dir=self.layout.cache,
         )
         with self.timed("vectors"):
-            model = class_of(config.model_type).initial(start).to(self.device)
+            model = initial_model(config.model_type, start).to(self.device)
         if not config.recipe.is_trained:
             assert not mask_at_random and not any(mask.any() for mask in masks.of_split.values())
             return model, training.as_it_is(model)
