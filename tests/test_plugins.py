@@ -61,6 +61,13 @@ def test_the_code_of_the_page_on_extending_works_as_one_file(of_the_page, words,
     assert said in done.stdout
 
 
+def test_a_study_of_the_model_of_the_page_leaves_out_the_measures_that_it_lacks(of_the_page):
+    code = "import nlproar; from nlproar import plugins; plugins.load('my_plugin.py');"
+    code += " from nlproar.study.cli import _chosen_measures; print(_chosen_measures(['published'], ['films'], 'bag'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=of_the_page, capture_output=True, text=True)
+    assert "'gradient'" in done.stdout and "attention" not in done.stdout, done.stderr
+
+
 def test_python_names_a_plugin_as_the_command_line_does(of_the_page):
     code = "import nlproar; print(nlproar.resolve('films', plugin='my_plugin.py').command())"
     done = subprocess.run([sys.executable, "-c", code], cwd=of_the_page, capture_output=True, text=True)
