@@ -1,11 +1,17 @@
 """Batches hold every observation once, whatever their size."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlproar.dataset.batch import FixedBatches, TrainingBatches, make_batch
+from nlproar.dataset.encoding import Dataset, Split
+from nlproar.dataset.vocabulary import Vocabulary
+from nlproar.explain.importance import Explained, build
+from nlproar.model.bilstm_attention import BiLSTMAttention
+from nlproar.run.config import usual_measure
 from tests.conftest import random_split
 
 
@@ -36,10 +42,39 @@ def test_fixed_batches_hold_every_observation_once_within_their_budget(seed, n, 
     split = split_of(seed, n, paired)
     seen = []
     for rows, batch in FixedBatches(split, budget):
-        assert batch.tokens.numel() <= max(budget, batch.tokens.size(1))
+        assert len(rows) * batch.width <= max(budget, batch.width)
         assert (batch.observation.numpy() == rows + 100).all()
         seen += rows.tolist()
     assert sorted(seen) == list(range(n))
+
+
+def test_a_query_that_is_longer_than_the_text_limits_the_batch_and_a_shorter_one_does_not():
+    def sizes(text, query):
+        tokens, offsets = np.ones(50 * text, np.int32), np.arange(51) * text
+        query_tokens, query_offsets = np.ones(50 * query, np.int32), np.arange(51) * query
+        split = Split(tokens, offsets, np.zeros(50, np.int64), query_tokens, query_offsets)
+        return {len(rows) for rows, _, _ in FixedBatches(split, 400).plan()}
+
+    assert sizes(16, 8) == sizes(16, 16) == {25}
+    assert sizes(8, 80) == {5}
+
+
+@pytest.mark.parametrize("measure", ["leave-one-out", "beam-search", "integrated-gradient"])
+def test_what_a_measure_asks_about_at_once_is_limited_by_the_longer_sequence_of_a_pair(measure, monkeypatch):
+    asked = []
+    model = BiLSTMAttention(50, 4, 4, 4, paired=True)
+    answer = BiLSTMAttention.decide
+
+    def counted(self, batch, hidden, query):
+        asked.append(len(batch.tokens) * batch.query_tokens.size(1))
+        return answer(self, batch, hidden, query)
+
+    split = split_of(1, 1, True)
+    batch = make_batch(split, np.array([0]), query_width=100)
+    explained = Explained(model, Dataset(Vocabulary(()), {"test": split}, "d"), 4, 0, usual_measure(measure), 400)
+    monkeypatch.setattr(BiLSTMAttention, "decide", counted)
+    build(measure, explained)(batch)
+    assert len(asked) > 1 and max(asked) == 400
 
 
 def test_a_batch_is_its_observations_padded_with_zeros():

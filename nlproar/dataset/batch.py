@@ -34,6 +34,13 @@ class SequenceBatch:
         """(B, T) bool: true but at [PAD], [CLS] and [EOS]."""
         return self.tokens >= FIRST_MASKABLE
 
+    @property
+    def width(self) -> int:
+        """The tokens of an observation, padding included: of the longer sequence of a pair."""
+        if self.query_tokens is None:
+            return self.tokens.size(1)
+        return max(self.tokens.size(1), self.query_tokens.size(1))
+
     def to(self, device: torch.device | str, **kwargs: object) -> SequenceBatch:
         """Return the batch on another device."""
         return self._map(lambda value: value.to(device))
@@ -126,7 +133,8 @@ class RandomlyMaskedBatches(TrainingBatches):
 class FixedBatches:
     """Every observation of `split` once, in batches of at most `tokens_per_batch` tokens (or one observation).
 
-    An observation is padded to a width that depends on its own lengths only. Iterating yields (rows, batch).
+    Of pairs, neither the first sequences nor the second ones have more tokens than that. An observation is padded to
+    widths that depend on its own lengths only. Iterating yields (rows, batch).
     """
 
     def __init__(self, split: Split, tokens_per_batch: int) -> None:
@@ -147,7 +155,7 @@ class FixedBatches:
             if not len(group):
                 continue
             t, q = int(width[group[0]]), int(query_width[group[0]])
-            size = max(1, self.tokens_per_batch // t)
+            size = max(1, self.tokens_per_batch // max(t, q))
             for i in range(0, len(group), size):
                 yield group[i : i + size], t, q
 

@@ -69,7 +69,7 @@ class BeamSearch:
         set_is_masked = sets[:, 1:].bool()
         in_set, token = (batch.maskable[row_of_set] & ~set_is_masked).nonzero(as_tuple=True)
         of_sets = totals.new_zeros(set_is_masked.shape)
-        size = max(1, self.tokens_per_batch // batch.tokens.size(1))
+        size = max(1, self.tokens_per_batch // batch.width)
         for some_sets, some_tokens in zip(in_set.split(size), token.split(size), strict=True):
             texts = batch.rows(row_of_set[some_sets])
             masked = set_is_masked[some_sets]

@@ -88,7 +88,7 @@ class PathGradient(FromGradient):
 
     def _in_parts(self, points: int, batch: SequenceBatch) -> list[tuple[int, int]]:
         """Return the bounds of the parts into which so many points are divided to save memory."""
-        size = max(1, self.tokens_per_batch // batch.tokens.numel())
+        size = max(1, self.tokens_per_batch // (len(batch.tokens) * batch.width))
         return [(start, min(start + size, points)) for start in range(0, points, size)]
 
 

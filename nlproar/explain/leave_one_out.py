@@ -35,7 +35,7 @@ class SignedLeaveOneOut:
         whole = self._score(batch)
         importance = torch.zeros_like(batch.tokens, dtype=whole.dtype)
         row, position = batch.maskable.nonzero(as_tuple=True)
-        size = max(1, self.tokens_per_batch // batch.tokens.size(1))
+        size = max(1, self.tokens_per_batch // batch.width)
         for start in range(0, len(row), size):
             of, where = row[start : start + size], position[start : start + size]
             tokens = batch.tokens[of]

@@ -64,7 +64,7 @@ class _Perturbation(ABC):
     def _explain_one(self, one: SequenceBatch, positions: Tensor) -> Tensor:
         """Return the values of the tokens at `positions` (n,) of a batch of one observation."""
         seed = derive(self.seed, f"perturbations of observation {int(one.observation[0])}")
-        at_once = max(1, self.tokens_per_batch // one.tokens.size(1))
+        at_once = max(1, self.tokens_per_batch // one.width)
         is_there = torch.ones(1, len(positions), device=one.tokens.device)
         forward = partial(self._logit, one, positions)
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
