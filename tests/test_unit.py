@@ -15,6 +15,7 @@ from nlproar.dataset.vocabulary import CLS, EOS
 from nlproar.errors import UserError
 from nlproar.evaluate.erasure import ranks
 from nlproar.evaluate.unit import word_starts
+from nlproar.explain import MEASURES
 from nlproar.report import frame, panels
 from nlproar.report.examples import nearest
 from nlproar.run import cli, prerequisites, record
@@ -125,6 +126,13 @@ def test_the_importance_of_a_word_by_hand(how, expected):
     importance = np.array([0.2, 0.1, 0.6, 0.6], np.float32)
     starts = np.array([True, False, False, True])
     assert masking.importance_of_words(importance, starts, how) == pytest.approx(expected)
+
+
+def test_a_word_comes_with_its_most_important_token_in_the_order_that_changes_most_and_with_its_last_in_the_other():
+    importance, starts = np.array([4, 1, 3, 2], np.float32), np.array([True, False, True, False])
+    of_most, of_least = MEASURES["beam-search"].of_word, MEASURES["least-beam-search"].of_word
+    assert masking.importance_of_words(importance, starts, of_most).tolist() == [4, 3]
+    assert masking.importance_of_words(importance, starts, of_least).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(

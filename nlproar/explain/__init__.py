@@ -173,9 +173,9 @@ MEASURES = {
     "least-beam-search": Measure(
         "nlproar.explain.beam_search:LeastBeamSearch",
         parameters=Beams,
-        version=2,
+        version=3,
         slow=True,
-        of_word="largest",
+        of_word="smallest",  # a word comes when the last of its tokens does
         ordinal=True,
         role="check",
     ),
