@@ -563,3 +563,40 @@ def test_vocabulary_smaller_than_the_embedding_has_a_gradient_norm():
 def test_attention_rollout_of_a_model_without_layers_of_attention_is_refused_and_is_not_its_attention(world):
     with pytest.raises(UserError, match="BiLSTMAttention does not follow attention through layers"):
         build("attention-rollout", explained(*world))
+
+
+class Constant:
+    """A measure of a user's own, which returns the same for every batch of one shape."""
+
+    def __init__(self, importance_of):
+        self.importance_of = importance_of
+
+    def __call__(self, batch):
+        return Scores(self.importance_of(batch.tokens))
+
+
+@pytest.mark.parametrize(
+    "importance_of",
+    [
+        lambda tokens: torch.ones(tokens.shape)[:, 1:-1],
+        lambda tokens: torch.ones(1, tokens.size(1)),
+        lambda tokens: torch.ones(*tokens.shape, 1),
+    ],
+)
+def test_importance_that_is_not_one_value_per_token_is_refused_by_name(world, importance_of):
+    _, dataset = world
+    with pytest.raises(UserError, match="importance by own has the shape"):
+        explain("own", Constant(importance_of), explained(None, dataset), "train")
+
+
+def test_importance_may_be_a_part_of_a_graph(world):
+    _, dataset = world
+    measure = Constant(lambda tokens: torch.ones(tokens.shape, requires_grad=True) * 2)
+    assert (explain("own", measure, explained(None, dataset), "test").values == 2).all()
+
+
+def test_a_measure_without_a_model_cannot_explain_what_one_predicts(world):
+    _, dataset = world
+    measure = Constant(lambda tokens: torch.ones(tokens.shape))
+    with pytest.raises(UserError, match="own cannot explain the predicted class, as it has no model"):
+        explain("own", measure, explained(None, dataset, target="predicted"), "test")

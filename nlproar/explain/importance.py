@@ -213,7 +213,8 @@ class Importance:
 def explain(measure: str, explainer: Explainer, explained: Explained, name: str) -> SplitImportance:
     """Return the importance of every token of the split `name`. `measure` is only named in messages.
 
-    Raises UserError if a value is not finite at a token that can be masked.
+    Raises UserError if the measure does not return a value for every token, if a value is not finite at a token that
+    can be masked, and if a measure without a model is to explain the class that one predicts.
     """
     split = explained.dataset.splits[name]
     values = np.zeros(len(split.tokens), np.float32)
@@ -223,7 +224,9 @@ def explain(measure: str, explainer: Explainer, explained: Explained, name: str)
     has_completeness = False
 
     batches = FixedBatches(split, explained.tokens_per_batch)
-    explain_batch = partial(_explain_batch, explainer, explained, split)
+    if explained.target == "predicted" and explained.model is None:
+        raise UserError(f"{measure} cannot explain the predicted class, as it has no model; use --target gold")
+    explain_batch = partial(_explain_batch, measure, explainer, explained, split)
     progress = stage(f"explaining {name} by {measure}", len(split), "observations")
     if getattr(explainer, "one_at_a_time", False):
         mapping: AbstractContextManager[Callable[..., Iterator[Any]]] = nullcontext(map)
@@ -235,8 +238,8 @@ def explain(measure: str, explainer: Explainer, explained: Explained, name: str)
             seconds[rows] = elapsed / len(rows)
             if scores.completeness is not None:
                 has_completeness = True
-                gap[rows] = scores.completeness.gap.cpu().numpy()
-                difference[rows] = scores.completeness.difference.cpu().numpy()
+                gap[rows] = scores.completeness.gap.detach().cpu().numpy()
+                difference[rows] = scores.completeness.difference.detach().cpu().numpy()
             bar.update(len(rows))
 
     if not np.isfinite(values[split.maskable]).all():
@@ -280,6 +283,7 @@ _PlannedBatch = tuple[np.ndarray, int, int]
 
 
 def _explain_batch(
+    measure: str,
     explainer: Explainer,
     explained: Explained,
     split: Split,
@@ -292,7 +296,10 @@ def _explain_batch(
     if explained.target == "predicted":
         batch = _with_predictions(explained, batch)
     scores = explainer(batch)
-    scores_on_cpu = scores._replace(importance=scores.importance.float().cpu())
+    if scores.importance.shape != batch.tokens.shape:
+        found, wanted = tuple(scores.importance.shape), tuple(batch.tokens.shape)
+        raise UserError(f"importance by {measure} has the shape {found}, and the tokens of its batch have {wanted}")
+    scores_on_cpu = scores._replace(importance=scores.importance.detach().float().cpu())
     seconds = time.perf_counter() - started
     return rows, scores_on_cpu, seconds
 
