@@ -272,7 +272,10 @@ def _copy_tokens(
 def _log_completeness_error(error: float) -> None:
     """Log a completeness error, as a warning if it is above `TOLERATED_ERROR`."""
     if error > TOLERATED_ERROR:
-        advice = "a smaller --tolerance, or more --riemann-samples, would be closer"
+        advice = (
+            "a smaller --tolerance, or more --riemann-samples, would be closer; where a smaller --tolerance changes"
+            " nothing, an observation has the most points already, and only --riemann-samples can name more"
+        )
         log.warning("completeness error %.2g %%; %s", 100 * error, advice)
     else:
         log.info("completeness error %.2g %%", 100 * error)
