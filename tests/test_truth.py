@@ -6,7 +6,7 @@ import torch
 
 from nlproar.errors import UserError
 from nlproar.evaluate.erasure import ranks
-from nlproar.evaluate.truth import Truth
+from nlproar.evaluate.truth import Truth, means
 from nlproar.explain import MEASURES, transform
 from nlproar.explain.importance import Scores
 from nlproar.explain.oracle import Oracle
@@ -39,6 +39,23 @@ def test_scores_of_two_texts_by_hand():
 def test_negative_importance_is_no_mass_and_no_importance_is_none():
     values = np.array([-1, 2, 2, 0, 0], np.float32)
     assert truth.mass(values, INFORMATIVE, OFFSETS).tolist() == [0.5, 0]
+
+
+def test_a_text_without_an_informative_token_has_no_score_and_a_score_that_no_text_has_is_left_out():
+    values = np.array([3, 2, 1, 4, 4], np.float32)
+    rank = ranks(values, np.ones(5, bool), OFFSETS)
+
+    def scores(informative):
+        return {
+            "precision": truth.precision(rank, informative, OFFSETS),
+            "auprc": truth.average_precision(rank, informative, OFFSETS),
+            "mass": truth.mass(values, informative, OFFSETS),
+        }
+
+    of_one = scores(np.array([True, False, False, False, False]))
+    assert all(np.isnan(found).tolist() == [False, True] for found in of_one.values())
+    assert means(of_one) == {"precision": 1, "auprc": 1, "mass": 0.5}
+    assert means(scores(np.zeros(5, bool))) == {}
 
 
 # ---- transforms ----

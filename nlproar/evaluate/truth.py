@@ -1,6 +1,7 @@
 """Truth: how well a measure finds the informative tokens, on tasks where these are known (`nlproar.dataset.planted`).
 
-It is what other metrics should agree with. Three scores are recorded, each the mean over the test observations:
+It is what other metrics should agree with. Three scores are recorded, each the mean over the test observations that
+have an informative token:
 
 - precision: the share of informative tokens among as many top tokens as there are informative ones;
 - auprc: the area under the curve of precision against recall;
@@ -66,8 +67,7 @@ class Truth(OfOneModel):
         }
         if _has_amounts(config):
             found["mass"] = truth.mass(np.where(split.maskable, values, 0), is_informative, split.offsets)
-        for name, of_observations in found.items():
-            metrics["test"][name] = float(np.nanmean(of_observations))
+        metrics["test"] |= means(found)
         return context.record(config, metrics, masks, importance=importance, model_of=trained)
 
     def name_parts(self, config: Config) -> list[str]:
@@ -77,6 +77,18 @@ class Truth(OfOneModel):
     def title(self, values: Mapping[str, Any]) -> str:
         """See `Evaluation.title`."""
         return f"Truth{of_model(values)}"
+
+
+def means(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the mean of each score, by its name, over the observations (N,) that have it.
+
+    A score that no observation has is left out.
+    """
+    found = {}
+    for name, of_observations in scores.items():
+        if not np.isnan(of_observations).all():
+            found[name] = float(np.nanmean(of_observations))
+    return found
 
 
 def _has_amounts(config: Config) -> bool:

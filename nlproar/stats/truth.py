@@ -41,13 +41,15 @@ def mass(values: np.ndarray, informative: np.ndarray, offsets: np.ndarray) -> np
     """Return the share of the importance of each observation that its informative tokens hold: (N,), 0 to 1.
 
     values is (S,), 0 at tokens that cannot be masked. Negative importance counts as 0. An observation without any
-    importance gets 0.
+    importance gets 0, and one without an informative token NaN.
     """
     positive = np.maximum(values.astype(np.float64), 0)
     starts = offsets[:-1]
     total = np.add.reduceat(positive, starts)
     own = np.add.reduceat(np.where(informative, positive, 0), starts)
-    return np.where(total > 0, own / np.where(total > 0, total, 1), 0.0)
+    share = np.where(total > 0, own / np.where(total > 0, total, 1), 0.0)
+    number = np.add.reduceat(informative, starts)
+    return np.where(number > 0, share, np.nan)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
