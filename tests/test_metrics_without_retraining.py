@@ -381,9 +381,12 @@ def test_normalised_erasure_is_one_for_its_own_search_and_zero_for_the_opposite(
     flags = {"evaluation": "normalised-erasure", "train_missing": True, "beams": 1, "target": "predicted"}
     (name,) = normalised_erasure.NormalisedErasure.scores
     most = run(small_run(importance_measure="beam-search", **flags)).metrics["test"][name]
+    changes_of, mean_change = [], normalised_erasure.mean_change
+    monkeypatch.setattr(normalised_erasure, "mean_change", lambda *of: changes_of.append(of[2]) or mean_change(*of))
     least = run(small_run(importance_measure="least-beam-search", **flags)).metrics["test"][name]
     random = run(small_run(importance_measure="random", **flags)).metrics["test"][name]
     assert most == pytest.approx(1) and least == pytest.approx(0) and 0 < random < 1
+    assert len(changes_of) == 2  # those of the limits were kept by the first run
 
 
 def test_the_number_of_beams_is_that_of_the_limits_and_of_the_measure_and_part_of_the_name():

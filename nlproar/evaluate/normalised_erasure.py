@@ -62,25 +62,26 @@ class NormalisedErasure(Erasure):
         of_class = config.parameters.erasure_class
         importance, model, performance = self.explain_and_test(config, context)
         with context.timed("explain"):
-            least = self._limit(config, context, "least-beam-search")
+            least = self._search(config, context, "least-beam-search")
             least.compute()
-            most = self._limit(config, context, "beam-search")
+            most = self._search(config, context, "beam-search")
             most.compute()
         masks = Masks.nothing(context.dataset)
-        key = {
-            "version": _VERSION,
-            "importance": [one.digest for one in (importance, least, most)],
-            "weights": context.weights(trained),
-            "class": of_class,
-        }
-
+        decides = {"version": _VERSION, "weights": context.weights(trained), "class": of_class}
+        key = {**decides, "importance": [one.digest for one in (importance, least, most)]}
         starts = word_starts(config, context.dataset.splits["test"])
 
+        def change(order: Importance) -> np.ndarray:
+            return mean_change(model, context, order, of_class, starts)
+
+        def change_of_limit(order: Importance) -> np.ndarray:
+            """Return the same of an order that every measure is compared with, from the cache if it is there."""
+            own_key = {**decides, "importance": order.digest}
+            path = context.layout.limit(storage.digest(own_key))
+            return storage.cached(path, own_key, lambda: {"change": change(order)})["change"]
+
         def make() -> storage.Arrays:
-            values = []
-            for one in (importance, least, most):
-                values.append(mean_change(model, context, one, of_class, starts))
-            return {"normalised": normalise(*values)}
+            return {"normalised": normalise(change(importance), change_of_limit(least), change_of_limit(most))}
 
         with context.timed("test"):
             normalised = context.observations(config, key, make)["normalised"]
@@ -93,7 +94,7 @@ class NormalisedErasure(Erasure):
             config, performance, masks, importance=importance, model_of=trained, diagnostics=diagnostics
         )
 
-    def _limit(self, config: Config, context: Context, measure: str) -> Importance:
+    def _search(self, config: Config, context: Context, measure: str) -> Importance:
         """Return the order of tokens that reaches a limit of the class whose probability is compared."""
         own = config.parameters
         search = Beams(target=own.erasure_class, beams=own.beams)

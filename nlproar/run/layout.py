@@ -140,6 +140,10 @@ class Layout:
         """Return the place of the values of single observations that a run has found."""
         return self.cache / "observations" / f"{config.id}.npz"
 
+    def limit(self, digest: str) -> Path:
+        """Return the place of a limit of normalised erasure, which all measures share; `digest` is that of its key."""
+        return self.cache / "limits" / f"{digest[:16]}.npz"
+
     def predictions(self, run: str) -> Path:
         """Return the place of the logits of a run, by its id."""
         return self.cache / "predictions" / f"{run}.npz"
