@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -159,6 +160,23 @@ def test_a_model_that_cannot_answer_the_question_is_refused(films, judge, tmp_pa
     three.save_pretrained(judge)
     with pytest.raises(UserError, match="--as-is: it cannot classify yet, as it lacks the weights classifier"):
         run(films(named(judge, *LABELS)))  # its configuration does not say that it has three
+
+
+def test_names_of_labels_that_are_exchanged_make_other_predictions_and_other_importance(films, judge, monkeypatch):
+    base = films(judge)
+    erased = films(judge, evaluation="erasure", importance_measure="gradient")
+    before = {one: run(one) for one in (base, erased)}
+    module = sys.modules["made_films"]
+    exchanged = in_memory("films", examples(paired=False), LABELS[::-1], whitespace)
+    monkeypatch.setattr(module, "TASKS", {"films": exchanged})
+    for one in (base, erased):
+        with pytest.raises(UserError, match="had another value of labels"):
+            run(one)
+    after = {}
+    for one in (base, erased):
+        after[one] = run(replace(one, options=replace(one.options, overwrite=True)))
+    assert after[base].performance == pytest.approx(1 - before[base].performance)
+    assert after[erased].sources["importance"] != before[erased].sources["importance"]
 
 
 def test_classes_are_matched_by_their_names_and_else_by_their_numbers(caplog):

@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nlproar.dataset import babi_simulation, encoding, raw
+from nlproar.dataset import babi, babi_simulation, encoding, raw
 from nlproar.errors import UserError
 from nlproar.evaluate.masks import Masks
 from nlproar.model import checkpoint, train
 from nlproar.model.bilstm_attention import BiLSTMAttention
+from nlproar.report import frame
 from nlproar.run import curve, record
 from nlproar.run.context import Context
 from nlproar.run.layout import Layout
@@ -322,6 +323,35 @@ def test_no_mean_is_made_over_different_data(tmp_path):
     layout, _, configs = records_of(tmp_path, ["a", "b"])
     texts = curve.of_study([record.read(layout.record(config), config) for config in configs], range(2))
     assert len(texts) == 2 and all(text.split()[-1] == "-" for text in texts)
+
+
+@pytest.mark.parametrize("name", ["labels", "monitor", "metric", "version"])
+def test_runs_and_models_of_a_task_that_is_declared_otherwise_now_are_refused_until_they_are_made_again(
+    small_run, monkeypatch, name
+):
+    config = small_run()
+    layout = Layout.of(config)
+    run(config)
+    task = babi.TASKS["babi-1"]
+    others = {"labels": task.labels[::-1], "monitor": "macro_f1", "metric": "macro_f1", "version": 2}
+    monkeypatch.setitem(babi.TASKS, "babi-1", replace(task, **{name: others[name]}))
+    for one in (config, small_run(evaluation="erasure", importance_measure="random")):
+        with pytest.raises(UserError, match=f"the task babi-1 had another value of {name};") as error:
+            run(one)
+        assert str(error.value).endswith(f"make it again: {config.command()} --overwrite")
+    assert name in status.look(layout, of_small_runs(config)).failures[config]
+    with pytest.raises(UserError, match=f"had another value of {name}"):
+        frame.load([layout])
+    assert run(small_run(overwrite=True)).task == json.loads(json.dumps(config.task.described()))
+    assert status.look(layout, of_small_runs(config)).records and frame.load([layout]).studies
+
+
+def test_a_record_of_a_program_that_kept_no_version_of_the_task_is_of_the_first_one(small_run):
+    config = small_run()
+    one = run(config)
+    without = {name: value for name, value in one.task.items() if name != "version"}
+    record.write(Layout.of(config).record(config), replace(one, task=without))
+    assert run(config).task == without
 
 
 def test_a_finished_run_of_other_data_is_refused(small_run, monkeypatch):

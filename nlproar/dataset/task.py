@@ -75,6 +75,7 @@ class Task:
             "labels": list(self.labels),
             "monitor": self.monitor,
             "metric": self.metric,
+            "version": self.version,
             "paired": self.paired,
             "confidential": self.confidential,
         }

@@ -49,6 +49,7 @@ class Transformer(Classifier):
     explained_tokens: ClassVar[Mapping[str, int]] = {"cpu": 2048, "cuda": 32_768}
 
     permutation: Tensor
+    class_order: Tensor | None
 
     def __init__(
         self,
@@ -68,8 +69,9 @@ class Transformer(Classifier):
         self.longest = longest
         self.query_type = query_type
         self.bf16 = bf16
-        self.class_order = class_order
         self.register_buffer("permutation", torch.arange(vocabulary_size))
+        # It stands with the weights, so that their checksum, by which importance is cached, is another one.
+        self.register_buffer("class_order", None if class_order is None else torch.tensor(class_order))
 
     @classmethod
     def initial(cls, start: Start) -> Transformer:

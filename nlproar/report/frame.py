@@ -221,6 +221,7 @@ def _load(path: Path) -> Record:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     record.check_values(path, one, config)
+    record.check_task(path, one, config.task, "run it with --overwrite")
     return one
 
 

@@ -44,7 +44,7 @@ from nlproar.run import predictions, prerequisites
 from nlproar.run.config import Config
 from nlproar.run.environment import environment
 from nlproar.run.layout import Layout
-from nlproar.run.record import Record
+from nlproar.run.record import Record, deciding
 from nlproar.seeds import derive
 
 log = logging.getLogger(__name__)
@@ -206,7 +206,7 @@ class Context:
         """Return everything that decides the importance of tokens by a measure, before any transform."""
         name = str(config.importance_measure)
         measure = MEASURES[name]
-        return {
+        key = {
             "version": IMPORTANCE_VERSION,
             "measure": name,
             "measure_version": measure.version,
@@ -216,6 +216,9 @@ class Context:
             "data": self.dataset.digest,
             "masks": masks.digest,
         }
+        if self.task.version != 1:
+            key["task_version"] = self.task.version  # the oracles ask the task
+        return key
 
     def _unit_key(self, config: Config) -> dict[str, Any]:
         """Return what decides the importance of words besides that of tokens; nothing if the unit is a token."""
@@ -392,7 +395,11 @@ class Context:
                 mask_at_random=mask_at_random,
                 tensorboard=self.layout.tensorboard(config) if config.options.tensorboard else None,
                 state=self.layout.training_state(config),
-                state_key={"config": config.identity, "dataset": self.dataset.digest},
+                state_key={
+                    "config": config.identity,
+                    "dataset": self.dataset.digest,
+                    "task": deciding(self.task.described()),
+                },
             )
         # What earlier processes spent on their epochs is part of the cost of the run.
         self.durations["train"] += trained.earlier_seconds

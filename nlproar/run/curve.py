@@ -46,6 +46,7 @@ def show(layout: Layout, config: Config, done: Record) -> str:
 
 def comparable(layout: Layout, config: Config, done: Record) -> list[Record]:
     """Return the records that differ from `done`, the record of a run, in level, measure and evaluation only."""
+    task = record.deciding(done.task)
     prefix = f"{config.id.partition(f'_s-{config.seed}_')[0]}_s-{config.seed}_"
     study = study_of(done)
     found = []
@@ -57,7 +58,8 @@ def comparable(layout: Layout, config: Config, done: Record) -> list[Record]:
         except UserError as error:  # the curve of the others is still worth showing
             log.warning("%s", error)
             continue
-        if study_of(other) == study and other.identity["seed"] == config.seed:
+        is_of_task = record.deciding(other.task) == task
+        if is_of_task and study_of(other) == study and other.identity["seed"] == config.seed:
             found.append(other)
     return found
 

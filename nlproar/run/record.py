@@ -38,6 +38,7 @@ from nlproar.run.shape import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
+    from nlproar.dataset.task import Task
     from nlproar.run.config import Config
 
 # Version 3 keeps the identity of a run beside its values, and names what it was made from: masks and importance.
@@ -92,7 +93,7 @@ class Record:
     id: str  # the name of the run, and of the file
     identity: Mapping[str, Any]  # see `Config.identity`
     config: Mapping[str, Any]  # every value of the run by its flag, see `Config.values`
-    task: Mapping[str, Any]  # title, labels, monitor, metric, confidential, paired
+    task: Mapping[str, Any]  # title, labels, monitor, metric, confidential, paired; version, 1 where it is not there
     metrics: Mapping[str, Mapping[str, float]]  # of "val" and "test": accuracy, macro_f1, micro_f1, ...
     masked: Mapping[str, float]  # the share of the maskable tokens that are masked, for each split
     training: Mapping[str, Any] | None  # epochs, best_epoch, parameters; None for a run that has no model of its own
@@ -128,6 +129,7 @@ def read(path: Path, config: Config) -> Record | None:
     if record.identity != config.identity:  # the same name by chance
         raise UserError(f"{path} is the record of another configuration; move it away or run with --overwrite")
     check_values(path, record, config)
+    check_task(path, record, config.task, f"make it again: {config.command()} --overwrite")
     return record
 
 
@@ -202,6 +204,25 @@ def check_values(path: Path, record: Record, config: Config) -> None:
         _check_equal(record, config.values)
     except WrongShape as wrong:
         raise _damaged(path, wrong) from wrong
+
+
+# What a task declares that decides the numbers of a run, and is part of neither its identity nor its data.
+_DECIDING = ("labels", "monitor", "metric", "version")
+
+
+def deciding(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the numbers of a run in `task`, what a record tells of a task."""
+    return {name: task.get(name, 1) for name in _DECIDING}  # a record of an earlier program has no version, which is 1
+
+
+def check_task(path: Path, record: Record, task: Task, remedy: str) -> None:
+    """Raise UserError, which ends with `remedy`, where the task was declared otherwise when the record was made."""
+    now = deciding(task.described())
+    then = deciding(record.task)
+    different = [name for name in _DECIDING if then[name] != now[name]]
+    if different:
+        what = " and ".join(different)
+        raise UserError(f"{path} was made when the task {task.name} had another value of {what}; {remedy}")
 
 
 def stamp(path: Path) -> str | None:
