@@ -81,6 +81,18 @@ def test_unpacked_files_are_used_and_changes_change_the_fingerprint(tmp_path):
     assert first.fingerprint != raw.open_raw(source(), tmp_path, MEMBERS).fingerprint
 
 
+def test_a_file_that_is_moved_to_another_folder_changes_the_fingerprint(tmp_path):
+    """In IMDB, the folder is the label."""
+    unpack(tmp_path / "toy", {"neg/1.txt": "bad", "neg/2.txt": "good", "pos/3.txt": "fine"})
+
+    def fingerprint():
+        return raw.open_raw(source(), tmp_path, ("neg/*.txt", "pos/*.txt")).fingerprint
+
+    before = fingerprint()
+    (tmp_path / "toy" / "neg" / "2.txt").rename(tmp_path / "toy" / "pos" / "2.txt")
+    assert fingerprint() != before
+
+
 def test_another_checksum_is_used_with_a_warning_that_names_both(tmp_path, caplog):
     file = archive(tmp_path / "toy" / "data.zip")
     raw.open_raw(source(sha256="0" * 64), tmp_path, MEMBERS)

@@ -151,7 +151,8 @@ def open_raw(
     elif archive is not None and files and not _is_better(archive, folder, files, missing, patterns, cache_dir):
         archive = None
     if archive is None:
-        prints = [fingerprint(path, cache_dir) for path in files]
+        # The name counts, too: in IMDB, the folder of a review is its label.
+        prints = [(os.path.relpath(path, folder), fingerprint(path, cache_dir)) for path in files]
         return RawFiles(str(folder), storage.digest(prints)[:12], partial(_open_folder, folder))
     verify(source, archive, cache_dir)
     opener = _open_zip if zipfile.is_zipfile(archive) else _open_tar
