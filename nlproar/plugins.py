@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 from nlproar.errors import UserError
 
@@ -81,6 +82,23 @@ def load(name: str) -> str:
             raise
         _loaded.add(place)
     return place
+
+
+def imported(module: str, what: str) -> ModuleType:
+    """Return the module that the entry of a registry names for `what`, as in "task films".
+
+    Raises UserError if there is no such module, as when the file of a plug-in was given another name.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        is_of_module = error.name is not None and f"{module}.".startswith(f"{error.name}.")
+        if not is_of_module or not _loaded:
+            raise
+        files = ", ".join(sorted(Path(place).name for place in _loaded))
+        raise UserError(
+            f"the entry {module!r} of {what} names no module; the plug-in is {files}, so write its name without .py"
+        ) from error
 
 
 def _check_is_free(stem: str, name: str) -> None:

@@ -7,7 +7,9 @@ import sys
 import pytest
 
 from nlproar import plugins
+from nlproar.dataset import TASKS, load_task
 from nlproar.errors import UserError
+from nlproar.evaluate import EVALUATIONS, load_evaluation
 from tests.conftest import ROOT
 
 PLUGIN = str(ROOT / "tests" / "plugin.py")
@@ -152,6 +154,18 @@ def test_two_plugins_of_one_name_and_one_named_as_a_library_are_refused(tmp_path
     for other in ("b/of_one_name.py", "json.py"):
         with pytest.raises(UserError, match=r"another module is called .*; give the file another name"):
             plugins.load(str(tmp_path / other))
+
+
+def test_a_plugin_under_another_name_than_its_entry_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(TASKS, "secret", "plug")
+    monkeypatch.setitem(EVALUATIONS, "secret", "plug:Secret")
+    (tmp_path / "renamed.py").touch()
+    plugins.load(str(tmp_path / "renamed.py"))
+    for load, what in ((load_task, "task"), (load_evaluation, "metric")):
+        with pytest.raises(
+            UserError, match=f"the entry 'plug' of {what} secret names no module; the plug-in is .*renamed.py"
+        ):
+            load("secret")
 
 
 def test_a_second_plugin_flag_is_refused_as_printed_commands_would_have_one_of_them():

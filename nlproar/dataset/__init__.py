@@ -5,8 +5,9 @@ To add one, write a module with a `TASKS` dict like its neighbours and name it h
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from nlproar.plugins import imported
 
 if TYPE_CHECKING:
     from nlproar.dataset.task import Task
@@ -37,5 +38,5 @@ TASKS = {
 
 def load_task(name: str) -> Task:
     """Return the declaration of a task, a key of `TASKS`. Imports its module only."""
-    task: Task = import_module(TASKS[name]).TASKS[name]
+    task: Task = imported(TASKS[name], f"task {name}").TASKS[name]
     return task

@@ -5,8 +5,9 @@ To add one, write a class like `nlproar.evaluate.roar.Roar` and give it a line h
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from nlproar.plugins import imported
 
 if TYPE_CHECKING:
     from nlproar.evaluate.evaluation import Evaluation
@@ -26,5 +27,5 @@ EVALUATIONS = {
 def load_evaluation(name: str) -> Evaluation:
     """Return the evaluation `name`, a key of `EVALUATIONS`. Imports its module only."""
     module, _, attribute = EVALUATIONS[name].partition(":")
-    evaluation: Evaluation = getattr(import_module(module), attribute)()
+    evaluation: Evaluation = getattr(imported(module, f"metric {name}"), attribute)()
     return evaluation

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -27,6 +26,7 @@ from nlproar.errors import UserError
 from nlproar.explain import MEASURES
 from nlproar.model.classifier import Classifier
 from nlproar.model.modes import frozen
+from nlproar.plugins import imported
 from nlproar.progress import stage
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Explainer(Protocol):
 def build(measure: str, explained: Explained) -> Explainer:
     """Return the explainer of a measure, a key of `MEASURES`."""
     module_name, _, class_name = MEASURES[measure].location.partition(":")
-    explainer_class = getattr(import_module(module_name), class_name)
+    explainer_class = getattr(imported(module_name, f"measure {measure}"), class_name)
     explainer: Explainer = explainer_class(explained)
     return explainer
 

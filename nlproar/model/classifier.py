@@ -8,7 +8,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -19,6 +18,7 @@ from nlproar.dataset.batch import SequenceBatch
 from nlproar.errors import UserError
 from nlproar.model import MODELS
 from nlproar.model.recipes import Recipe
+from nlproar.plugins import imported
 
 if TYPE_CHECKING:
     from nlproar.dataset.encoding import Dataset
@@ -185,5 +185,5 @@ def build(model_type: str, shape: Mapping[str, Any]) -> Classifier:
 def class_of(model_type: str) -> type[Classifier]:
     """Return the class of a model, by a key of `MODELS`."""
     module, _, name = MODELS[model_type].location.partition(":")
-    found: type[Classifier] = getattr(import_module(module), name)
+    found: type[Classifier] = getattr(imported(module, f"model {model_type}"), name)
     return found
