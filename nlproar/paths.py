@@ -1,13 +1,15 @@
-"""Paths as a user types them."""
+"""Paths as a user types them, and names that become parts of paths."""
 
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 
 from nlproar.errors import UserError
 
 _BREAK_A_LINE = ("Cc", "Zl", "Zp")  # Unicode's control characters, and its separators of lines and paragraphs
+_NAME = re.compile(r"\w[\w.-]*")  # no hidden file, no other folder, and no flag
 
 
 def as_utf8(path: str) -> str:
@@ -31,3 +33,9 @@ def user_path(flag: str, text: str) -> str:
         user = text.partition("/")[0]
         raise UserError(f"{flag} {text}: there is no user {user[1:]}; write ./{text} for a name that begins with ~")
     return expanded
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise UserError for a name of `what` ("task") that must not be a part of the name of a file."""
+    if _NAME.fullmatch(name) is None:
+        raise UserError(f"{what} {name!r}: give it a name of letters, digits, _ and, after the first one, - and .")

@@ -19,7 +19,9 @@ from nlproar.dataset.task import SPLITS, Example, in_memory
 from nlproar.dataset.tokenizer import english, whitespace
 from nlproar.dataset.vocabulary import EOS, MASK, SPECIALS, UNK, Vocabulary
 from nlproar.errors import UserError
+from nlproar.explain import MEASURES
 from nlproar.run import prerequisites
+from nlproar.run.config import resolve
 from nlproar.run.layout import Layout
 
 words = st.lists(st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1, max_size=4))
@@ -180,6 +182,56 @@ def test_an_example_of_ones_own_that_cannot_be_is_named(example, said):
         films(example)
 
 
+def test_what_is_no_example_is_named():
+    with pytest.raises(UserError, match=r"task films, example 6: it is no Example \(its type is tuple\)"):
+        films(("train", "a film", 1))
+
+
+@pytest.mark.parametrize("labels", [(0, 1), ("positive",), ("a", "a"), "ab", ("a", ""), ()])
+def test_labels_of_a_task_are_two_or_more_different_names(labels):
+    with pytest.raises(UserError, match=r"task films: labels=.*; give two or more different names"):
+        in_memory("films", [], labels, whitespace)
+    with pytest.raises(UserError, match=r"task films: labels="):
+        replace(films(), labels=labels)
+    assert in_memory("films", [], ["a", "b"], whitespace).labels == ("a", "b")
+
+
+@pytest.mark.parametrize("name", ["a/b", "../escaped", "..", ".hidden", "", "a b", "-k"])
+def test_a_name_that_becomes_a_part_of_a_path_leads_nowhere_else(name, monkeypatch):
+    with pytest.raises(UserError, match="give it a name of letters, digits"):
+        in_memory(name, [], ("a", "b"), whitespace)
+    with pytest.raises(UserError, match="give it a name of letters, digits"):
+        replace(films(), sources={name: dict})
+    monkeypatch.setitem(TASKS, name, TASKS["sst"])
+    monkeypatch.setitem(MEASURES, name, MEASURES["random"])
+    for dataset, flags in ((name, {}), ("sst", {"importance_measure": name})):
+        with pytest.raises(UserError, match="give it a name of letters, digits"):
+            resolve(dataset, **flags)
+
+
+@pytest.mark.parametrize(
+    ("tokenize", "said"),
+    [
+        (lambda text: None, "returned an object of type NoneType, not a list of texts"),
+        (str.lower, "returned an object of type str, not a list of texts"),
+        (lambda text: (word for word in text.split()), "returned an object of type generator"),
+        (lambda text: [len(word) for word in text.split()], "a list whose elements have the type int, not str"),
+    ],
+)
+def test_a_tokenizer_that_returns_no_list_of_texts_is_named(tokenize, said):
+    with pytest.raises(UserError, match=f"task films: its tokenizer .*{said}"):
+        films(tokenize=tokenize)
+    with pytest.raises(UserError, match=f"task films: its tokenizer .*{said}"):
+        encode(replace(films(), tokenize=tokenize))
+
+
+def test_a_split_without_examples_of_ones_own_asks_for_examples():
+    without = [Example(split, "a film", label) for split in ("train", "test") for label in (0, 1)]
+    task = in_memory("films", without, ("negative", "positive"), whitespace)
+    with pytest.raises(UserError, match=r"^no observation of films for val; left out: none; add examples to the task$"):
+        encode(task)
+
+
 @pytest.mark.parametrize("fact", ["monitor", "metric"])
 def test_a_metric_of_a_task_of_ones_own_that_does_not_exist_is_named(fact):
     for name in ("f1", "cross_entropy"):
@@ -191,9 +243,10 @@ def test_a_metric_of_a_task_of_ones_own_that_does_not_exist_is_named(fact):
     films(metric="macro_f1_at_best_threshold")
 
 
-def test_a_label_may_be_an_integer_of_any_library():
-    (*_, last) = films(Example("test", "a film", np.int64(1))).read(generated({}))
-    assert type(last.label) is int
+@pytest.mark.parametrize("label", [np.int64(1), np.bool_(True), True])
+def test_a_label_may_be_an_integer_or_a_truth_value_of_any_library(label):
+    (*_, last) = films(Example("test", "a film", label)).read(generated({}))
+    assert last == Example("test", "a film", 1) and type(last.label) is int
 
 
 def test_another_tokenizer_of_ones_own_is_other_data(tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nlproar.paths import check_name
 from nlproar.plugins import imported
 
 if TYPE_CHECKING:
@@ -38,5 +39,6 @@ TASKS = {
 
 def load_task(name: str) -> Task:
     """Return the declaration of a task, a key of `TASKS`. Imports its module only."""
+    check_name("task", name)
     task: Task = imported(TASKS[name], f"task {name}").TASKS[name]
     return task

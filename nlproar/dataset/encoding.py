@@ -25,7 +25,7 @@ from nlproar.dataset.download import download
 from nlproar.dataset.raw import RawFiles
 from nlproar.dataset.sources import Source
 from nlproar.dataset.subwords import Subwords, SubwordTokenizer, open_tokenizer
-from nlproar.dataset.task import SPLITS, Example, Task
+from nlproar.dataset.task import SPLITS, Example, Task, checked_tokens
 from nlproar.dataset.vocabulary import CLS, EOS, FIRST_MASKABLE, MASK, SPECIALS, UNK, Vocabulary
 from nlproar.errors import UserError
 from nlproar.progress import stage
@@ -442,12 +442,11 @@ def encode(
     _check(task, raw, columns)
     vocabulary = _choose_vocabulary(columns["train"], list(numbers), task.min_document_frequency)
     if not vocabulary.words:
-        summary = raw.tally.summary("train", task.records)
-        raise UserError(
-            f"{raw.place}: no word occurs in {task.min_document_frequency} of the"
-            f" {len(columns['train'].label):,} training observations of {task.title}; {summary};"
-            " check the files"
+        problem = (
+            f"no word occurs in {task.min_document_frequency} of the {len(columns['train'].label):,} training"
+            f" observations of {task.title}"
         )
+        raise _too_little(task, raw, problem, "train")
 
     broken = next((word for word in vocabulary.words if "\n" in word), None)
     if broken is not None:
@@ -622,18 +621,18 @@ def _left_out(task: Task, raw: RawFiles) -> list[str]:
     return warnings
 
 
-def _tokenize(tokenize: Callable[[str], list[str]], chunk: list[Example]) -> list[_Tokenized]:
-    """Return the examples of a chunk with their tokens. It may run in another process."""
+def _tokenize(name: str, tokenize: Callable[[str], list[str]], chunk: list[Example]) -> list[_Tokenized]:
+    """Return the examples of a chunk of the task `name` with their tokens. It may run in another process."""
     tokenized: list[_Tokenized] = []
     for example in chunk:
-        text = _tokens(tokenize, example.text)
-        query = _tokens(tokenize, example.query)
+        text = _tokens(name, tokenize, example.text)
+        query = _tokens(name, tokenize, example.query)
         tokenized.append((example, text, query))
     return tokenized
 
 
-def _tokens(tokenize: Callable[[str], list[str]], text: str) -> list[str] | None:
-    """Return the tokens of `text`; None if it is far too long, or has a word that is.
+def _tokens(name: str, tokenize: Callable[[str], list[str]], text: str) -> list[str] | None:
+    """Return the tokens of `text`; None if it is far too long, or has a word that is. The task is called `name`.
 
     The time to split a word into tokens grows with the square of its length.
     """
@@ -643,7 +642,7 @@ def _tokens(tokenize: Callable[[str], list[str]], text: str) -> list[str] | None
         longest_word = max(map(len, text.split()), default=0)
         if longest_word > _LONGEST_WORD:
             return None
-    return tokenize(text)
+    return checked_tokens(name, tokenize(text))
 
 
 def _tokenized(
@@ -655,7 +654,7 @@ def _tokenized(
     remaining = iter(examples)
     first_examples = list(islice(remaining, _WORTH_PROCESSES))
     chunks = _chunks(chain(first_examples, remaining))
-    work = partial(_tokenize, task.tokenize)
+    work = partial(_tokenize, task.name, task.tokenize)
     if num_workers < 2 or len(first_examples) < _WORTH_PROCESSES or not _can_be_sent(task.tokenize):
         for chunk in chunks:
             yield from work(chunk)
@@ -682,9 +681,7 @@ def _check(task: Task, raw: RawFiles, columns: Mapping[str, _Column]) -> None:
     """Raise UserError for a split without observations and, of few labels, for one that does not occur in a split."""
     for name, column in columns.items():
         if not column.label:
-            summary = raw.tally.summary(name, task.records)
-            problem = f"{raw.place}: no observation of {task.title} for {name}"
-            raise UserError(f"{problem}; {summary}; check the files")
+            raise _too_little(task, raw, f"no observation of {task.title} for {name}", name)
     if len(task.labels) > _FEW_LABELS:
         return
     for name, column in columns.items():
@@ -692,12 +689,15 @@ def _check(task: Task, raw: RawFiles, columns: Mapping[str, _Column]) -> None:
         for label, label_name in enumerate(task.labels):
             if label in labels:
                 continue
-            summary = raw.tally.summary(name, task.records)
-            number = f"{len(column.label):,}"
-            raise UserError(
-                f"{raw.place}: none of the {number} {name} observations of {task.title} is"
-                f" {label_name}; {summary}; check the files"
-            )
+            problem = f"none of the {len(column.label):,} {name} observations of {task.title} is {label_name}"
+            raise _too_little(task, raw, problem, name)
+
+
+def _too_little(task: Task, raw: RawFiles, problem: str, split: str) -> UserError:
+    """Return what to say of a task where too little is left of a split."""
+    if task.is_in_memory:
+        return UserError(f"{problem}; {raw.tally.left_out(split)}; add examples to the task")
+    return UserError(f"{raw.place}: {problem}; {raw.tally.summary(split, task.records)}; check the files")
 
 
 def _choose_vocabulary(

@@ -40,12 +40,16 @@ class Tally:
     def summary(self, split: str, records: str) -> str:
         """What was read and what was left out of `split`, for the message that too little is left."""
         read = ", ".join(f"{number:,} of {name}" for name, number in sorted(self.read.items()))
+        seen = [f"{column} was {_names(counts)}" for column, counts in self.values.items()]
+        parts = [f"{records} read: {read or 'none'}", self.left_out(split), *seen]
+        return "; ".join(parts)
+
+    def left_out(self, split: str) -> str:
+        """What was left out of `split`, and why."""
         reasons = [
             f"{number:,} {reason}" for (where, reason), number in self.dropped.most_common() if where in ("", split)
         ]
-        seen = [f"{column} was {_names(counts)}" for column, counts in self.values.items()]
-        parts = [f"{records} read: {read or 'none'}", f"left out: {', '.join(reasons) or 'none'}", *seen]
-        return "; ".join(parts)
+        return f"left out: {', '.join(reasons) or 'none'}"
 
     def warnings(self, published: Mapping[str, int], records: str) -> list[str]:
         """A sentence for each file of which another number of records was read than was published, and the notes."""

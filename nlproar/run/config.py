@@ -28,7 +28,7 @@ from nlproar.explain.transform import UNCHANGED, Transform
 from nlproar.flags import changed, check, choose, flag, flags_of, spelled, values_of
 from nlproar.model import MODELS, model_named
 from nlproar.model.recipes import BiLSTMRecipe, Recipe
-from nlproar.paths import user_path
+from nlproar.paths import check_name, user_path
 from nlproar.run.layout import Layout
 
 # Raise this when a default changes, or when the same values lead to other numbers.
@@ -444,6 +444,7 @@ def _registered(flag_name: str, name: str, registry: Mapping[str, Any]) -> str:
     """Return `name` if it is in the registry, else raise UserError, which names the flag."""
     if name not in registry:
         raise UserError(f"{flag_name} {name}: choose from {', '.join(registry)}")
+    check_name(flag_name, name)
     return name
 
 
