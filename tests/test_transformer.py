@@ -1,6 +1,7 @@
 """Transformers: what is explained is what the model computes, special tokens stay, and what cannot be explained is
 refused."""
 
+import errno
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BigBirdConfig
 
 from nlproar.dataset import TASKS as REGISTERED
-from nlproar.dataset import encoding, subwords
+from nlproar.dataset import encoding, pretrained, subwords
 from nlproar.dataset.batch import FixedBatches, make_batch
 from nlproar.dataset.task import Example, in_memory
 from nlproar.dataset.tokenizer import whitespace
@@ -33,6 +35,7 @@ from nlproar.run import prerequisites
 from nlproar.run.config import from_identity, resolve, usual_measure
 from nlproar.run.layout import Layout
 from nlproar.run.run import run
+from nlproar.script import users_errors
 from tests import made_models
 from tests.conftest import ROOT
 
@@ -584,6 +587,7 @@ BROKEN = {
     "other names": (rename_weights, "the weights do not fit its configuration, as bert.embeddings"),
     "other size": (configure(vocab_size=99), "the weights do not fit its configuration, as bert.embeddings.word_emb"),
     "decoder": (made_models.gpt2, "gpt2 is a decoder"),
+    "few tokens": (configure(max_position_embeddings=7), "by its files it takes at most 7 tokens, and 8 are needed"),
     "no mask": (lambda folder: made_models.roberta(folder, mask=False), "its tokenizer has no mask token"),
 }
 
@@ -606,6 +610,65 @@ def test_where_nothing_can_be_downloaded_to_the_message_says_where_a_model_can_b
     assert "\n" not in str(error.value)
     place = tmp_path / "raw" / "models" / "roberta-base"
     assert str(error.value).endswith(f"into {place}, or into any other folder and name that one")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A function that sets what a download from the hub does in its folder, and what it leaves out or raises."""
+
+    def set_to(*left_out, error=None):
+        def download(name, local_dir, **asked):
+            made_models.bert(local_dir)
+            for file in left_out:
+                (local_dir / file).unlink()
+            if error is not None:
+                raise error
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+
+    return set_to
+
+
+def test_what_a_killed_download_left_is_removed_by_the_next_one(hub, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def folders_there():
+        return sorted(path.name for path in (tmp_path / "raw" / "models").iterdir() if path.is_dir())
+
+    hub(error=Killed())
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(shutil, "rmtree", lambda *arguments, **options: None)
+        pretrained.locate("owner/name", Layout(tmp_path))
+    (left,) = folders_there()
+    (tmp_path / "raw" / "models" / left / "half").touch()
+    hub()
+    _, folder = pretrained.locate("owner/name", Layout(tmp_path))
+    assert folders_there() == ["owner--name"] == [folder.name] and not (folder / "half").exists()
+
+
+def test_a_full_disk_is_no_missing_model_of_the_hub(hub, tmp_path):
+    hub(error=OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(UserError, match=r"No space left on device: .*owner--name"), users_errors():
+        pretrained.locate("owner/name", Layout(tmp_path))
+    hub(error=ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"))
+    with pytest.raises(UserError, match=r"the Hugging Face hub gives no such model \(ConnectionRefusedError\)"):
+        pretrained.locate("owner/name", Layout(tmp_path))
+
+
+def test_a_model_of_the_hub_without_safetensors_is_said_to_have_none(hub, tmp_path):
+    hub("model.safetensors")
+    with pytest.raises(UserError, match=r"the hub has no model.safetensors of it, and other weights are not read"):
+        pretrained.locate("owner/name", Layout(tmp_path))
+    assert not (tmp_path / "raw" / "models" / "owner--name").exists()
+
+
+def test_the_name_of_a_model_is_that_of_its_folder_also_from_inside(folders, tmp_path, monkeypatch):
+    shutil.copytree(folders["bert"], tmp_path / "model")
+    (tmp_path / "model" / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "model" / "inside")
+    found, _ = pretrained.locate("..", Layout(tmp_path))
+    assert found.identity.startswith("model@")
 
 
 @pytest.mark.slow

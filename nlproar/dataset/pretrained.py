@@ -11,13 +11,14 @@ Imports neither torch nor transformers by itself.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import re
-import tempfile
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SHORTEST = 8  # tokens of an observation that a model must take
 TINY = "tiny"  # the model that is made and trained here, without any file
 
 _CONFIG = "config.json"
@@ -61,6 +63,11 @@ _OF_NO_CONSEQUENCE = ("_name_or_path", "architectures", "dtype", "torch_dtype", 
 _POSITIONS_AFTER_PADDING = ("camembert", "data2vec-text", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta",
                             "xlm-roberta-xl", "xmod")  # fmt: skip
 _NO_LIMIT = 10**6  # tokenizers that know no limit give a number above this
+
+# Errors of a download that come from this machine, and not from the network.
+_OF_THE_DISK = (
+    errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EROFS,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,8 @@ def locate(named: str, layout: Layout) -> tuple[Pretrained, Path | None]:
     known_as = (str(layout.root), str(folder.absolute()), state)
     if known_as in _located:
         return _located[known_as], folder
-    found = _identify(named, path.absolute().name if is_path else named, folder, layout)
+    name = Path(os.path.abspath(path)).name if is_path else named  # the folder that ".." leads to
+    found = _identify(named, name, folder, layout)
     _located[known_as] = found
     note = _note(layout, str(path.absolute()) if is_path else named)
     if found != _noted(note):
@@ -194,7 +202,13 @@ def _longest(named: str, folder: Path, config: dict[str, Any]) -> int:
         most = _read_json(named, folder / "tokenizer_config.json").get("model_max_length")
         if isinstance(most, int) and most > 0:
             limits.append(most)
-    return min(limits)
+    longest = min(limits)
+    if longest < SHORTEST:
+        raise UserError(
+            f"--model {named}: by its files it takes at most {longest} tokens, and {SHORTEST} are needed; correct"
+            " max_position_embeddings in config.json, or model_max_length in tokenizer_config.json"
+        )
+    return longest
 
 
 def _read_json(named: str, path: Path) -> dict[str, Any]:
@@ -233,46 +247,62 @@ def _fetch(named: str, folder: Path) -> None:
     put = f"put {_CONFIG}, {_WEIGHTS} and the files of its tokenizer into {folder}"
     if _NAME_ON_THE_HUB.fullmatch(named) is None or named.startswith("."):
         raise UserError(f"--model {named}: there is no such folder; name one, {TINY}, or a model of the hub")
-    from huggingface_hub import snapshot_download
-
-    is_offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    with _folder_beside(folder, named, put) as temporary, storage.lock(folder):
+    with _locked(folder, named, put):
         if (folder / _CONFIG).is_file():
             return  # another process has brought it meanwhile
         if folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"--model {named}: {folder} is incomplete; remove it, or {put}")
-        log.info("looking for the model %s on the Hugging Face hub", named)
-        place = Path(temporary) / "model"
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
         try:
-            snapshot_download(
-                named, allow_patterns=list(_FETCHED), local_dir=place, local_files_only=is_offline, max_workers=1
-            )
-        except Exception as error:  # what the network does comes as errors of several libraries
-            raise UserError(
-                f"--model {named}: it is not a folder, and the Hugging Face hub gives no such model"
-                f" ({'HF_HUB_OFFLINE is set' if is_offline else type(error).__name__}); {put}"
-            ) from error
-        if not (place / _CONFIG).is_file():
-            raise UserError(f"--model {named}: the hub has no {_CONFIG} of it; {put}")
-        place.replace(folder)
+            _download(named, temporary, put)
+            temporary.replace(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _download(named: str, place: Path, put: str) -> None:
+    """Download a model of the hub to `place`. Raises UserError, which says what to `put` where, if there is none."""
+    from huggingface_hub import snapshot_download
+
+    is_offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    log.info("looking for the model %s on the Hugging Face hub", named)
+    try:
+        snapshot_download(
+            named, allow_patterns=list(_FETCHED), local_dir=place, local_files_only=is_offline, max_workers=1
+        )
+    except Exception as error:  # what the network does comes as errors of several libraries
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            error.filename = error.filename or str(place)
+            raise
+        raise UserError(
+            f"--model {named}: it is not a folder, and the Hugging Face hub gives no such model"
+            f" ({'HF_HUB_OFFLINE is set' if is_offline else type(error).__name__}); {put}"
+        ) from error
+    if not (place / _CONFIG).is_file():
+        raise UserError(f"--model {named}: the hub has no {_CONFIG} of it; {put}")
+    if not (place / _WEIGHTS).is_file() and not (place / _SHARDS).is_file():
+        raise UserError(
+            f"--model {named}: the hub has no {_WEIGHTS} of it, and other weights are not read; choose another model,"
+            f" or {put}"
+        )
 
 
 @contextmanager
-def _folder_beside(folder: Path, named: str, put: str) -> Iterator[str]:
-    """Make a temporary folder beside `folder`. Raises UserError where none can be made, as with a read-only `raw/`.
+def _locked(folder: Path, named: str, put: str) -> Iterator[None]:
+    """Hold the lock of `folder`. Raises UserError where it cannot be written, as with a read-only `raw/`.
 
     `put` says what the user can do instead.
     """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".")
-    except OSError as error:
-        raise UserError(
-            f"--model {named}: it is not a folder, and it cannot be downloaded, as {folder.parent} cannot be written to"
-            f" ({error.strerror}); {put}, or into any other folder and name that one"
-        ) from error
-    with temporary as path:
-        yield path
+    with ExitStack() as held:
+        try:
+            held.enter_context(storage.lock(folder))
+        except OSError as error:
+            raise UserError(
+                f"--model {named}: it is not a folder, and it cannot be downloaded, as {folder.parent} cannot be written"
+                f" to ({error.strerror}); {put}, or into any other folder and name that one"
+            ) from error
+        yield
 
 
 # What needs transformers

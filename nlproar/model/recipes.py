@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nlproar.dataset import PLANTED
-from nlproar.dataset.pretrained import TINY, is_identified, locate
+from nlproar.dataset.pretrained import SHORTEST, TINY, is_identified, locate
 from nlproar.dataset.sources import VECTORS
 from nlproar.errors import UserError
 from nlproar.fingerprints import fingerprint
@@ -230,7 +230,7 @@ class TransformerRecipe(Recipe):
     model: str = flag(
         "roberta-base", f"transformer: {TINY}, a folder, or a name on the Hugging Face hub (default: roberta-base)"
     )
-    max_length: int = flag(512, "tokens of an observation that a transformer reads, at most", limits=(8, 10**6))
+    max_length: int = flag(512, "tokens of an observation that a transformer reads, at most", limits=(SHORTEST, 10**6))
     learning_rate: float = flag(0.0, "learning rate (default: that of the task and the model)", limits=(1e-9, 10))
     weight_decay: float = flag(0.01, "weight decay (default: rnn 1e-5, transformer 0.01)", limits=(0, 1))
     warm_up: float = flag(0.06, "share of the steps in which the learning rate of a transformer rises", limits=(0, 1))
