@@ -237,22 +237,24 @@ def _panel(axes: Axes, levels: Sequence[Level]) -> None:
 def write(layout: Layout, levels: Sequence[Level]) -> list[str]:
     """Write tables/synthetic.csv, plots/synthetic.pdf and plots/synthetic.png, and return their paths.
 
-    The same numbers give the same bytes.
+    The same numbers give the same bytes. Drawing takes seconds, so nothing is written before all of it is done.
     """
     from matplotlib import rc_context
 
-    paths = [layout.tables / "synthetic.csv", layout.plots / "synthetic.pdf", layout.plots / "synthetic.png"]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([Level._fields, *levels])
-    with whole_file(paths[0]) as file:
-        file.write(text.getvalue().encode())
+    contents = {layout.tables / "synthetic.csv": text.getvalue().encode()}
     figure = draw(levels)
-    without_date = {".pdf": {"CreationDate": None}, ".png": {}}
-    for path in paths[1:]:
-        # Fonts of type 42 are TrueType, so that text in the PDF can be selected and searched.
-        with whole_file(path) as file, rc_context({"pdf.fonttype": 42}):
-            figure.savefig(file, format=path.suffix[1:], dpi=200, metadata=without_date[path.suffix])
-    return [str(path) for path in paths]
+    without_date = {"pdf": {"CreationDate": None}, "png": {}}
+    for kind, metadata in without_date.items():
+        drawn = io.BytesIO()
+        with rc_context({"pdf.fonttype": 42}):  # TrueType, so that text in the PDF can be selected and searched
+            figure.savefig(drawn, format=kind, dpi=200, metadata=metadata)
+        contents[layout.plots / f"synthetic.{kind}"] = drawn.getvalue()
+    for path, content in contents.items():
+        with whole_file(path) as file:
+            file.write(content)
+    return [str(path) for path in contents]
 
 
 def main(description: str, argv: list[str] | None = None) -> None:

@@ -157,6 +157,16 @@ def test_the_same_levels_give_the_same_files(curves, tmp_path):
     assert content[0] == content[1] and content[0][1].startswith(b"%PDF") and content[0][2].startswith(b"\x89PNG")
 
 
+def test_while_the_figure_is_drawn_nothing_is_written(curves, tmp_path, monkeypatch):
+    def interrupted(levels):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(synthetic, "draw", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        synthetic.write(Layout(tmp_path), curves[1, RANKINGS[0]])
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_the_script_writes_what_its_flags_say(script, tmp_path):
     flags = ("--seed", 5, 3, "--train", 1000, "--test", 500, "--persistent-dir", tmp_path)
