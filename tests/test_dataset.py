@@ -276,11 +276,15 @@ def test_english_tokens_are_lower_case_and_split_by_rule():
 
 
 def test_sst_reads_roots_and_drops_neutral_and_short():
-    line = "(3 (2 (2 The) (2 (2 -LRB-) (2 film))) (3 (2 (2 -RRB-) (2 does)) (3 (2 n't) (3 (2 bore) (2 .)))))"
-    texts = dict.fromkeys(stanford_sentiment.MEMBERS, "\n".join([line, "(2" + line[2:], "(4 (2 good) (2 .))", ""]))
-    examples = list(stanford_sentiment.read(generated(texts)))
-    assert examples[0] == Example("train", "The film does n t bore", 1)
-    assert [one.split for one in examples] == ["train", "val", "test"]
+    """Each tree holds the sentiment of its root as a word."""
+    tree = "(2 (2 The) (2 (2 -LRB-) (2 film))) (3 (2 (2 -RRB-) (2 does)) (3 (2 n't) (3 (2 bore) (2 {root}) (2 .))))"
+    lines = [f"({root} {tree.format(root=root)})" for root in range(5)]
+    lines += ["(4 (2 a) (2 very) (2 good) (2 film) (2 .))", "(1 (2 not) (2 a) (2 very) (2 good) (2 film) (2 .))", ""]
+    texts = dict.fromkeys(stanford_sentiment.MEMBERS, "\n".join(lines))
+    sentences = [(f"The film does n t bore {root}", label) for root, label in ((0, 0), (1, 0), (3, 1), (4, 1))]
+    sentences.append(("not a very good film", 0))
+    expected = [Example(split, text, label) for split in SPLITS for text, label in sentences]
+    assert list(stanford_sentiment.read(generated(texts))) == expected
 
 
 def test_a_line_that_is_no_tree_is_named():

@@ -18,10 +18,13 @@ def test_keras_tokens_are_lower_case_without_its_punctuation():
 
 
 def reviews(n=20, length=10):
-    names = [
-        f"aclImdb/{side}/{label}/{i}_1.txt" for side in ("train", "test") for label in ("neg", "pos") for i in range(n)
-    ]
-    return {name: " ".join(["word"] * length) for name in names}
+    """The files of IMDB. Each review begins with the names of its two folders."""
+    files = {}
+    for side in ("train", "test"):
+        for label in ("neg", "pos"):
+            text = " ".join([side, label, *["word"] * (length - 2)])
+            files |= {f"aclImdb/{side}/{label}/{i}_1.txt": text for i in range(n)}
+    return files
 
 
 def test_imdb_labels_come_from_the_folder_and_order_does_not_matter():
@@ -29,6 +32,9 @@ def test_imdb_labels_come_from_the_folder_and_order_does_not_matter():
     examples = list(imdb.read(generated(files)))
     count = {split: sum(one.split == split for one in examples) for split in ("train", "val", "test")}
     assert count == {"train": 32, "val": 8, "test": 8}
+    for one in examples:
+        side, label = one.text.split()[:2]
+        assert one.label == (label == "pos") and (one.split == "test") == (side == "test")
     assert sum(one.label for one in examples if one.split != "test") == 20
     assert list(imdb.read(generated(dict(reversed(files.items()))))) == examples
 
