@@ -77,12 +77,19 @@ def test_what_a_measure_asks_about_at_once_is_limited_by_the_longer_sequence_of_
     assert len(asked) > 1 and max(asked) == 400
 
 
-def test_a_batch_is_its_observations_padded_with_zeros():
+@pytest.mark.parametrize("widths", [{}, {"width": 40, "query_width": 35}], ids=["of the longest", "given"])
+def test_a_batch_is_its_observations_padded_with_zeros(widths):
     split = split_of(3, 9, True)
-    batch = make_batch(split, np.array([4, 2]), width=40)
-    for row, i in enumerate([4, 2]):
-        tokens = split.tokens[split.offsets[i] : split.offsets[i + 1]]
-        assert batch.tokens[row, : len(tokens)].tolist() == tokens.tolist()
-        assert not batch.tokens[row, len(tokens) :].any() and batch.length[row] == len(tokens)
-        query = split.query_tokens[split.query_offsets[i] : split.query_offsets[i + 1]]
-        assert batch.query_tokens[row, : len(query)].tolist() == query.tolist()
+    rows = np.array([8, 2, 4, 0])
+    batch = make_batch(split, rows, **widths)
+    assert batch.label.tolist() == split.label[rows].tolist() and batch.label.any()
+    assert batch.observation.tolist() == [108, 102, 104, 100]
+    texts = (batch.tokens, batch.length, split.tokens, split.offsets, widths.get("width"))
+    queries = (
+        batch.query_tokens, batch.query_length, split.query_tokens, split.query_offsets, widths.get("query_width"),
+    )  # fmt: skip
+    for padded, lengths, flat, offsets, width in (texts, queries):
+        expected = [flat[offsets[i] : offsets[i + 1]].tolist() for i in rows]
+        assert lengths.tolist() == [len(tokens) for tokens in expected]
+        width = width or max(map(len, expected))
+        assert padded.tolist() == [tokens + [0] * (width - len(tokens)) for tokens in expected]
