@@ -63,9 +63,10 @@ def test_cleaning_marks_what_was_removed_and_collapses_runs():
     assert english_without_digits(text) == ["name", ":", "<de>", ",", "seen", ".", "_", "at", "[DIGITS]", "pm"]
 
 
-def test_a_note_without_words_is_left_out_and_long_ones_too():
-    task = load_task("mimic-anemia")
-    assert (task.shortest, task.longest) == (7, 4000) and task.confidential and task.described()["confidential"]
+@pytest.mark.parametrize("subset", mimic_generator.PLANTED)
+def test_a_task_of_mimic_is_confidential_and_says_so(subset):
+    task = load_task(f"mimic-{subset}")
+    assert task.confidential and task.described()["confidential"]
 
 
 def test_missing_files_say_how_to_get_them(tmp_path):
@@ -123,6 +124,14 @@ def tables(folder, codes="2851 28521", line_end="\n", **changes):
 def at(number, cell, otherwise=""):
     """A column in which the note of one admission has another cell."""
     return lambda admission: cell if admission == number else otherwise
+
+
+def test_notes_of_7_to_4000_tokens_are_used_and_no_others(tmp_path):
+    sizes = {101: 6, 102: 7, 103: 4_000, 104: 4_001}
+    folder = tables(tmp_path / "raw" / "mimic", TEXT=lambda admission: " ".join(["word"] * sizes.get(admission, 10)))
+    data = encoding.load(load_task("mimic-anemia"), "official", folder.parent, tmp_path / "cache", 0)
+    words = [length - 2 for split in data.splits.values() for length in split.lengths]  # without [CLS] and [EOS]
+    assert sorted(words) == [7, *[10] * (len(ADMISSIONS) - len(sizes)), 4_000]
 
 
 @pytest.mark.parametrize("codes", ["2851 28521", "285.1 285.21", "285.1 28521", " 2851 285.29", "2851.0 28529"])
