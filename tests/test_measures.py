@@ -541,8 +541,8 @@ def test_reference_signed_integrated_gradient_and_completeness(oracle, name):
     torch.testing.assert_close(signed.sum(dim=1), arrays["completeness"], rtol=1e-4, atol=1e-5)
 
 
-def test_upstreams_name_is_an_alias():
-    assert ALIASES["times-input-gradient"] in MEASURES
+def test_upstreams_name_of_input_times_gradient_is_an_alias_of_it():
+    assert ALIASES["times-input-gradient"] == "input-times-gradient" and "input-times-gradient" in MEASURES
 
 
 def test_vocabulary_smaller_than_the_embedding_has_a_gradient_norm():
