@@ -15,7 +15,7 @@ from nlproar.dataset import TASKS, babi, babi_simulation, encoding, load_task, s
 from nlproar.dataset import raw as raw_files
 from nlproar.dataset.raw import generated
 from nlproar.dataset.sources import SST, Source
-from nlproar.dataset.task import SPLITS, Example, in_memory
+from nlproar.dataset.task import SPLITS, Example, drawn, in_memory
 from nlproar.dataset.tokenizer import english, whitespace
 from nlproar.dataset.vocabulary import EOS, MASK, SPECIALS, UNK, Vocabulary
 from nlproar.errors import UserError
@@ -452,6 +452,32 @@ def test_babi_stories_grow_and_start_again():
         "John went home",
     ]
     assert test[0].query == "Where is Mary" and babi.LABELS[test[1].label] == "office"
+
+
+def test_each_babi_question_is_in_one_split_and_15_percent_of_train_are_for_validation():
+    places = {part: [f"Mary went to {part} {number}" for number in range(40)] for part in ("train", "test")}
+    texts = {}
+    for part, name in babi.members(1).items():
+        texts[name] = "".join(f"1 {place}.\n2 Where is Mary? \tkitchen\t1\n" for place in places[part])
+    read = load_task("babi-1").read
+    examples = list(read(generated(texts)))
+    train, val, test = ([one.text for one in examples if one.split == split] for split in SPLITS)
+    assert sorted(train + val) == sorted(places["train"]) and test == places["test"]
+    assert len(val) == 6
+    assert list(read(generated(texts))) == examples
+
+
+@pytest.mark.parametrize(("n", "share"), [(0, 0.2), (1, 0.2), (1, 0.8), (40, 0.15), (301, 0.5), (7, 1.0)])
+def test_what_is_drawn_is_the_rounded_share_and_the_same_at_every_call(n, share):
+    numbers = drawn(n, share, "validation")
+    assert numbers <= set(range(n)) and len(numbers) == round(share * n)
+    assert drawn(n, share, "validation") == numbers
+
+
+def test_what_is_drawn_for_a_purpose_is_the_same_in_every_version():
+    """Otherwise, data would be other ones than those of the records that are there."""
+    assert sorted(drawn(40, 0.15, "validation")) == [4, 11, 19, 27, 32, 39]
+    assert drawn(40, 0.15, "test") != drawn(40, 0.15, "validation")
 
 
 @pytest.mark.parametrize("line", ["2 Where is Mary? \tnowhere\t1", "2 Where is Mary? ", "<html>", "Mary left."])
