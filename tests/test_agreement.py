@@ -109,7 +109,7 @@ def test_two_steps_of_recursion_are_two_metrics_of_the_same_measures(tmp_path):
 
 
 @pytest.mark.slow
-def test_scores_ranks_and_taus_of_records(studies):
+def test_metrics_that_order_measures_alike_have_a_tau_of_one_and_the_best_score_is_first(studies):
     assert len(studies) == 1
     by_seed = summary.racu_by_seed(frame.points(studies))
     found = agreement.scores(studies, by_seed)

@@ -107,7 +107,7 @@ def test_the_runs_before_end_at_k_0_and_share_everything_else(config):
     assert config.at_level in (0, 100) and config.importance_measure is None
 
 
-def test_the_runs_that_are_explained():
+def test_a_run_needs_the_one_whose_model_it_explains():
     recursive = resolve("sst", importance_measure="gradient", roar_strategy="quantile", k=30, recursive=True)
     assert recursive.parameters.recursive_step_size == 10
     (below,) = recursive.needs()

@@ -70,7 +70,7 @@ def test_nan_is_refused():
         masking.mask_most_important(np.array([np.nan]), np.array([True]), np.array([0, 1]), "count", 1)
 
 
-def test_reference_masks(oracle):
+def test_masks_are_those_of_the_reference(oracle):
     cases = np.load(oracle / "masking.npz")
     names = ("tokens", "maskable", "importance", "strategy", "k", "masked")
     rows = [[cases[f"{i}.{name}"] for name in names] for i in range(int(cases["count"]))]

@@ -499,7 +499,7 @@ def test_mutual_information_is_finite_where_a_label_or_absence_never_occurs():
     assert np.isfinite(found).all() and found[5] == pytest.approx(0, abs=1e-12) and found[6] > 0
 
 
-def test_reference_mutual_information(oracle):
+def test_mutual_information_is_that_of_the_reference(oracle):
     arrays = np.load(oracle / "mutual_information.npz")
     offsets = np.concatenate([[0], np.cumsum(arrays["length"])])
     flat = np.concatenate([row[:n] for row, n in zip(arrays["tokens"], arrays["length"], strict=True)])
@@ -520,7 +520,7 @@ def test_reference_mutual_information(oracle):
         ("integrated-gradient-published", "integrated_gradient_published_50", 1e-4),
     ],
 )
-def test_reference_importance_in_any_batch(oracle, name, measure, array, tolerance):
+def test_importance_is_that_of_the_reference_in_any_batch(oracle, name, measure, array, tolerance):
     model, batch, arrays = reference_model(oracle / f"bilstm_attention_{name}.npz")
     dataset = as_dataset(batch, len(model.embedding.weight))
     expected = np.concatenate([row[:n] for row, n in zip(arrays[array].numpy(), batch.length, strict=True)])
@@ -532,7 +532,7 @@ def test_reference_importance_in_any_batch(oracle, name, measure, array, toleran
 
 
 @pytest.mark.parametrize("name", ["single", "paired"])
-def test_reference_signed_integrated_gradient_and_completeness(oracle, name):
+def test_signed_integrated_gradient_and_completeness_are_those_of_the_reference(oracle, name):
     model, batch, arrays = reference_model(oracle / f"bilstm_attention_{name}.npz")
     dataset = as_dataset(batch, len(model.embedding.weight))
     signed = build("integrated-gradient", explained(model, dataset, 30)).integral(batch).signed

@@ -186,7 +186,7 @@ def test_attention_has_no_decay_in_the_single_model_only():
     assert everything["weight_decay"] == 0.5
 
 
-def test_reference_logits_and_attention(oracle, loop):
+def test_logits_and_attention_are_those_of_the_reference(oracle, loop):
     for name in ("single", "paired"):
         model, batch, arrays = reference_model(oracle / f"bilstm_attention_{name}.npz")
         prediction = model(batch)

@@ -131,7 +131,7 @@ def test_recursion_finds_what_the_ranking_by_one_model_misses(curves):
     assert np.mean(falls["ROAR"]) > 2 * INFORMATIVE and max(falls["ROAR"]) >= 14
 
 
-def test_where_a_curve_falls():
+def test_a_curve_falls_after_its_last_level_of_75_percent():
     curve = [Level(0, "", k, None, accuracy) for k, accuracy in enumerate([1, 0.6, 0.8, 0.7, 0.5])]
     assert falls_at(curve) == 3 and falls_at(curve[3:4]) == 0
 

@@ -147,7 +147,7 @@ def test_the_name_of_a_series_is_taken_apart_into_measure_and_transform():
     assert taken_apart(named) == ("integrated-gradient (riemann samples 7)", "noise-20")
 
 
-def test_verdicts_on_a_sound_metric_and_on_one_that_is_fooled():
+def test_a_sound_metric_passes_every_check_and_one_that_is_fooled_does_not():
     sound = {
         "gradient": [40, 41, 42], "gradient (transform twin)": [0, 1, -1], "gradient (transform blur)": [20, 21, 19],
         "oracle": [90, 91, 92], "oracle (transform noise-20)": [70, 71, 72], "oracle (transform noise-100)": [1, 0, -1],
