@@ -299,8 +299,8 @@ def _locked(folder: Path, named: str, put: str) -> Iterator[None]:
             held.enter_context(storage.lock(folder))
         except OSError as error:
             raise UserError(
-                f"--model {named}: it is not a folder, and it cannot be downloaded, as {folder.parent} cannot be written"
-                f" to ({error.strerror}); {put}, or into any other folder and name that one"
+                f"--model {named}: it is not a folder, and it cannot be downloaded, as {folder.parent} cannot be"
+                f" written to ({error.strerror}); {put}, or into any other folder and name that one"
             ) from error
         yield
 
