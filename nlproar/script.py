@@ -19,7 +19,8 @@ from nlproar.streams import lost_output, prepare_streams, require_output
 
 # Packages that every installation has, by the names under which they are imported.
 REQUIRED = (
-    "numpy", "pooch", "pytorch_lightning", "requests", "safetensors", "spacy", "tabulate", "torch", "torchmetrics", "tqdm",
+    "numpy", "pooch", "pytorch_lightning", "requests", "safetensors", "spacy", "tabulate", "torch", "torchmetrics",
+    "tqdm",
 )  # fmt: skip
 
 # Packages that a plain installation leaves out, by the extra of setup.py that brings them.
