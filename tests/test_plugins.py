@@ -39,7 +39,8 @@ def of_the_page(tmp_path_factory):
     rows = ["split,text,label"]
     for split in ("train", "val", "test"):
         for number in range(40):
-            rows.append(f"{split},a {'bad' if number % 2 else 'good'} film of {number % 7} hours,{1 - number % 2}")
+            word, label = (("good", "positive"), ("bad", "negative"))[number % 2]
+            rows.append(f"{split},a {word} film of {number % 7} hours,{label}")
     (folder / "films.csv").write_text("\n".join(rows))
     return folder
 
