@@ -7,7 +7,8 @@ new story; a line with tabs is a question about the story so far, its answer, an
     2 John went to the hallway.
     3 Where is Mary? <tab>bathroom<tab>1
 
-The story is masked and explained, the question is not. 15 % of the training questions are for validation.
+The story is masked and explained, the question is not. 15 % of the training questions are for validation; they are
+drawn one by one, so they are about the same stories as the questions that are left.
 """
 
 from __future__ import annotations
