@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nlproar import storage
+from nlproar.errors import UserError
+from nlproar.evaluate.masked_fine_tuning import MaskedFineTuning
 from nlproar.report import cli, figures, frame, page, panels, summary, tables
 from nlproar.report.results import collect
 from nlproar.run import record
@@ -113,6 +115,19 @@ def test_differences_are_paired_by_seed():
     assert found[0].p == pytest.approx(stats.ttest_rel(kept[0], kept[1]).pvalue)
     assert found[1].p == pytest.approx(stats.ttest_rel(values[0], values[2]).pvalue)
     np.testing.assert_allclose([d.p_holm for d in found], intervals.holm([d.p for d in found]))
+
+
+def test_two_metrics_with_one_title_are_refused(tmp_path, monkeypatch):
+    """Their curves would be taken for those of one metric."""
+    for evaluation in ("roar", "masked-fine-tuning"):
+        config = resolve("sst", evaluation=evaluation, importance_measure="gradient", k=20, roar_strategy="quantile",
+                         persistent_dir=str(tmp_path))  # fmt: skip
+        made_records.made(config, 0.7)
+    studies = frame.load([Layout(tmp_path)]).studies
+    assert set(frame.points(studies)["masking"]) == {"ROAR", "Masked fine-tuning"}
+    monkeypatch.setattr(MaskedFineTuning, "title", lambda self, values: "ROAR")
+    with pytest.raises(UserError, match="masked-fine-tuning and roar are both called 'ROAR'"):
+        frame.points(studies)
 
 
 @pytest.mark.slow

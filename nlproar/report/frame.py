@@ -328,6 +328,8 @@ def points(studies: Iterable[Study]) -> pd.DataFrame:
     study, dataset, model, evaluation, strategy, masking ("ROAR", "Recursive ROAR", ...), measure, series (the measure
     with its parameters, and the step where there are several), explanation (the same without the step), step (the
     distance of the levels of a recursive one), seed, k, performance (0 to 1, of the task's test metric).
+
+    Raises UserError if two metrics of a study have the same title, as those of a plug-in may.
     """
     import pandas as pd
 
@@ -354,7 +356,11 @@ def _study_points(study: Study) -> list[dict[str, Any]]:
         else:
             curves[point.panel, point.series][point.seed, point.level] = value
     rows = []
+    evaluations: dict[str, str] = {}  # by what a reader calls it
     for panel, all_series in panels(curves).items():
+        other = evaluations.setdefault(panel.title, panel.evaluation)
+        if other != panel.evaluation:  # their curves would be drawn, scored and tested as those of one metric
+            raise UserError(f"the metrics {other} and {panel.evaluation} are both called {panel.title!r}; rename one")
         for series in sorted(all_series, key=lambda one: order(one, MEASURES)):
             own = curves.get((own_panel(panel, series), series), {})
             values = {**_common(shared[base_of(panel.evaluation)], panel), **own}
