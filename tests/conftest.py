@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,17 @@ def script():
         return done
 
     return call
+
+
+@pytest.fixture
+def other_weights(monkeypatch):
+    """A function: once it is called, the same training gives other weights, as on another machine."""
+    optimizer = BiLSTMAttention.optimizer
+
+    def faster(model, recipe):
+        return optimizer(model, replace(recipe, learning_rate=5e-3))
+
+    return lambda: monkeypatch.setattr(BiLSTMAttention, "optimizer", faster)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from nlproar.dataset import babi, babi_simulation, encoding, raw
 from nlproar.errors import UserError
 from nlproar.evaluate.masks import Masks
 from nlproar.model import checkpoint, train
-from nlproar.model.bilstm_attention import BiLSTMAttention
 from nlproar.report import frame
 from nlproar.run import curve, record
 from nlproar.run.context import Context
@@ -22,14 +21,6 @@ from nlproar.run.run import run
 from nlproar.study import status
 from nlproar.study.grid import Chain, Grid
 from tests.made_records import record_of
-
-
-@pytest.fixture
-def other_weights(monkeypatch):
-    """From here on the same training gives other weights, as on another machine."""
-    optimizer = BiLSTMAttention.optimizer
-    faster = lambda model, recipe: optimizer(model, replace(recipe, learning_rate=5e-3))  # noqa: E731
-    return lambda: monkeypatch.setattr(BiLSTMAttention, "optimizer", faster)
 
 
 def description(config):

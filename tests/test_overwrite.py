@@ -5,13 +5,11 @@ import json
 import os
 import pathlib
 import shutil
-from dataclasses import replace
 
 import pytest
 
 from nlproar.errors import UserError
 from nlproar.model import checkpoint, train
-from nlproar.model.bilstm_attention import BiLSTMAttention
 from nlproar.run import overwrite, parent, record
 from nlproar.run.layout import Layout
 from nlproar.run.prerequisites import lack
@@ -20,14 +18,6 @@ from nlproar.run.run import run, run_all
 
 class Killed(BaseException):
     """Stands for a process that ends here."""
-
-
-@pytest.fixture
-def other_weights(monkeypatch):
-    """From here on the same training gives other weights, as on another machine."""
-    optimizer = BiLSTMAttention.optimizer
-    faster = lambda model, recipe: optimizer(model, replace(recipe, learning_rate=5e-3))  # noqa: E731
-    return lambda: monkeypatch.setattr(BiLSTMAttention, "optimizer", faster)
 
 
 def pair(config):
