@@ -10,19 +10,19 @@ from nlproar.explain.importance import Explained, Scores
 from nlproar.model.classifier import Inputs, View
 
 
-def gold_gradient(view: View, batch: SequenceBatch, inputs: Inputs) -> tuple[Tensor, Tensor]:
+def gradient_and_logit(view: View, batch: SequenceBatch, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Return d logit / d inputs of the class that is explained, (B, T, P), 0 at padding, and that logit, (B,)."""
     values = inputs.values.detach().requires_grad_()
     with torch.enable_grad():
         logits = view.predict(batch, inputs.at(values)).logits
-        gold = logits.gather(1, batch.label[:, None]).squeeze(1)
-    (gradient,) = torch.autograd.grad(gold.sum(), values)
-    return gradient, gold.detach()
+        logit = logits.gather(1, batch.label[:, None]).squeeze(1)
+    (gradient,) = torch.autograd.grad(logit.sum(), values)
+    return gradient, logit.detach()
 
 
 def input_gradient(view: View, batch: SequenceBatch, inputs: Inputs) -> Tensor:
     """Return d logit / d inputs of the class that is explained, (B, T, P); 0 at padding."""
-    gradient, _ = gold_gradient(view, batch, inputs)
+    gradient, _ = gradient_and_logit(view, batch, inputs)
     return gradient
 
 

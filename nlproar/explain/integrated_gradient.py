@@ -1,4 +1,7 @@
-"""Integrated gradient, and the sum that the published code computed under that name."""
+"""Integrated gradient, and the sum that the published code computed under that name.
+
+Letters: B batch, T tokens, P numbers of an input, N points on the path.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from torch import Tensor
 from nlproar.dataset.batch import SequenceBatch
 from nlproar.dataset.vocabulary import MASK, PAD
 from nlproar.explain import MOST_INTERVALS
-from nlproar.explain.gradient import FromGradient, gold_gradient, input_gradient
+from nlproar.explain.gradient import FromGradient, gradient_and_logit, input_gradient
 from nlproar.explain.importance import Completeness, Explained, Scores
-from nlproar.explain.quadrature import clenshaw_curtis, gauss_legendre
+from nlproar.explain.quadrature import clenshaw_curtis, gauss_legendre, right_riemann
 from nlproar.model.classifier import Inputs
 
 _FEWEST = 4  # intervals of Clenshaw-Curtis; there are twice as many each time, up to MOST_INTERVALS
@@ -36,7 +39,7 @@ class Path:
         return cls(inputs, baseline, inputs.values - baseline)
 
     def at(self, points: np.ndarray) -> Inputs:
-        """Return the inputs at `points` (n,) of the path, one after the other: n * B observations."""
+        """Return the inputs at `points` (N,) of the path, one after the other: N * B observations."""
         alpha = torch.from_numpy(points).to(self.baseline)[:, None, None, None]
         values = (alpha * self.difference).add_(self.baseline)
         return self.inputs.at(values.flatten(0, 1), len(points))
@@ -72,7 +75,7 @@ class PathGradient(FromGradient):
         return Path.between(inputs, self.view.inputs(batch.with_tokens(tokens)).values)
 
     def weighted_sum(self, batch: SequenceBatch, points: np.ndarray, weights: np.ndarray) -> Tensor:
-        """Return the sum of the gradients at `points` (P,) by their `weights` (P,), times the difference between the
+        """Return the sum of the gradients at `points` (N,) by their `weights` (N,), times the difference between the
         embedding and the baseline: (B, T), 0 at padding.
 
         Both are taken at the inputs of a view: these are linear in the embeddings, so the product is the same.
@@ -157,44 +160,59 @@ class SignedIntegratedGradient(PathGradient):
     def _to_tolerance(self, batch: SequenceBatch) -> Integral:
         """Return the integral by as many points as each observation needs, see the class."""
         path = self.path(batch)
-        rows = torch.arange(len(batch.label), device=batch.label.device)  # those that are not done yet
         found = torch.zeros_like(batch.tokens, dtype=torch.float64)
 
         points, weights = _rule(_FEWEST)
-        products, logits = self._products(batch, path, points)  # (points, rows, T), (points, rows)
+        products, logits = self._products(batch, path, points)  # (N, B, T), (N, B)
         difference = logits[-1] - logits[0]  # the last point is the input itself, the first one the baseline
-        size = logits.abs().amax(dim=0)  # (rows,), of the rounding of a difference
-        of_rows = difference
         estimate = _weigh(weights, products)
+
+        # `rows` are the observations that are not done yet. The tensors that follow, and `estimate`, are theirs.
+        rows = torch.arange(len(batch.label), device=batch.label.device)
+        expected = difference
+        rounding = _ROUNDING * logits.abs().amax(dim=0)
         for intervals in _doubled():
             points, weights = _rule(intervals)
             new, _ = self._products(batch, path, points[1::2])
             products = _interleaved(products, new)
-            before, estimate = estimate, _weigh(weights, products)
+            before = estimate
+            estimate = _weigh(weights, products)
 
-            whole = estimate.abs().sum(dim=1)
-            gap = (estimate.sum(dim=1) - of_rows).abs()
-            change = (estimate - before).abs().sum(dim=1)
-            is_complete = gap <= self.tolerance * whole + _ROUNDING * size
-            is_settled = change <= self.tolerance**0.5 * whole + _ROUNDING * size
-            done = is_complete & is_settled
+            done = self._is_done(estimate, before, expected, rounding)
             if intervals == MOST_INTERVALS:
                 done = torch.ones_like(done)
             found[rows[done]] = estimate[done]
             if done.all():
                 break
             left = ~done
-            rows, batch, path = rows[left], batch.rows(left), path.rows(left)
-            products, estimate = products[:, left], estimate[left]
-            of_rows, size = of_rows[left], size[left]
+            rows = rows[left]
+            batch = batch.rows(left)
+            path = path.rows(left)
+            products = products[:, left]
+            estimate = estimate[left]
+            expected = expected[left]
+            rounding = rounding[left]
         return Integral(found.float(), difference.float())
 
+    def _is_done(self, estimate: Tensor, before: Tensor, expected: Tensor, rounding: Tensor) -> Tensor:
+        """Return which observations need no more points, (B,) bool, see the class.
+
+        `estimate` (B, T) are the values by a rule, and `before` those by the one with half the intervals. `expected`
+        (B,) is the difference of the logits, and `rounding` (B,) its error.
+        """
+        whole = estimate.abs().sum(dim=1)
+        gap = (estimate.sum(dim=1) - expected).abs()
+        change = (estimate - before).abs().sum(dim=1)
+        is_complete = gap <= self.tolerance * whole + rounding
+        is_settled = change <= self.tolerance**0.5 * whole + rounding
+        return is_complete & is_settled
+
     def _products(self, batch: SequenceBatch, path: Path, points: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return gradient times difference at each of `points` (P,), (P, B, T), and the logit there, (P, B)."""
+        """Return gradient times difference at each of `points` (N,), (N, B, T), and the logit there, (N, B)."""
         products, logits = [], []
         for start, stop in self._in_parts(len(points), batch):
             times = stop - start
-            gradient, logit = gold_gradient(self.view, batch.repeat(times), path.at(points[start:stop]))
+            gradient, logit = gradient_and_logit(self.view, batch.repeat(times), path.at(points[start:stop]))
             of_points = gradient.view(times, *path.baseline.shape)
             products.append((of_points * path.difference).sum(dim=3).double())
             logits.append(logit.view(times, -1).double())
@@ -226,7 +244,7 @@ def _interleaved(old: Tensor, new: Tensor) -> Tensor:
 
 
 def _weigh(weights: np.ndarray, products: Tensor) -> Tensor:
-    """Return the weighted sum over the points, (B, T), of products (P, B, T)."""
+    """Return the weighted sum over the points, (B, T), of products (N, B, T)."""
     weighted: Tensor = torch.tensordot(torch.from_numpy(weights).to(products), products, dims=1)
     return weighted
 
@@ -251,7 +269,7 @@ class PublishedIntegratedGradient(PathGradient):
     def __init__(self, explained: Explained) -> None:
         super().__init__(explained)
         samples = int(explained.parameters.riemann_samples)
-        self.points = np.arange(1, samples + 1) / samples
+        self.points, _ = right_riemann(samples)
         self.weights = self.points / samples
 
     def __call__(self, batch: SequenceBatch) -> Scores:
