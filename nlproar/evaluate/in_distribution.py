@@ -108,11 +108,15 @@ def _known(config: Config, context: Context, model: Classifier) -> KnownObservat
     if config.parameters.erasure_model == "masked-fine-tuning":
         rng = np.random.default_rng(derive(config.seed, "known masks"))
         versions.append(split.masked(mask_at_random(split.maskable, split.offsets, rng, share=1.0)))
-    layers = [np.stack(of_layer) for of_layer in zip(*(activations(model, one) for one in versions), strict=True)]
+    of_versions = [activations(model, version) for version in versions]
     # Both versions of a text are in the same half, else one of them would make the other look known.
     order = np.random.default_rng(derive(config.seed, "halves of the known")).permutation(len(split))
-    halves = np.array_split(order, 2)
-    channels, further = ([layer[:, half].reshape(-1, layer.shape[-1]) for layer in layers] for half in halves)
+    first_half, second_half = np.array_split(order, 2)
+    channels = []
+    further = []
+    for of_layer in zip(*of_versions, strict=True):  # (N, D) of each version
+        channels.append(np.concatenate([of_version[first_half] for of_version in of_layer]))
+        further.append(np.concatenate([of_version[second_half] for of_version in of_layer]))
     return KnownObservations(channels, further)
 
 

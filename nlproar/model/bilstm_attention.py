@@ -146,9 +146,13 @@ class BiLSTMAttention(Classifier):
 
     def optimizer(self, recipe: BiLSTMRecipe) -> torch.optim.Optimizer:  # type: ignore[override]
         """Return Adam. The attention of the single-sequence model has no weight decay (Jain & Wallace)."""
-        undecayed = [] if self.paired else list(self.attention.parameters())
-        without = {id(parameter) for parameter in undecayed}
-        decayed = [parameter for parameter in self.parameters() if id(parameter) not in without]
+        decayed = []
+        undecayed = []
+        for name, parameter in self.named_parameters():
+            if name.startswith("attention.") and not self.paired:
+                undecayed.append(parameter)
+            else:
+                decayed.append(parameter)
         groups = [{"params": decayed, "weight_decay": recipe.weight_decay}]
         if undecayed:
             groups.append({"params": undecayed, "weight_decay": 0.0})

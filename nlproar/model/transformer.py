@@ -230,9 +230,12 @@ class Transformer(Classifier):
             return Prediction(output.logits, None)
         of_first = combine(output.attentions)[:, 0]  # (B, S)
         width = batch.tokens.size(1)
-        attention = nn.functional.pad(of_first, (0, max(0, width - of_first.size(1))))[:, :width] * batch.maskable
+        lacking = max(0, width - of_first.size(1))  # of a text that is longer than what the model takes
+        of_text = nn.functional.pad(of_first, (0, lacking))[:, :width]  # (B, T)
+        attention = of_text * batch.maskable
         total = attention.sum(dim=1, keepdim=True)
-        return Prediction(output.logits, attention / total.clamp(min=torch.finfo(attention.dtype).tiny))
+        smallest = torch.finfo(attention.dtype).tiny  # never divide by zero
+        return Prediction(output.logits, attention / total.clamp(min=smallest))
 
     def activations(self, batch: SequenceBatch) -> list[Tensor]:
         """See `Classifier.activations`: of the embeddings and of the output of every layer, for both sequences."""
