@@ -345,5 +345,5 @@ def test_the_caption_of_curves_says_what_their_levels_count(units, counted, tmp_
         made_records.made(resolve("sst", **flags, importance_measure="random", k=50, unit=unit), 0.8)
     studies = frame.load([Layout(tmp_path)]).studies
     (picture,) = panels.curves(frame.points(studies), studies)
-    assert f"without the {counted} that" in picture.caption
+    assert f"where the {counted} that" in picture.caption
     assert f"by the percentage of the {counted.rstrip(',')} that are masked" in picture.caption
