@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -58,13 +57,20 @@ def measure_errors(
     - `rank_error`: among all tokens, see the function of this name
     - `rank_error_at_top`: the same among the tokens of each of `tops`
     """
-    split = _first(dataset.splits["test"], observations)
+    test = dataset.splits["test"]
+    split = test.part(np.arange(len(test)) < observations)
     model = model.to(choose_device(device))
-    classes = int(dataset.splits["train"].label.max()) + 1
 
     def explain(rule: type[IntegratedGradient], samples: int) -> tuple[np.ndarray, float]:
         """Return the signed values, and the seconds that they took."""
-        explained = Explained(model, dataset, classes, 0, IntegrationPath(riemann_samples=samples), _TOKENS_PER_BATCH)
+        explained = Explained(
+            model,
+            dataset,
+            num_classes=0,  # an integrated gradient looks neither at this number nor at the seed
+            seed=0,
+            parameters=IntegrationPath(riemann_samples=samples),
+            tokens_per_batch=_TOKENS_PER_BATCH,
+        )
         explainer = rule(explained)
         started = time.perf_counter()
         values = _signed(explainer, split, explained.device)
@@ -145,20 +151,11 @@ def _by_observation(values: np.ndarray, exact: np.ndarray, split: Split) -> Iter
         yield values[start:stop][inside], exact[start:stop][inside]
 
 
-def _first(split: Split, observations: int) -> Split:
-    offsets = split.offsets[: observations + 1]
-    first = replace(split, tokens=split.tokens[: offsets[-1]], offsets=offsets, label=split.label[:observations])
-    if split.query_tokens is None or split.query_offsets is None:
-        return first
-    ends = split.query_offsets[: observations + 1]
-    return replace(first, query_tokens=split.query_tokens[: ends[-1]], query_offsets=ends)
-
-
 def _signed(explainer: IntegratedGradient, split: Split, device: torch.device) -> np.ndarray:
     """The signed values of every token, (S,) float64."""
     values = np.zeros(len(split.tokens))
     for rows, batch in FixedBatches(split, _TOKENS_PER_BATCH):
-        found = explainer.integral(batch.to(device)).signed.double().cpu().numpy()[: len(rows)]
+        found = explainer.integral(batch.to(device)).signed.double().cpu().numpy()
         position = np.arange(found.shape[1])
         inside = position < split.lengths[rows][:, None]
         values[(split.offsets[rows][:, None] + position)[inside]] = found[inside]
