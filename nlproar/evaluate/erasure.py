@@ -6,9 +6,11 @@ For an observation x, a class c and the q per cent of its tokens that a measure 
     comprehensiveness(q) = p(c | x) - p(c | x without these tokens)      high if they mattered
     sufficiency(q)       = p(c | x) - p(c | only these tokens)           low if they suffice
 
-Both lie in [-1, 1]. AOPC is the mean over q = 1, 5, 10, 20 and 50. "Without" means `[MASK]` in place of the token, as
-in ROAR. The number of tokens is rounded up, so at least one is removed from every text, or left in it. With `--unit
-word`, q is a share of the words, and all tokens of a word are removed or left together.
+Both lie in [-1, 1]. AOPC is the mean over q = 1, 5, 10, 20 and 50. The formula printed in ERASER has another constant:
+it also counts q = 0, where nothing changes, and divides by the number of q plus 1. "Without" means `[MASK]` in place of
+the token, as in ROAR; ERASER deletes tokens. The number of tokens is rounded up, so at least one is removed from every
+text, or left in it. With `--unit word`, q is a share of the words, and all tokens of a word are removed or left
+together.
 
 A model that never saw `[MASK]` may answer at random about masked data. `--erasure-model masked-fine-tuning` therefore
 measures a model that was trained to predict them, see `nlproar.evaluate.masked_fine_tuning`.

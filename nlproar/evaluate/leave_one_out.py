@@ -1,9 +1,12 @@
 """Leave-one-out correlation: does a measure order the tokens as their removal, one at a time, changes the prediction?
 
 For each test observation it is Kendall's tau between the importance of its tokens and leave-one-out, which is the
-change of the probability of the explained class when the token alone is replaced by `[MASK]` (Jain & Wallace 2019,
-arXiv 1902.10186, compare attention with it). It lies in [-1, 1]; higher is more faithful, and random importance is near
-0. A signed measure is compared with the signed change, and any other one with its absolute value. No model is trained.
+change of the probability of the explained class when the token alone is replaced by `[MASK]`. It lies in [-1, 1];
+higher is more faithful, and random importance is near 0. A signed measure is compared with the signed change, and any
+other one with its absolute value. No model is trained.
+
+Jain & Wallace 2019 (arXiv 1902.10186) compare attention with leave-one-out in this way. Their change is another one:
+the total variation distance between the whole outputs with the token and after its deletion.
 
 One token at a time says nothing about tokens that carry the same information: where either of two words suffices, the
 removal of one changes nothing.

@@ -10,18 +10,18 @@ from torch import Tensor
 from nlproar.dataset.batch import SequenceBatch
 from nlproar.dataset.vocabulary import MASK
 from nlproar.explain.importance import Explained, Scores
-
-DECIMALS = 6  # of the probabilities that are compared: the digits behind depend on which texts share a batch
+from nlproar.explain.leave_one_out import DECIMALS
 
 
 class BeamSearch:
     """The order in which masking the tokens, one after the other, makes the probability of the class the smallest.
 
     The search adds tokens one by one and keeps the `beams` orders with the smallest sum of all probabilities so far
-    (Zhou & Shah 2023, arXiv 2205.08696; Madsen et al. 2023, arXiv 2310.07819, use it as a measure). Of equal sums,
-    that of the better order so far comes first, and of the same order that of the token which stands first in the text.
-    It is nearly the most that a measure can reach by comprehensiveness, and asks the model about at most
-    `beams` * T (T + 1) / 2 texts for T tokens.
+    (Zhou & Shah 2023, arXiv 2205.08696; Madsen et al. 2023, arXiv 2310.07819, use it as a measure). Of equal sums, that
+    of the better order so far comes first, and of the same order that of the token which stands first in the text. Sums
+    of the same probabilities in another order may differ in the last bit; they are not equal then. The order found is
+    nearly the most that a measure can reach by comprehensiveness, and asks the model about at most `beams` * T (T + 1)
+    / 2 texts for T tokens.
     """
 
     sign = 1.0  # of the probability that is made small
@@ -82,7 +82,7 @@ class BeamSearch:
     def _answers(self, batch: SequenceBatch) -> Tensor:
         """Return the probability of the class in `batch.label`, (B,)."""
         probabilities = self.view.answer(batch).logits.double().softmax(dim=1)
-        return probabilities.gather(1, batch.label[:, None]).squeeze(1).round(decimals=DECIMALS)
+        return probabilities.gather(1, batch.label[:, None]).squeeze(1).round(decimals=DECIMALS["probability"])
 
 
 def _smallest(values: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:

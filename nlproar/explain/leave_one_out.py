@@ -9,15 +9,16 @@ from nlproar.dataset.batch import SequenceBatch
 from nlproar.dataset.vocabulary import MASK
 from nlproar.explain.importance import Explained, Scores
 
-# Of what is compared. The digits behind depend on which texts share a batch, and a token that changes nothing would be
-# told from another one by them.
+# Of what is compared. The digits behind depend on which texts share a batch. Without rounding they would tell a token
+# that changes nothing from another one, and such ties would not be seen.
 DECIMALS = {"probability": 6, "logit": 4}
 
 
 class SignedLeaveOneOut:
-    """p(x) - p(x with `[MASK]` in place of the token), of the class that is explained (Li et al. 2016, arXiv
-    1612.08220). With `leave_one_out_of` "logit" it is the difference of the logits. Probabilities are rounded to six
-    decimals before, and logits to four.
+    """p(x) - p(x with `[MASK]` in place of the token), of the class that is explained.
+
+    With `leave_one_out_of` "logit" it is the difference of the logits. What is compared is rounded, see `DECIMALS`. Li
+    et al. 2016 (arXiv 1612.08220) remove tokens, too; they take the relative change of the log-likelihood.
 
     A text of T tokens takes T predictions, so this is slow for long texts.
     """
