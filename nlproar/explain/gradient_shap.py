@@ -17,8 +17,9 @@ class GradientShap(FromGradient):
     et al. 2021, arXiv 1906.10670, call it expected gradients).
 
     A baseline is a text of the same length whose words are drawn from those of the training split, each as often as it
-    occurs there; special tokens stay. α is uniform in [0, 1), one for each baseline. The signed values sum to logit(x)
-    minus the mean logit of such texts, up to the error of the sampling, which falls with `gradient_shap_samples`.
+    occurs there; special tokens stay. At a level of Recursive ROAR, some words of the training split are `[MASK]`, so
+    `[MASK]` is drawn as well. α is uniform in [0, 1), one for each baseline. The signed values sum to logit(x) minus
+    the mean logit of such texts, up to the error of the sampling, which falls with `gradient_shap_samples`.
     """
 
     invariant = True  # the sum of products of gradient and difference is the same in every space

@@ -3,6 +3,8 @@
 
 A text is described to Captum by one number for each token that can be masked: 1 where the token is there, 0 where
 `[MASK]` is in its place. These measures need nothing of a model but its logits.
+
+Letters: B batch, T tokens, n tokens of an observation that can be masked, m perturbed texts.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ class _Perturbation(ABC):
         return values[0].float()
 
     def _logit(self, one: SequenceBatch, positions: Tensor, is_there: Tensor) -> Tensor:
-        """Return the logit, (n,), of the class that is explained, of the text with the tokens in `is_there` (n, m)."""
+        """Return the logit, (m,), of the class that is explained, of the text with the tokens in `is_there` (m, n)."""
         times = len(is_there)
         tokens = one.tokens.repeat(times, 1)
         tokens[:, positions] = torch.where(is_there > 0.5, tokens[:, positions], MASK)
@@ -89,7 +91,10 @@ class _Perturbation(ABC):
 
 
 class FeatureAblation(_Perturbation):
-    """|logit(x) - logit(x with `[MASK]` in place of the token)|: leave-one-out of the logit, as Captum computes it."""
+    """logit(x) - logit(x with `[MASK]` in place of the token): leave-one-out of the logit, as Captum computes it.
+
+    As of all these measures, the importance is the absolute value, and `attribute` returns the value with its sign.
+    """
 
     def attribute(self, forward: Forward, is_there: Tensor, at_once: int) -> Tensor:
         """See `_Perturbation.attribute`."""
