@@ -205,7 +205,8 @@ class SignedIntegratedGradient(PathGradient):
         change = (estimate - before).abs().sum(dim=1)
         is_complete = gap <= self.tolerance * whole + rounding
         is_settled = change <= self.tolerance**0.5 * whole + rounding
-        return is_complete & is_settled
+        done: Tensor = is_complete & is_settled
+        return done
 
     def _products(self, batch: SequenceBatch, path: Path, points: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return gradient times difference at each of `points` (N,), (N, B, T), and the logit there, (N, B)."""
