@@ -143,3 +143,8 @@ def _syntax_errors_named(name: str) -> Iterator[None]:
     except SyntaxError as error:
         place = f", line {error.lineno}" if error.lineno else ""
         raise UserError(f"--plugin {name}: {error.filename or name}{place}: {error.msg}; correct the file") from error
+    except ValueError as error:
+        if "null bytes" not in str(error):  # of the plug-in's own code
+            raise
+        # Python before 3.11.4 says so of a file that is no text, and later ones by a SyntaxError.
+        raise UserError(f"--plugin {name}: {error}; correct the file") from error

@@ -18,7 +18,8 @@ from tests.conftest import ROOT
 
 def unpacked(path, folder):
     with tarfile.open(path) as archive:
-        archive.extractall(folder, filter="data")
+        filtered = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4 and later
+        archive.extractall(folder, **filtered)
     return Layout(folder)
 
 
