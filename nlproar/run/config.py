@@ -315,8 +315,6 @@ def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
     evaluation = given.get("evaluation", DEFAULT_EVALUATION)
     evaluation = _registered("--metric", evaluation, EVALUATIONS)
     measure = _chosen_measure(given)
-    if measure in MODELS[model_type].lacks:
-        raise UserError(f"--importance-measure {measure} does not explain a model of --model-type {model_type}")
     rules = load_evaluation(evaluation)
     if MEASURES[measure].role == "truth" or rules.needs_truth:
         _check_truth(task, model_type)
@@ -332,7 +330,7 @@ def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
     transform = UNCHANGED
     if measure != "random":  # random importance stays random whatever is done to it
         transform = choose(UNCHANGED, given)
-    config = Config(
+    asked = Config(
         dataset=dataset,
         source=source,
         seed=seed,
@@ -345,7 +343,11 @@ def resolve(dataset: str, source: str = "official", **flags: Any) -> Config:
         options=options,
         transform=transform,
     )
-    return rules.canonical(config)
+    config = rules.canonical(asked)
+    # A run that explains nothing, such as that of k = 0, has no measure, whatever was asked for.
+    if config.importance_measure in MODELS[model_type].lacks:
+        raise UserError(f"--importance-measure {measure} does not explain a model of --model-type {model_type}")
+    return config
 
 
 def _without_training(given: Mapping[str, Any], model_type: str) -> dict[str, Any]:
