@@ -308,6 +308,11 @@ def test_the_gradient_of_attention_is_not_offered(made):
         resolve("sst", model="tiny", importance_measure="attention-times-gradient", k=1)
 
 
+def test_a_run_that_explains_nothing_may_name_any_measure():
+    config = resolve("sst", model="tiny", importance_measure="attention-times-gradient", k=0)
+    assert config.importance_measure is None and config == resolve("sst", model="tiny", k=0)
+
+
 def test_rollout_is_the_product_of_the_layers_with_half_of_what_entered_each():
     heads = torch.tensor([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]])[None]  # (1, 2, 2, 2)
     uniform = torch.full((1, 2, 2, 2), 0.5)
